@@ -1,0 +1,67 @@
+"""CSV objects from S3 into PostgreSQL: exactly once, in constant memory, at COPY speed.
+
+    import loader
+    report = loader.load("s3://bucket/trips.csv", "trips.toml", dsn="postgresql://…")
+
+Names are resolved on first use, so that ``import loader`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loader.errors import (
+        DatabaseError,
+        DatabaseUnavailableError,
+        DecodeError,
+        LoaderError,
+        RejectLimitError,
+        ShapeError,
+        SourceChangedError,
+        SourceError,
+        SourceNotFoundError,
+        SourceUnavailableError,
+        SpecError,
+        TableError,
+        TransformError,
+        UsageError,
+    )
+    from loader.pipeline import load
+    from loader.report import LoadReport, Reject
+    from loader.spec import LoadSpec
+
+_HOME = {
+    "load": "loader.pipeline",
+    "LoadSpec": "loader.spec",
+    "LoadReport": "loader.report",
+    "Reject": "loader.report",
+}
+
+__all__ = [
+    "DatabaseError",
+    "DatabaseUnavailableError",
+    "DecodeError",
+    "LoadReport",
+    "LoadSpec",
+    "LoaderError",
+    "Reject",
+    "RejectLimitError",
+    "ShapeError",
+    "SourceChangedError",
+    "SourceError",
+    "SourceNotFoundError",
+    "SourceUnavailableError",
+    "SpecError",
+    "TableError",
+    "TransformError",
+    "UsageError",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'loader' has no attribute {name!r}")
+    return getattr(import_module(_HOME.get(name, "loader.errors")), name)
