@@ -8,7 +8,14 @@ from typing import Any, Literal
 
 State = Literal["loaded", "skipped", "failed"]
 
-ROW_COUNTS = ("rows_inserted", "rows_updated", "rows_unchanged", "rows_duplicate", "rows_filtered", "rows_rejected")
+ROW_COUNTS = (
+    "rows_inserted",
+    "rows_updated",
+    "rows_unchanged",
+    "rows_duplicate",
+    "rows_filtered",
+    "rows_rejected",
+)
 
 REASONS: dict[str, str] = {
     "too_few_fields": "the record has fewer fields than the header has columns",

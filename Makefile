@@ -1,0 +1,37 @@
+# Every target sets up what it needs in .venv; Python 3.11+ and a package index are all that must be there.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test check format floor clean
+
+help:  ## what there is to make
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/.ready  ## the virtual environment
+
+.venv/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: setup  ## upload a real file to S3 and watch it arrive in PostgreSQL, once
+	@$(BIN)/python -m loader.twin
+
+test: setup  ## the tests, on every core
+	$(BIN)/pytest -n auto
+
+check: setup  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup  ## put the code in its usual form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+floor: setup  ## TPC-H lineitem against psql \copy: rows equal, faster, in constant memory (about five minutes)
+	$(BIN)/python -m bench.floor
+
+clean:  ## what make made
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,303 @@
+"""The command line. Results go to standard output, messages and progress to standard error.
+
+Exit codes: 0 loaded or already loaded, 1 the load failed and changed nothing, 2 wrong usage or spec.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from loader.errors import LoaderError, UsageError
+
+if TYPE_CHECKING:
+    from loader.database import Database
+    from loader.report import LoadReport
+    from loader.spec import LoadSpec
+    from loader.tally import Progress
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except LoaderError as error:
+        _say(f"loader: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("loader: interrupted; nothing was changed")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of standard output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="loader", description="CSV from S3 or disk into PostgreSQL, exactly once.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    load = commands.add_parser("load", help="load files or objects into a table")
+    load.add_argument("sources", nargs="+", metavar="SOURCE", help="path, glob, s3://bucket/key or s3://bucket/prefix/")
+    load.add_argument("--spec", metavar="FILE.toml", help="what the columns are and what becomes of them")
+    load.add_argument("--table", metavar="NAME", help="target, with its schema or without; default: the file's name")
+    load.add_argument("--mode", choices=["append", "replace", "merge"])
+    load.add_argument("--key", metavar="COL,COL", help="columns to merge by; default: the table's primary key")
+    load.add_argument("--workers", type=_positive, metavar="N", help="threads that parse; default: one a core")
+    load.add_argument("--force", action="store_true", help="load again what was loaded before")
+    _add_dsn(load)
+    _add_json(load)
+    load.set_defaults(run=_load)
+
+    infer = commands.add_parser("infer", help="print a spec for a file, ready to edit")
+    infer.add_argument("source", metavar="SOURCE")
+    infer.add_argument("--table", metavar="NAME")
+    infer.set_defaults(run=_infer)
+
+    status = commands.add_parser("status", help="what was loaded, newest first")
+    status.add_argument("load_id", nargs="?", type=int, metavar="LOAD_ID")
+    _add_dsn(status)
+    _add_json(status)
+    status.set_defaults(run=_status)
+
+    rejects = commands.add_parser("rejects", help="the rejected records of a load, with their reasons")
+    rejects.add_argument("load_id", type=int, metavar="LOAD_ID")
+    rejects.add_argument("--format", choices=["csv", "jsonl"], default="csv")
+    _add_dsn(rejects)
+    rejects.set_defaults(run=_rejects)
+
+    local = commands.add_parser("local", help="the embedded PostgreSQL: start it, stop it, how to connect")
+    local.add_argument("action", choices=["start", "stop"])
+    local.set_defaults(run=_local)
+    return parser
+
+
+def _add_dsn(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dsn", metavar="URI", help="PostgreSQL; default: $LOADER_DSN, else an embedded server")
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def _load(options: argparse.Namespace) -> int:
+    from loader.report import LoadReport
+    from loader.source import expand
+
+    specs = _SpecChoice(options)
+    uris = [uri for source in options.sources for uri in expand(source)]
+    specs.check(uris)
+    reports: list[LoadReport] = []
+    errors: list[LoaderError] = []
+    with _database(options) as database:
+        for uri in uris:
+            reports.append(_load_one(uri, specs, database, options, errors))
+            if not options.json:
+                _print_report(reports[-1])
+    if options.json:
+        _print_json(LoadReport.combine(reports).to_dict())
+    return max((error.exit_code for error in errors), default=0)
+
+
+def _load_one(
+    uri: str, specs: _SpecChoice, database: Database, options: argparse.Namespace, errors: list[LoaderError]
+) -> LoadReport:
+    from loader.pipeline import load
+    from loader.report import LoadReport
+
+    spec = specs.of(uri)
+    try:
+        with _progress_bar(uri, shown=sys.stderr.isatty() and not options.json) as progress:
+            return load(uri, spec, database=database, force=options.force, workers=options.workers, progress=progress)
+    except LoaderError as error:
+        _say(f"loader: {error}")
+        errors.append(error)
+        failed = LoadReport("failed", uri, spec.table, spec.mode, error=str(error), retryable=error.retryable)
+        return error.report or failed
+
+
+class _SpecChoice:
+    """The spec of ``--spec``, changed by the other options; without one, a plain spec for each source's name."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._spec = self._read(options.table) if options.spec or options.table else None
+
+    def check(self, uris: Sequence[str]) -> None:
+        """Raise UsageError where several sources have no table to go to."""
+        if self._spec is None and len(uris) > 1:
+            raise UsageError(f"{len(uris)} sources, and no --table or --spec to say where they go")
+
+    def of(self, uri: str) -> LoadSpec:
+        return self._spec if self._spec is not None else self._read(_table_for(uri))
+
+    def _read(self, table: str | None) -> LoadSpec:
+        from loader.spec import LoadSpec
+
+        key = self._options.key.split(",") if self._options.key else None
+        if self._options.spec:
+            return LoadSpec.from_toml(self._options.spec, table=table, mode=self._options.mode, key=key)
+        return LoadSpec.from_dict({}, origin="options", table=table, mode=self._options.mode, key=key)
+
+
+def _table_for(uri: str) -> str:
+    """``…/Trip data.csv.gz`` → ``trip_data``."""
+    stem = PurePath(uri).name.split(".")[0].lower()
+    name = re.sub(r"\W+", "_", stem).strip("_")
+    if not name:
+        raise UsageError(f"{uri}: gives no name for a table; give --table")
+    return name
+
+
+def _infer(options: argparse.Namespace) -> int:
+    from loader.infer import infer_spec
+    from loader.source import expand, open_source
+
+    with open_source(expand(options.source)[0]) as source:
+        spec = infer_spec(source, options.table or _table_for(source.uri))
+    print(spec.to_toml(), end="")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from loader.ledger import history
+
+    with _database(options) as database, database.session() as connection:
+        loads = history(connection, options.load_id)
+    if options.load_id is not None and not loads:
+        raise LoaderError(f"there is no load {options.load_id}")
+    if options.json:
+        _print_json(loads if options.load_id is None else loads[0])
+    elif options.load_id is not None:
+        for name, value in loads[0].items():
+            print(f"{name:15} {_plain(value)}")
+    else:
+        _print_history(loads)
+    return 0
+
+
+def _rejects(options: argparse.Namespace) -> int:
+    from loader.ledger import REJECT_COLUMNS, history, rejects
+
+    with _database(options) as database, database.session() as connection:
+        if not history(connection, options.load_id):
+            raise LoaderError(f"there is no load {options.load_id}")
+        found = rejects(connection, options.load_id)
+        if options.format == "jsonl":
+            for each in found:
+                print(json.dumps(each, ensure_ascii=False))
+        else:
+            writer = csv.DictWriter(sys.stdout, REJECT_COLUMNS)
+            writer.writeheader()
+            writer.writerows(found)
+    return 0
+
+
+def _local(options: argparse.Namespace) -> int:
+    from loader import local
+
+    if options.action == "start":
+        print(local.start())
+        _say(f"look inside with: {local.psql_command()}")
+    else:
+        _say("stopped" if local.stop() else "it was not running")
+    return 0
+
+
+@contextmanager
+def _database(options: argparse.Namespace) -> Iterator[Database]:
+    """Where ``--dsn`` or ``$LOADER_DSN`` says, else the embedded PostgreSQL, and how to connect to it."""
+    from loader.database import Database
+
+    dsn = options.dsn or os.environ.get("LOADER_DSN")
+    if not dsn:
+        from loader import local
+
+        dsn = local.start()
+        _say(f"embedded PostgreSQL at {dsn}")
+        _say(f"look inside with: {local.psql_command()}")
+    database = Database(dsn)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+@contextmanager
+def _progress_bar(uri: str, *, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
+    if not shown:
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=PurePath(uri).name, unit="B", unit_scale=True, unit_divisor=1024, leave=False) as bar:
+
+        def update(progress: Progress) -> None:
+            bar.total = progress.size
+            elapsed = bar.format_dict["elapsed"]
+            bar.set_postfix_str(f"{progress.rows / elapsed if elapsed else 0:,.0f} rows/s", refresh=False)
+            bar.update(progress.bytes_read - bar.n)
+
+        yield update
+
+
+def _print_report(report: LoadReport) -> None:
+    if report.state == "failed":  # its sentence was said as it happened
+        return
+    print(f"{report.source} → {report.table}: {report.state} (load {report.load_id}) in {report.seconds:.1f} s")
+    if report.state == "loaded":
+        counts = ("inserted", "updated", "unchanged", "duplicate", "filtered", "rejected")
+        parts = [(name, getattr(report, f"rows_{name}")) for name in counts]
+        sums = " + ".join(f"{count:,} {name}" for name, count in parts if count) or "nothing"
+        print(f"  {report.rows_read:,} read = {sums}")
+    for note in report.notes:
+        print(f"  note: {note}")
+    if report.rows_rejected:
+        print(f"  see what was rejected with: loader rejects {report.load_id}")
+
+
+def _print_history(loads: Iterable[dict[str, Any]]) -> None:
+    line = "{:>6}  {:8} {:19}  {:>12} {:>9}  {:24} {}"
+    print(line.format("load", "state", "started", "read", "rejected", "table", "source"))
+    for load in loads:
+        started = f"{load['started_at']:%Y-%m-%d %H:%M:%S}"
+        counts = f"{load['rows_read']:,}", f"{load['rows_rejected']:,}"
+        print(line.format(load["load_id"], load["state"], started, *counts, load["target"], load["source"]))
+        if load["error"]:
+            print(f"{'':8}{load['error']}")
+
+
+def _print_json(document: object) -> None:
+    print(json.dumps(document, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: object) -> object:
+    """A ledger's value for people and for JSON."""
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""Record batch → binary COPY, by pgpq. No I/O happens here.
+
+The format is in PostgreSQL's manual, under COPY, "Binary Format". Encoded batches carry neither header nor
+trailer, so they can be sent in any order, over any number of streams, between `HEADER` and `TRAILER`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from pgpq import ArrowToPostgresBinaryEncoder
+
+from loader.records import POSITION, Rows
+
+HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # signature, flags, length of the header's extension
+TRAILER = b"\xff\xff"
+
+
+def encode(rows: Rows, *, with_position: bool) -> bytes:
+    """The rows as binary COPY tuples; ``with_position`` adds the bigint column `POSITION`.
+
+    A position is the block's byte offset plus the record's number within it. A record is at least a byte
+    long, so positions rise through the whole file, whoever encodes which block.
+    """
+    batch = rows.batch
+    if with_position:
+        position = pa.array(rows.index.astype(np.int64) + rows.block.offset)
+        batch = pa.RecordBatch.from_arrays([*batch.columns, position], [*batch.schema.names, POSITION])
+    if not batch.num_rows:
+        return b""
+    encoder = ArrowToPostgresBinaryEncoder(batch.schema)
+    encoder.write_header()  # which the encoder insists on; the stream has its own
+    encoded: bytes = encoder.write_batch(batch)
+    return encoded

@@ -1,0 +1,77 @@
+"""A sample of records → column types that lose nothing of what they show.
+
+A type is inferred only where its text output gives back every text of the sample: leading zeros stay text,
+decimals become ``numeric`` and not floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from loader.columns import LoadColumn
+from loader.convert import DATE, TIMESTAMP, TIMESTAMP_WITH_OFFSET, decode
+from loader.fields import split_record
+from loader.parse import Parser
+from loader.pgtypes import column_type
+from loader.reading import open_records
+from loader.records import Block
+from loader.source import Source
+from loader.spec import ColumnSpec, LoadSpec
+
+SAMPLE_RECORDS = 20_000
+"""Records that are looked at. They come from the first block, so a sample costs no second read."""
+
+_WHOLE = r"(?:0|-?[1-9][0-9]*)"
+
+# First match wins. bigint holds any 18 digits; numeric keeps the digits of anything longer.
+_LADDER = (
+    ("boolean", r"^(?:true|false|TRUE|FALSE|True|False|t|f)$"),
+    ("bigint", r"^(?:0|-?[1-9][0-9]{0,17})$"),
+    ("numeric", rf"^(?:{_WHOLE}|-?(?:0|[1-9][0-9]*)\.[0-9]+)$"),
+    ("double precision", r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?$"),
+    ("date", DATE),
+    ("timestamp", TIMESTAMP),
+    ("timestamptz", TIMESTAMP_WITH_OFFSET),
+    ("uuid", r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"),
+)
+
+
+def infer_spec(source: Source, table: str) -> LoadSpec:
+    """A spec for ``source``, of its first block alone."""
+    plain = LoadSpec.from_dict({}, table=table)
+    records = open_records(source.chunks(), plain.csv, name=source.uri)
+    columns = infer_columns(records.first, records.header, plain.csv.null, name=source.uri)
+    return replace(plain, columns=columns)
+
+
+def infer_columns(
+    block: Block | None, header: Sequence[str] | None, null: Sequence[str], *, name: str
+) -> tuple[ColumnSpec, ...]:
+    """A column for each field, named by the header or ``column_1`` …, of the narrowest type that holds its sample."""
+    names = header if header is not None else _numbered(block)
+    places = tuple(LoadColumn(str(place), column_type("text"), place) for place in range(len(names)))
+    if block is None or not block.terminated:
+        return tuple(ColumnSpec(each, "text") for each in names)
+    rows = Parser(places, len(names), null, name=name).parse(block).batch.slice(0, SAMPLE_RECORDS)
+    return tuple(ColumnSpec(each, _narrowest(rows.column(place))) for place, each in enumerate(names))
+
+
+def _numbered(block: Block | None) -> tuple[str, ...]:
+    if block is None:
+        return ()
+    return tuple(f"column_{number + 1}" for number in range(len(split_record(block.raw(0), block.dialect))))
+
+
+def _narrowest(values: pa.Array) -> str:
+    texts, _ = decode(values)
+    texts = texts.drop_null().unique()
+    if not len(texts):
+        return "text"
+    for type_name, pattern in _LADDER:
+        if pc.all(pc.match_substring_regex(texts, pattern)).as_py():
+            return type_name
+    return "text"

@@ -1,0 +1,297 @@
+"""The whole flow: open the source, split it into blocks, parse, transform, encode, copy, merge, enter in the ledger."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+
+from loader import catalog, ledger
+from loader.database import Database, translate
+from loader.encode import encode
+from loader.errors import LoaderError, UsageError
+from loader.merge import Counts, Merge, create_table, target_name
+from loader.overlap import overlapped
+from loader.parse import Parser
+from loader.plan import Plan, make_plan
+from loader.reading import open_records
+from loader.records import Block, Rows
+from loader.report import LoadReport, State
+from loader.source import Source, expand, open_source
+from loader.spec import LoadSpec
+from loader.staging import Staging, copy
+from loader.tally import Progress, RejectKeeper, Tally, Tuples
+from loader.transform import Transformer
+
+STREAMS = 2
+"""COPY streams into a staging table. Two load it in half the time of one where client and server have cores
+for it; into the target itself there is one, because a transaction has one connection."""
+
+TURN_WAIT = 900.0
+"""Seconds that a load waits for its table's turn by default: as long as the longest Lambda runs."""
+
+
+def load(
+    source: str,
+    spec: LoadSpec | Mapping[str, Any] | str | os.PathLike[str],
+    *,
+    dsn: str | None = None,
+    database: Database | None = None,
+    force: bool = False,
+    workers: int | None = None,
+    version_id: str | None = None,
+    s3: Any = None,
+    progress: Callable[[Progress], None] | None = None,
+    wait: float = TURN_WAIT,
+) -> LoadReport:
+    """Load each object or file that ``source`` names: a path, a glob, s3://bucket/key or s3://bucket/prefix/.
+
+    ``dsn`` or ``database`` says where to; ``version_id`` pins one version of one object; ``force`` loads what
+    was loaded before; ``wait`` is how long to wait for another load into the same table, in seconds.
+
+    Each object is a load of its own, and all at once or not at all. With several, all are tried, and the
+    report adds them up. Raises LoaderError for the first that failed; its ``report`` says what became of all.
+    """
+    spec = as_spec(spec)
+    if (dsn is None) == (database is None):
+        raise UsageError("load() needs either dsn or database")
+    with ExitStack() as stack:
+        if database is None:
+            assert dsn is not None
+            database = Database(dsn)
+            stack.callback(database.close)
+        uris = expand(source, client=s3)
+        reports, failed = [], []
+        for uri in uris:
+            with open_source(uri, version_id=version_id, client=s3) as opened:
+                run = Load(opened, spec, database, force=force, workers=workers, progress=progress, wait=wait)
+                try:
+                    reports.append(run.run())
+                except LoaderError as error:
+                    reports.append(run.failed(error))
+                    failed.append(error)
+    report = LoadReport.combine(reports)
+    if failed:
+        failed[0].report = report
+        raise failed[0]
+    return report
+
+
+def as_spec(spec: LoadSpec | Mapping[str, Any] | str | os.PathLike[str]) -> LoadSpec:
+    """The spec, made of whatever form it was given in. Raises SpecError."""
+    if isinstance(spec, LoadSpec):
+        return spec
+    return LoadSpec.from_dict(spec) if isinstance(spec, Mapping) else LoadSpec.from_toml(spec)
+
+
+class Load:
+    """One object's version on its way into one table. Made for one `run`.
+
+    Memory: the source's prefetch (4 parts of 8 MiB from S3, 1 chunk of a file), and about workers + 4 blocks
+    of 1 MiB, each at most as text, as a record batch and as COPY tuples. A longer record grows its block, up
+    to `blocks.RECORD_LIMIT`. Nothing grows with the file, the table, or the number of rejects.
+
+    Transactions: the rejects and the running entry commit as they go; what is visible in the target, the
+    ledger's "loaded" and the end of the staging table are one transaction, on ``connection``.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        spec: LoadSpec,
+        database: Database,
+        *,
+        force: bool = False,
+        workers: int | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        wait: float = TURN_WAIT,
+    ) -> None:
+        self.source = source
+        self.spec = spec
+        self.database = database
+        self.force = force
+        self.workers = workers or len(os.sched_getaffinity(0))
+        self.wait = wait
+        self.began = time.monotonic()
+        self.table = ".".join(part for part in spec.table_name if part)
+        self.load_id: int | None = None
+        self.rejected: dict[str, int] = {}
+        self.notes: tuple[str, ...] = ()
+        self.tally = Tally(source.size, progress)
+
+    def run(self) -> LoadReport:
+        """Load it, or find that it was loaded before. Raises LoaderError, and the target is as it was."""
+        with self._clear_errors(), self.database.session() as connection:
+            ledger.migrate(connection)
+            self.table = str(catalog.describe(connection, *self.spec.table_name))
+            with ledger.turn(connection, self.table, wait=self.wait):
+                ledger.clear_abandoned(connection, self.table)
+                if not self.force and (earlier := ledger.find_loaded(connection, self.source, self.table)):
+                    return self._skipped(*earlier)
+                self.load_id = ledger.begin(connection, self.source, self.table, self.spec, forced=self.force)
+                try:
+                    return self._load(connection, self.load_id)
+                except BaseException as error:
+                    self._undo(connection, self.load_id, error)
+                    raise
+
+    def _load(self, connection: Connection, load_id: int) -> LoadReport:
+        name = self.source.uri
+        records = open_records(self.tally.watch(self.source.chunks()), self.spec.csv, name=name)
+        plan = self._plan(connection, records.header, records.first)
+        parser = Parser(plan.columns, plan.fields, self.spec.csv.null, name=name)
+        transformer = Transformer(
+            plan.columns, self._constants(load_id), key=plan.key, hook=plan.hook, filter=plan.filter
+        )
+
+        def work(block: Block) -> tuple[Rows, bytes]:
+            rows = transformer.transform(parser.parse(block))
+            return rows, encode(rows, with_position=bool(plan.key))
+
+        with (
+            RejectKeeper(self.database, load_id, self.spec.rejects, name) as keeper,
+            overlapped(records.blocks, work, workers=self.workers) as encoded,
+        ):
+            tuples = Tuples(encoded, self.tally, keeper)
+            counts = (
+                self._straight(connection, plan, tuples)
+                if plan.straight
+                else self._staged(connection, load_id, plan, tuples)
+            )
+            keeper.settle(self.tally.read)
+        self.rejected, self.notes = dict(keeper.reasons), plan.notes + _notes(counts)
+        report = self.report("loaded", counts)
+        ledger.finish(connection, report)
+        connection.commit()
+        return report
+
+    def _plan(self, connection: Connection, header: tuple[str, ...] | None, first: Block | None) -> Plan:
+        return make_plan(
+            self.spec,
+            header,
+            first,
+            catalog.describe(connection, *self.spec.table_name),
+            lambda names: catalog.spell_types(connection, names),
+            name=self.source.uri,
+            session_zone=catalog.session_zone(connection),
+        )
+
+    def _straight(self, connection: Connection, plan: Plan, tuples: Iterator[bytes]) -> Counts:
+        """COPY into the target itself."""
+        if plan.table.oid is None:
+            create_table(connection, plan.table, plan.columns, plan.spec.key)
+        copied = copy(connection, target_name(plan.table), [column.name for column in plan.columns], tuples)
+        return Counts(inserted=copied, unchanged=self.tally.kept - copied)
+
+    def _staged(self, connection: Connection, load_id: int, plan: Plan, tuples: Iterator[bytes]) -> Counts:
+        """COPY into a staging table over several streams, then merge it."""
+        staging = Staging(load_id, plan.columns, with_position=bool(plan.key))
+        staging.create(connection)
+        connection.commit()
+        self._copy_streams(staging, tuples)
+        if plan.table.oid is None:
+            create_table(connection, plan.table, plan.columns, plan.key)
+        counts = Merge(staging, plan.table, plan.key, replace=plan.spec.mode == "replace").run(connection)
+        staging.drop(connection)
+        return counts
+
+    def _copy_streams(self, staging: Staging, tuples: Iterator[bytes]) -> None:
+        errors: list[BaseException] = []
+
+        def stream() -> None:
+            try:
+                with self.database.session() as connection:
+                    copy(connection, staging.name, staging.written, tuples)
+                    connection.commit()
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=stream, name="loader-copy") for _ in range(min(STREAMS, self.workers))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+
+    def _constants(self, load_id: int) -> dict[str, str]:
+        """What stands for the placeholders of ``value`` columns."""
+        asked = any("{version_id}" in (column.value or "") for column in self.spec.columns)
+        return {
+            "bucket": self.source.bucket or "",
+            "key": self.source.key,
+            "version_id": self.source.digest() if asked else "",
+            "load_id": str(load_id),
+        }
+
+    def _undo(self, connection: Connection, load_id: int, error: BaseException) -> None:
+        """Enter the failure and drop the staging table. Where that fails too, the next load into the table does it."""
+        reason = str(error) or type(error).__name__
+        with suppress(psycopg2.Error, LoaderError), ExitStack() as stack:
+            if connection.closed:
+                connection = stack.enter_context(self.database.session())
+            connection.rollback()
+            Staging(load_id, (), with_position=False).drop(connection)
+            ledger.finish(connection, self.report("failed", error=reason))
+            connection.commit()
+
+    def _skipped(self, load_id: int, uri: str) -> LoadReport:
+        self.load_id = load_id
+        same = "" if uri == self.source.uri else f", as {uri}"
+        self.notes = (f"this version was loaded already, by load {load_id}{same}",)
+        return self.report("skipped")
+
+    def failed(self, error: LoaderError) -> LoadReport:
+        """The report of a run that raised ``error``."""
+        return self.report("failed", error=str(error), retryable=error.retryable)
+
+    def report(
+        self, state: State, counts: Counts | None = None, *, error: str | None = None, retryable: bool = False
+    ) -> LoadReport:
+        """What there is to tell. Only a load that succeeded changed rows, so only then are there counts."""
+        rows = (
+            {
+                "rows_read": self.tally.read,
+                "rows_inserted": counts.inserted,
+                "rows_updated": counts.updated,
+                "rows_unchanged": counts.unchanged,
+                "rows_duplicate": counts.duplicate,
+                "rows_filtered": self.tally.filtered,
+                "rows_rejected": sum(self.rejected.values()),
+            }
+            if counts is not None
+            else {}
+        )
+        return LoadReport(
+            state=state,
+            source=self.source.uri,
+            table=self.table,
+            mode=self.spec.mode,
+            load_id=self.load_id,
+            version=self.source.version,
+            bytes_read=self.tally.bytes_read,
+            seconds=round(time.monotonic() - self.began, 3),
+            rejects_by_reason=self.rejected,
+            notes=self.notes,
+            error=error,
+            retryable=retryable,
+            **rows,
+        )
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """psycopg2's errors as this package's, naming the object and the table."""
+        try:
+            yield
+        except psycopg2.Error as error:
+            raise translate(error, f"{self.source.uri}: loading into {self.table}") from error
+
+
+def _notes(counts: Counts) -> tuple[str, ...]:
+    return (f"{counts.deleted:,} rows of the table that the file does not have were deleted",) if counts.deleted else ()

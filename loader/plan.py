@@ -1,0 +1,99 @@
+"""Everything about one load that is settled before its first record is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from loader import expression
+from loader.columns import LoadColumn, Match, match_columns
+from loader.errors import SpecError
+from loader.hooks import find_hook
+from loader.infer import infer_columns
+from loader.merge import merge_key
+from loader.records import Block
+from loader.spec import LoadSpec
+from loader.tables import Table
+from loader.transform import Filter, Hook, schema_of, typed_default
+
+SpellTypes = Callable[[list[str]], Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``straight``: COPY writes into the target itself, inside the one transaction, because nothing has to be
+    merged or cast; else into a staging table."""
+
+    spec: LoadSpec
+    table: Table
+    columns: tuple[LoadColumn, ...]
+    fields: int
+    key: tuple[str, ...]
+    straight: bool
+    hook: Hook | None
+    filter: Filter | None
+    notes: tuple[str, ...]
+
+
+def make_plan(
+    spec: LoadSpec,
+    header: tuple[str, ...] | None,
+    first: Block | None,
+    table: Table,
+    spell_types: SpellTypes,
+    *,
+    name: str,
+    session_zone: str,
+) -> Plan:
+    """Settle the columns, the key, the way into the target, the hook and the filter.
+
+    Raises SpecError, ShapeError or TableError; nothing has been read or changed then.
+    """
+    notes: tuple[str, ...] = ()
+    if not spec.columns and table.oid is None:
+        spec = replace(spec, columns=infer_columns(first, header, spec.csv.null, name=name))
+        notes = ("the columns' types were inferred from the first records",)
+    types = spell_types([column.type for column in spec.columns if column.type is not None])
+    match = _with_key(match_columns(spec, header, table, types, name=name, session_zone=session_zone), spec, table)
+    _check_defaults(match.columns)
+    key = merge_key(spec, table, match.columns)
+    return Plan(
+        spec=spec,
+        table=table,
+        columns=match.columns,
+        fields=match.fields,
+        key=key,
+        straight=spec.mode == "append" and table.plain and not any(each.type.carried_as_text for each in match.columns),
+        hook=find_hook(spec.transform.python) if spec.transform.python else None,
+        filter=_filter(spec, schema_of(match.columns)),
+        notes=notes + match.notes,
+    )
+
+
+def _with_key(match: Match, spec: LoadSpec, table: Table) -> Match:
+    """In a table that the load creates, the spec's key becomes the primary key, so it is NOT NULL."""
+    if table.oid is not None:
+        return match
+    columns = tuple(replace(each, not_null=each.name in spec.key) for each in match.columns)
+    return replace(match, columns=columns)
+
+
+def _check_defaults(columns: tuple[LoadColumn, ...]) -> None:
+    problems = [
+        f'columns.{column.name}: the default "{column.default}" is not a valid {column.type.name}'
+        for column in columns
+        if column.default is not None and not typed_default(column).is_valid
+    ]
+    if problems:
+        raise SpecError(problems)
+
+
+def _filter(spec: LoadSpec, schema: pa.Schema) -> Filter | None:
+    if spec.transform.filter is None:
+        return None
+    try:
+        return expression.parse(spec.transform.filter).bind(schema)
+    except ValueError as error:
+        raise SpecError([f"transform.filter: {error}"]) from error

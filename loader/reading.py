@@ -1,0 +1,35 @@
+"""The reading half of the flow: an object's bytes → its header and its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from loader.blocks import read_preamble, split
+from loader.decode import decompress, transcode
+from loader.fields import Dialect
+from loader.records import Block
+from loader.spec import CsvSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """``header`` is None where the file has none, ``first`` where it has no record; ``blocks`` begin with ``first``."""
+
+    header: tuple[str, ...] | None
+    first: Block | None
+    blocks: Iterator[Block]
+
+
+def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str) -> Records:
+    """Decompress, transcode to UTF-8, take off the header, and split into blocks, of which the first is read.
+
+    Raises DecodeError or ShapeError, also from ``blocks``.
+    """
+    dialect = Dialect.of(csv)
+    text = transcode(decompress(chunks, csv.compression, name=name), csv.encoding, name=name)
+    preamble = read_preamble(text, dialect, name=name, skip_lines=csv.skip_lines, header=csv.header)
+    blocks = split(preamble.rest, dialect, name=name, offset=preamble.offset, line=preamble.line)
+    first = next(blocks, None)
+    return Records(preamble.names, first, chain([first] if first else [], blocks))

@@ -1,0 +1,41 @@
+"""Tables as a load sees them: the target as the catalog has it, and the staging table before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TableColumn:
+    """A column of an existing table. ``generated``: PostgreSQL computes it, nobody may write it."""
+
+    name: str
+    type: str
+    not_null: bool = False
+    generated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table as the catalog has it, or, with ``oid`` None, one that the load will create.
+
+    ``referenced``: other tables have foreign keys to it. ``plain``: COPY may write into it and nothing
+    (a rule, a view, row security) stands between.
+    """
+
+    schema: str
+    name: str
+    columns: tuple[TableColumn, ...] = ()
+    primary_key: tuple[str, ...] = ()
+    oid: int | None = None
+    referenced: bool = False
+    plain: bool = True
+    fills_in: bool = False  # a BEFORE trigger may fill what a record lacks, so NOT NULL is judged later
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+def staging_name(load_id: int) -> str:
+    """The name of a load's staging table in schema ``loader``."""
+    return f"staging_{load_id}"

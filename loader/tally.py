@@ -1,0 +1,142 @@
+"""A load's books while it runs: what was read and kept, and the rejects, which go to the ledger as they come."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+
+from loader import ledger
+from loader.database import Database
+from loader.errors import RejectLimitError
+from loader.records import Rows
+from loader.report import Reject
+from loader.spec import RejectSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a load is: bytes of the object that were read, of how many, and records behind them."""
+
+    bytes_read: int
+    size: int
+    rows: int
+
+
+class Tally:
+    """Counts bytes as they are read and records as they are handed to COPY."""
+
+    def __init__(self, size: int, progress: Callable[[Progress], None] | None = None) -> None:
+        self._size = size
+        self._progress = progress
+        self.bytes_read = 0
+        self.read = 0  # records
+        self.kept = 0
+        self.filtered = 0
+
+    def watch(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The chunks, counted."""
+        for chunk in chunks:
+            self.bytes_read += len(chunk)
+            yield chunk
+
+    def add(self, rows: Rows) -> None:
+        """Count the records of one block."""
+        self.read += rows.block.records
+        self.kept += rows.batch.num_rows
+        self.filtered += rows.filtered
+        if self._progress is not None:
+            self._progress(Progress(self.bytes_read, self._size, self.read))
+
+
+class RejectKeeper:
+    """Enters rejects in the ledger in batches, on a connection of its own, and watches the spec's limits.
+
+    They are committed as they come: memory does not grow with them, and those of a load that failed can
+    be looked at.
+    """
+
+    BATCH_RECORDS = 500
+    BATCH_BYTES = 4 << 20
+
+    def __init__(self, database: Database, load_id: int, limits: RejectSpec, name: str) -> None:
+        self._database = database
+        self._load_id = load_id
+        self._limits = limits
+        self._name = name
+        self._stack = ExitStack()
+        self._connection: Connection | None = None
+        self._batch: list[Reject] = []
+        self.reasons: Counter[str] = Counter()
+
+    @property
+    def count(self) -> int:
+        return self.reasons.total()
+
+    def add(self, rejects: Sequence[Reject]) -> None:
+        """Keep ``rejects``. Raises RejectLimitError as soon as there are more than ``max_rows``."""
+        self._batch += rejects
+        self.reasons.update(each.reason for each in rejects)
+        if len(self._batch) >= self.BATCH_RECORDS or sum(len(each.raw) for each in self._batch) >= self.BATCH_BYTES:
+            self.flush()
+        if self.count > self._limits.max_rows:
+            raise self._too_many(f"more than {self._limits.max_rows:,} records were rejected (max_rows)")
+
+    def settle(self, read: int) -> None:
+        """All ``read`` records were seen. Raises RejectLimitError where too large a share was rejected."""
+        self.flush()
+        if read and self.count / read > self._limits.max_ratio:
+            share = f"{self.count:,} of {read:,} records were rejected, {self.count / read:.2%}"
+            raise self._too_many(f"{share}, over the limit of {self._limits.max_ratio:.2%} (max_ratio)")
+
+    def flush(self) -> None:
+        """Enter what is waiting, and commit."""
+        if not self._batch:
+            return
+        if self._connection is None:
+            self._connection = self._stack.enter_context(self._database.session())
+        ledger.keep_rejects(self._connection, self._load_id, self._batch)
+        self._connection.commit()
+        self._batch = []
+
+    def _too_many(self, what: str) -> RejectLimitError:
+        self.flush()
+        (reason, count), *_ = self.reasons.most_common(1)
+        return RejectLimitError(
+            f'{self._name}: {what}, most of them for "{reason}" ({count:,}); nothing was loaded; '
+            f"see them with: loader rejects {self._load_id}"
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+
+class Tuples:
+    """The encoded blocks for COPY, each entered in the books as it is taken. Several threads may take from it."""
+
+    def __init__(self, encoded: Iterator[tuple[Rows, bytes]], tally: Tally, keeper: RejectKeeper) -> None:
+        self._encoded = encoded
+        self._tally = tally
+        self._keeper = keeper
+        self._taking = threading.Lock()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        with self._taking:
+            rows, encoded = next(self._encoded)
+            self._tally.add(rows)
+            self._keeper.add(rows.rejects)
+        return encoded
