@@ -30,5 +30,7 @@ def encode(rows: Rows, *, with_position: bool) -> bytes:
         return b""
     encoder = ArrowToPostgresBinaryEncoder(batch.schema)
     encoder.write_header()  # which the encoder insists on; the stream has its own
+    # below about a megabyte pgpq gives nothing for a batch and keeps it for the end
     encoded: bytes = encoder.write_batch(batch)
-    return encoded
+    rest: bytes = encoder.finish().removesuffix(TRAILER)
+    return encoded + rest if encoded and rest else encoded or rest

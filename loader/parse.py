@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from loader.columns import LoadColumn
-from loader.convert import FALSE_TEXTS, TRUE_TEXTS, is_surely_right
+from loader.convert import FALSE_TEXTS, TRUE_TEXTS, is_surely_right, may_hold_hexadecimal
 from loader.errors import ShapeError
 from loader.fields import UnterminatedQuoteError, join_record, split_record
 from loader.records import Block, Rows, irregular_quotes, layout, reject
@@ -33,16 +33,18 @@ class Parser:
         self._fields = fields
         self._null = list(null)
         self._name = name
+        self._has_integers = any(pa.types.is_integer(column.read_as) for column in self._columns)
 
     def parse(self, block: Block) -> Rows:
         """The rows of ``block``. Never raises for what a record holds; such records are among the rejects."""
         if not block.terminated:
             return self._unterminated(block)
         data = block.data if block.regular else _respelled(block)
-        rows = None if b"\0" in data else self._typed(block, data)
-        return rows or self._read(block, data, as_text=True)
+        return self._typed(block, data) or self._read(block, data, as_text=True)
 
     def _typed(self, block: Block, data: bytes) -> Rows | None:
+        if b"\0" in data or (self._has_integers and may_hold_hexadecimal(data)):
+            return None
         try:
             rows = self._read(block, data, as_text=False)
         except pa.ArrowInvalid:

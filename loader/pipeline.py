@@ -15,7 +15,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader import catalog, ledger
 from loader.database import Database, translate
 from loader.encode import encode
-from loader.errors import LoaderError, UsageError
+from loader.errors import DatabaseError, LoaderError, UsageError
 from loader.merge import Counts, Merge, create_table, target_name
 from loader.overlap import overlapped
 from loader.parse import Parser
@@ -187,7 +187,8 @@ class Load:
         if plan.table.oid is None:
             create_table(connection, plan.table, plan.columns, plan.spec.key)
         copied = copy(connection, target_name(plan.table), [column.name for column in plan.columns], tuples)
-        return Counts(inserted=copied, unchanged=self.tally.kept - copied)
+        self._account_for(copied)
+        return Counts(inserted=copied)
 
     def _staged(self, connection: Connection, load_id: int, plan: Plan, tuples: Iterator[bytes]) -> Counts:
         """COPY into a staging table over several streams, then merge it."""
@@ -203,11 +204,12 @@ class Load:
 
     def _copy_streams(self, staging: Staging, tuples: Iterator[bytes]) -> None:
         errors: list[BaseException] = []
+        copied: list[int] = []
 
         def stream() -> None:
             try:
                 with self.database.session() as connection:
-                    copy(connection, staging.name, staging.written, tuples)
+                    copied.append(copy(connection, staging.name, staging.written, tuples))
                     connection.commit()
             except BaseException as error:
                 errors.append(error)
@@ -219,6 +221,15 @@ class Load:
             thread.join()
         if errors:
             raise errors[0]
+        self._account_for(sum(copied))
+
+    def _account_for(self, copied: int) -> None:
+        """Every record that was kept must have arrived; a stage that loses one is a defect, and must not commit."""
+        if copied != self.tally.kept:
+            raise DatabaseError(
+                f"{self.source.uri}: {self.tally.kept:,} records were sent and PostgreSQL took {copied:,}; "
+                "this is a defect of the loader, nothing was loaded"
+            )
 
     def _constants(self, load_id: int) -> dict[str, str]:
         """What stands for the placeholders of ``value`` columns."""

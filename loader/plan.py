@@ -24,7 +24,7 @@ SpellTypes = Callable[[list[str]], Mapping[str, str]]
 @dataclass(frozen=True, slots=True)
 class Plan:
     """``straight``: COPY writes into the target itself, inside the one transaction, because nothing has to be
-    merged or cast; else into a staging table."""
+    merged or cast and no trigger may leave rows out; else into a staging table."""
 
     spec: LoadSpec
     table: Table
@@ -65,11 +65,17 @@ def make_plan(
         columns=match.columns,
         fields=match.fields,
         key=key,
-        straight=spec.mode == "append" and table.plain and not any(each.type.carried_as_text for each in match.columns),
+        straight=_goes_straight(spec, table, match.columns),
         hook=find_hook(spec.transform.python) if spec.transform.python else None,
         filter=_filter(spec, schema_of(match.columns)),
         notes=notes + match.notes,
     )
+
+
+def _goes_straight(spec: LoadSpec, table: Table, columns: tuple[LoadColumn, ...]) -> bool:
+    if spec.mode != "append" or not table.plain or table.fills_in:
+        return False
+    return not any(column.type.carried_as_text for column in columns)
 
 
 def _with_key(match: Match, spec: LoadSpec, table: Table) -> Match:

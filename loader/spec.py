@@ -1,12 +1,37 @@
-"""`LoadSpec`: everything a load is told, validated whole before anything is read, then frozen."""
+"""`LoadSpec`: everything a load is told, validated whole before anything is read, then frozen.
+
+A spec may come from a bucket, so it is input, not code: nothing in it is evaluated, names are checked to be
+names, and every mistake is found in one pass and told in one `SpecError`. Importing this module costs next to
+nothing: what only some specs need (the filter's grammar, time zones) is imported where such a spec is read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+import json
+import os
+import re
+import string
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import date, datetime, time
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from loader.errors import SpecError
 
 Mode = Literal["append", "replace", "merge"]
+Compression = Literal["auto", "none", "gzip", "zstd", "bz2"]
+StepArguments = tuple[str | tuple[str, str], ...]
+
+PLACEHOLDERS = ("bucket", "key", "version_id", "load_id", "record_number")
+"""What a column's ``value`` may hold in braces."""
+
+NAME_LIMIT = 63
+"""Bytes of a name. PostgreSQL cuts off the rest of a longer one and says nothing (manual, 4.1.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +44,7 @@ class CsvSpec:
     header: bool = True
     skip_lines: int = 0
     encoding: str = "utf-8"
-    compression: Literal["auto", "none", "gzip", "zstd", "bz2"] = "auto"
+    compression: Compression = "auto"
     null: tuple[str, ...] = ("",)
     ragged: Literal["reject", "pad"] = "reject"
 
@@ -41,7 +66,7 @@ class Step:
     """
 
     name: str
-    args: tuple[str | tuple[str, str], ...] = ()
+    args: StepArguments = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +109,835 @@ class LoadSpec:
     transform: TransformSpec = field(default_factory=TransformSpec)
 
     @classmethod
-    def from_dict(cls, mapping: Mapping[str, object], *, origin: str = "spec") -> LoadSpec:
-        raise NotImplementedError
+    def from_dict(
+        cls,
+        mapping: Mapping[str, object],
+        *,
+        origin: str = "spec",
+        table: str | None = None,
+        mode: str | None = None,
+        key: Sequence[str] | None = None,
+    ) -> LoadSpec:
+        """The spec that ``mapping`` holds, in the shape of the TOML file.
+
+        ``table``, ``mode`` and ``key`` win over the mapping's own. ``origin`` is what messages call the spec.
+        Raises SpecError with every problem found.
+        """
+        if not isinstance(mapping, Mapping):
+            raise SpecError([f"must be a table of settings, not {_shown(mapping)}"], origin)
+        overrides = {"table": table, "mode": mode, "key": key if key is None else list(key)}
+        given = {name: value for name, value in overrides.items() if value is not None}
+        problems: list[str] = []
+        spec = _read_spec(_Section({**mapping, **given}, _TOP, problems))
+        if problems:
+            raise SpecError(problems, origin)
+        return spec
 
     @classmethod
-    def from_toml(cls, path: str) -> LoadSpec:
-        raise NotImplementedError
+    def from_toml(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        table: str | None = None,
+        mode: str | None = None,
+        key: Sequence[str] | None = None,
+    ) -> LoadSpec:
+        """The spec in the TOML file at ``path``, as `from_dict` reads it. Raises SpecError."""
+        origin = os.fspath(path)
+        try:
+            text = Path(path).read_text("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise SpecError([f"not valid UTF-8 at byte {error.start}"], origin) from error
+        except (OSError, ValueError) as error:
+            cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise SpecError([f"cannot be read: {cause}"], origin) from error
+        return cls.from_toml_text(text, origin=origin, table=table, mode=mode, key=key)
+
+    @classmethod
+    def from_toml_text(
+        cls,
+        text: str,
+        *,
+        origin: str = "spec",
+        table: str | None = None,
+        mode: str | None = None,
+        key: Sequence[str] | None = None,
+    ) -> LoadSpec:
+        """The spec in a TOML document, as `from_dict` reads it. Raises SpecError."""
+        try:
+            mapping = tomllib.loads(text)
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            cause = "nested too deep" if isinstance(error, RecursionError) else str(error)
+            raise SpecError([f"not valid TOML: {cause}"], origin) from error
+        return cls.from_dict(mapping, origin=origin, table=table, mode=mode, key=key)
+
+    @property
+    def table_name(self) -> tuple[str | None, str]:
+        """The table's schema, None where the search path is to find it, and its name, both without quotes."""
+        return split_table(self.table)
+
+    @property
+    def source_bucket(self) -> str | None:
+        """The bucket that ``source`` names, None where any will do."""
+        return self._source_parts[0]
+
+    @property
+    def _source_parts(self) -> tuple[str | None, str]:
+        source = self.source or ""
+        if not source.startswith("s3://"):
+            return None, source
+        bucket, _, pattern = source.removeprefix("s3://").partition("/")
+        return bucket, pattern
+
+    def matches(self, key: str) -> bool:
+        """Whether ``source`` stands for the object key or path ``key``; never, where there is no ``source``.
+
+        ``*``, ``?``, ``[…]`` and ``[!…]`` stay within one level of the path; ``**`` goes through levels, and
+        ``**/`` also stands for none. Of an ``s3://`` address only the key is compared.
+        """
+        return self.source is not None and _glob_matches(self._source_parts[1], key)
+
+    def to_dict(self) -> dict[str, object]:
+        """The spec as plain values that JSON and TOML can carry, defaults included; `from_dict` reads it back."""
+        mapping: dict[str, object] = {
+            "source": self.source,
+            "table": self.table,
+            "mode": self.mode,
+            "key": list(self.key),
+            "csv": {**asdict(self.csv), "null": list(self.csv.null)},
+            "rejects": asdict(self.rejects),
+            "columns": {column.name: _plain_column(column) for column in self.columns},
+            "transform": _given(asdict(self.transform)),
+        }
+        return _given(mapping)
+
+    def to_toml(self) -> str:
+        """The spec as a TOML document, without what the defaults say anyway; `from_toml_text` reads it back."""
+        mapping = self.to_dict()
+        mapping["csv"] = _other_than(self.csv, CsvSpec(escape=self.csv.quote))
+        mapping["rejects"] = _other_than(self.rejects, RejectSpec())
+        settings = {name: value for name, value in mapping.items() if not isinstance(value, dict)}
+        lines = [_toml_line(name, value) for name, value in settings.items() if value != []]
+        for name, value in mapping.items():
+            if isinstance(value, dict) and value:
+                lines += ["", f"[{name}]", *(_toml_line(inner, each) for inner, each in value.items())]
+        return "\n".join(lines) + "\n"
+
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal, of all that decides what a file becomes: two specs that differ only in ``source``
+        have the same."""
+        # in the order of `to_dict`, not sorted: without a header, the order of the columns is their meaning
+        canonical = json.dumps(replace(self, source=None).to_dict(), separators=(",", ":"))
+        return sha256(canonical.encode()).hexdigest()
+
+
+# --- words: names of tables and types, globs, suggestions
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``; did you mean "…"?`` with the nearest of ``known``, or, where none is near, what there is."""
+    folded = {each.casefold(): each for each in known}
+    near = get_close_matches(word.casefold(), folded, n=1)
+    if near:
+        return f'; did you mean "{folded[near[0]]}"?'
+    shown = ", ".join(f'"{each}"' for each in list(folded.values())[:20])
+    return f"; there is {shown}{', …' if len(folded) > 20 else ''}" if folded else ""
+
+
+_QUOTED = r'"(?:[^"\0]|"")+"'
+_TABLE_PART = rf'(?:{_QUOTED}|[^".\s](?:[^".]*[^".\s])?)'
+_TABLE = re.compile(rf"(?:(?P<schema>{_TABLE_PART})\.)?(?P<name>{_TABLE_PART})")
+
+
+def split_table(text: str) -> tuple[str | None, str]:
+    """``public."My Table"`` → ``("public", "My Table")``; a name without quotes is taken as it is written.
+
+    Raises ValueError, in one sentence, for a text that is no such name.
+    """
+    match = _TABLE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{_shown(text)} is not a table's name; write name or schema.name, each in quotes if need be")
+    schema, name = (_unquoted(part) if part else None for part in match.group("schema", "name"))
+    assert name is not None
+    for part in (schema, name):
+        if part is not None and (fault := _name_fault(part)):
+            raise ValueError(fault)
+    return schema, name
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
+
+
+def _name_fault(name: str) -> str | None:
+    """What keeps ``name`` from being the name of a table or a column."""
+    if not name:
+        return "a name must not be empty"
+    if len(name.encode("utf-8", "surrogatepass")) > NAME_LIMIT:
+        return f"the name {_shown(name)} is longer than PostgreSQL's {NAME_LIMIT} bytes"
+    return _text_fault(name)
+
+
+def _text_fault(text: str) -> str | None:
+    """What keeps ``text`` from being a text of PostgreSQL's, or of TOML's."""
+    if "\0" in text:
+        return "must not hold a NUL character"
+    if re.search("[\ud800-\udfff]", text):
+        return "must not hold half of a surrogate pair"
+    return None
+
+
+# `Typename` of PostgreSQL's grammar, cut down to what a column can be declared as
+_IDENTIFIER = rf"(?:[A-Za-z_][A-Za-z0-9_$]*|{_QUOTED})"
+_MODIFIERS = r"(?: *\( *-?[0-9]{1,9}(?: *, *-?[0-9]{1,9})? *\))?"
+_SPAN = (
+    "year(?: +to +month)?|month|day(?: +to +(?:hour|minute|second))?"
+    "|hour(?: +to +(?:minute|second))?|minute(?: +to +second)?|second"
+)
+_TYPE_FORMS = (
+    "double +precision",
+    rf"(?:national +)?(?:character|char)(?: +varying)?{_MODIFIERS}",
+    rf"(?:nchar|bit) +varying{_MODIFIERS}",
+    rf"(?:timestamp|time){_MODIFIERS} +with(?:out)? +time +zone",
+    rf"interval +(?:{_SPAN}){_MODIFIERS}",
+    rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})?{_MODIFIERS}",
+)
+_TYPE = re.compile(rf"(?:{'|'.join(_TYPE_FORMS)})(?: *\[[0-9]{{0,9}}\])*", re.IGNORECASE)
+
+
+def is_type_name(text: str) -> bool:
+    """Whether ``text`` has the form of a type's name, and so can be nothing else: no statement, no expression.
+
+    Whether there is such a type is for the database to say.
+    """
+    return _TYPE.fullmatch(text) is not None
+
+
+_DATED = frozenset({"date", "timestamp", "timestamp without time zone", "timestamptz", "timestamp with time zone"})
+_CLOCKED = frozenset({"time", "time without time zone"})
+
+
+def _base_type(type_name: str) -> str:
+    """``pg_catalog.TIMESTAMP(3) with time zone`` → ``timestamp with time zone``."""
+    words = re.sub(r"\(.*?\)", " ", type_name.lower().removeprefix("pg_catalog.")).split()
+    return " ".join(words)
+
+
+_GLOB = re.compile(r"(?:(?<![^/])\*\*/)|\*\*+|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
+_NO_LEVEL = "maybe none"  # a token that takes no character: what ``**/`` matches may be missing
+
+
+def _glob_tokens(pattern: str) -> list[str]:
+    tokens: list[str] = []
+    for piece in _GLOB.findall(pattern):
+        if piece == "**/":
+            tokens += [_NO_LEVEL, "**", "/"]
+        else:
+            tokens.append("**" if piece.startswith("**") else piece)
+    return tokens
+
+
+def _glob_matches(pattern: str, text: str) -> bool:
+    """Follow every way to match at once, so that no pattern takes more than its length times the text's."""
+    tokens = _glob_tokens(pattern)
+    places = _reachable({0}, tokens)
+    for character in text:
+        stepped = {
+            place if tokens[place] in ("*", "**") else place + 1
+            for place in places
+            if place < len(tokens) and _takes(tokens[place], character)
+        }
+        places = _reachable(stepped, tokens)
+    return len(tokens) in places
+
+
+def _reachable(places: set[int], tokens: Sequence[str]) -> set[int]:
+    """``places`` and those that can be had from them without a character."""
+    pending = list(places)
+    found = set(places)
+    while pending:
+        place = pending.pop()
+        token = tokens[place] if place < len(tokens) else ""
+        following = {"*": (1,), "**": (1,), _NO_LEVEL: (1, 3)}.get(token, ())
+        new = {place + step for step in following} - found
+        found |= new
+        pending += new
+    return found
+
+
+def _takes(taker: str, character: str) -> bool:
+    if taker == "**":
+        return True
+    if taker in ("*", "?") or len(taker) > 1:
+        return character != "/" and taker != _NO_LEVEL and fnmatchcase(character, taker)
+    return taker == character
+
+
+# --- checking
+
+
+class _Section:
+    """One table of the spec while it is checked: what is wrong in it is noted under its dotted path.
+
+    The readers give the value of a key, or the default where it is absent or wrong.
+    """
+
+    def __init__(self, values: Mapping[str, object], known: Sequence[str], problems: list[str], path: str = "") -> None:
+        self.values = values
+        self.problems = problems
+        self.path = path
+        for key in values:
+            if key not in known:
+                self.note(key, f"unknown key{did_you_mean(str(key), known)}")
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.values
+
+    def note(self, key: str, problem: str) -> None:
+        self.problems.append(f"{self.path}{_toml_key(str(key))}: {problem}")
+
+    def text(self, key: str) -> str | None:
+        value = self.values.get(key)
+        if key not in self.values:
+            return None
+        if not isinstance(value, str):
+            self.note(key, f"must be a string, not {_shown(value)}")
+            return None
+        if fault := _text_fault(value):
+            self.note(key, fault)
+            return None
+        return value
+
+    def word(self, key: str) -> str | None:
+        """A text that must not be empty."""
+        value = self.text(key)
+        if value == "":
+            self.note(key, "must not be empty")
+            return None
+        return value
+
+    def scalar(self, key: str) -> str | None:
+        """A text, or a number, boolean, date or time as PostgreSQL writes it."""
+        plain = _plain_text(self.values.get(key))
+        if plain is None:
+            return self.text(key)
+        return plain
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.values.get(key, default)
+        if isinstance(value, bool):
+            return value
+        self.note(key, f"must be true or false, not {_shown(value)}")
+        return default
+
+    def count(self, key: str, default: int) -> int:
+        value = self.values.get(key, default)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+        self.note(key, f"must be a whole number, 0 or more, not {_shown(value)}")
+        return default
+
+    def ratio(self, key: str, default: float) -> float:
+        value = self.values.get(key, default)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
+            return float(value)
+        self.note(key, f"must be a number from 0 to 1, not {_shown(value)}")
+        return default
+
+    def choice(self, key: str, default: str, allowed: Sequence[str]) -> str:
+        value = self.text(key)
+        if value is None or value in allowed:
+            return default if value is None else value
+        self.note(key, f"{_shown(value)} is not one of {', '.join(allowed)}{_nearest(value, allowed)}")
+        return default
+
+    def texts(self, key: str, what: str, *, or_one: bool = False) -> tuple[str, ...] | None:
+        """A list of strings; with ``or_one`` a string stands for a list of one."""
+        value = self.values.get(key)
+        if key not in self.values:
+            return None
+        given = [value] if or_one and isinstance(value, str) else value
+        if not isinstance(given, list | tuple):
+            self.note(key, f"must be a list of {what}, not {_shown(value)}")
+            return None
+        if odd := [each for each in given if not isinstance(each, str)]:
+            self.note(key, f"must be a list of {what}, and {_shown(odd[0])} is not a string")
+            return None
+        if fault := next(filter(None, map(_text_fault, given)), None):
+            self.note(key, fault)
+            return None
+        return tuple(given)
+
+    def section(self, key: str, known: Sequence[str]) -> _Section:
+        value = self.values.get(key, {})
+        if not isinstance(value, Mapping):
+            self.note(key, f"must be a table, not {_shown(value)}")
+            value = {}
+        return _Section(value, known, self.problems, f"{self.path}{_toml_key(key)}.")
+
+
+_CSV_DEFAULT = CsvSpec()
+_REJECT_DEFAULT = RejectSpec()
+
+_TOP = tuple(each.name for each in fields(LoadSpec))
+_CSV = tuple(each.name for each in fields(CsvSpec))
+_REJECTS = tuple(each.name for each in fields(RejectSpec))
+_TRANSFORM = tuple(each.name for each in fields(TransformSpec))
+_COLUMN = ("type", "from", "format", "timezone", "transform", "default", "value")
+
+
+def _read_spec(top: _Section) -> LoadSpec:
+    declared = _declared(top)
+    source = _read_source(top)
+    table = _read_table(top)
+    mode, key = _read_mode(top, declared)
+    csv = _read_csv(top.section("csv", _CSV))
+    rejects = top.section("rejects", _REJECTS)
+    return LoadSpec(
+        table=table,
+        source=source,
+        mode=mode,
+        key=key,
+        csv=csv,
+        rejects=RejectSpec(
+            rejects.count("max_rows", _REJECT_DEFAULT.max_rows), rejects.ratio("max_ratio", _REJECT_DEFAULT.max_ratio)
+        ),
+        columns=_read_columns(top, header=csv.header),
+        transform=_read_transform(top.section("transform", _TRANSFORM), declared),
+    )
+
+
+def _declared(top: _Section) -> tuple[str, ...]:
+    """The names of the columns that the spec declares, whatever else is wrong with them."""
+    columns = top.values.get("columns")
+    return tuple(map(str, columns)) if isinstance(columns, Mapping) else ()
+
+
+def _read_source(top: _Section) -> str | None:
+    source = top.word("source")
+    if source is not None and source.startswith("s3://"):
+        bucket, _, pattern = source.removeprefix("s3://").partition("/")
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", bucket) or not pattern:
+            top.note("source", f"{_shown(source)} is not of the form s3://bucket/pattern, with a bucket's plain name")
+    return source
+
+
+def _read_table(top: _Section) -> str:
+    if "table" not in top:
+        top.note("table", "is missing: name the table to load into")
+        return ""
+    table = top.word("table")
+    if table is None:
+        return ""
+    try:
+        split_table(table)
+    except ValueError as error:
+        top.note("table", str(error))
+    return table
+
+
+def _read_mode(top: _Section, declared: Sequence[str]) -> tuple[Mode, tuple[str, ...]]:
+    key = top.texts("key", "column names") or ()
+    mode = cast(Mode, top.choice("mode", "merge" if key else "append", get_args(Mode)))
+    if key and mode == "append":
+        top.note("key", 'mode "append" ignores keys; give mode = "merge", or leave the key out')
+    for name in dict.fromkeys(each for each in key if key.count(each) > 1):
+        top.note("key", f"{_shown(name)} stands {key.count(name)} times")
+    for name in dict.fromkeys(key):
+        if fault := _name_fault(name):
+            top.note("key", fault)
+        elif declared and name not in declared:
+            top.note("key", f"{_shown(name)} is not among the declared columns{did_you_mean(name, declared)}")
+    return mode, key
+
+
+# --- the dialect
+
+
+def _read_csv(section: _Section) -> CsvSpec:
+    delimiter = _read_delimiter(section)
+    quote = _read_character(section, "quote", _CSV_DEFAULT.quote)
+    escape = _read_character(section, "escape", quote)  # as with COPY, the quote unless given
+    if quote and delimiter == quote:
+        section.note("delimiter", f"must differ from the quote; both are {_shown(quote)}")
+    if escape and not quote:
+        section.note("escape", "does nothing without a quote, because only quoted fields have escapes")
+    return CsvSpec(
+        delimiter=delimiter,
+        quote=quote,
+        escape=escape,
+        header=section.flag("header", _CSV_DEFAULT.header),
+        skip_lines=section.count("skip_lines", _CSV_DEFAULT.skip_lines),
+        encoding=_read_encoding(section),
+        compression=cast(Compression, section.choice("compression", _CSV_DEFAULT.compression, get_args(Compression))),
+        null=_read_null(section, delimiter, quote),
+        ragged=_read_ragged(section),
+    )
+
+
+def _read_delimiter(section: _Section) -> str:
+    delimiter = section.word("delimiter")
+    if delimiter is None:
+        return _CSV_DEFAULT.delimiter
+    if delimiter == "auto":
+        section.note("delimiter", '"auto" is not supported yet; give the delimiter itself')
+    elif len(delimiter) > 1 and not _has_line_end(delimiter):
+        section.note("delimiter", f"several characters, as in {_shown(delimiter)}, are not supported yet; give one")
+    else:
+        return _one_byte(section, "delimiter", delimiter, _CSV_DEFAULT.delimiter)
+    return _CSV_DEFAULT.delimiter
+
+
+def _read_character(section: _Section, key: str, default: str) -> str:
+    """One character, or "" for none."""
+    character = section.text(key)
+    return character if character == "" else _one_byte(section, key, character or default, default)
+
+
+def _one_byte(section: _Section, key: str, character: str, default: str) -> str:
+    """COPY takes single bytes only, and a byte of its own is what splits records at memory speed."""
+    if character == default:
+        return character
+    if _has_line_end(character):
+        section.note(key, "must not hold a line end")
+    elif len(character) > 1 or not character.isascii():
+        section.note(key, f"must be one ASCII character, not {_shown(character)}")
+    else:
+        return character
+    return default
+
+
+def _has_line_end(text: str) -> bool:
+    return "\n" in text or "\r" in text
+
+
+def _read_null(section: _Section, delimiter: str, quote: str) -> tuple[str, ...]:
+    null = section.texts("null", "strings", or_one=True)
+    if null is None:
+        return _CSV_DEFAULT.null
+    for text in null:
+        if _has_line_end(text) or delimiter in text or (quote and quote in text):
+            section.note("null", f"{_shown(text)} can never be an unquoted field of this file")
+    return null
+
+
+def _read_encoding(section: _Section) -> str:
+    encoding = section.word("encoding")
+    if encoding is None:
+        return _CSV_DEFAULT.encoding
+    try:
+        "".encode(encoding)
+    except LookupError as error:
+        section.note("encoding", _encoding_problem(encoding, error))
+    except ValueError:
+        section.note("encoding", f"{_shown(encoding)} is not an encoding that texts can be read in")
+    return encoding
+
+
+def _encoding_problem(encoding: str, error: LookupError) -> str:
+    from encodings.aliases import aliases
+
+    if "not a text encoding" in str(error):
+        return f"{_shown(encoding)} is not an encoding of text"
+    names = {name.replace("_", "-") for pair in aliases.items() for name in pair}
+    return f"unknown codec {_shown(encoding)}{_nearest(encoding, sorted(names))}"
+
+
+def _read_ragged(section: _Section) -> Literal["reject", "pad"]:
+    ragged = section.choice("ragged", _CSV_DEFAULT.ragged, ("reject", "pad"))
+    if ragged == "pad":
+        section.note("ragged", '"pad" is not supported yet; records with too few or too many fields are rejected')
+    return "reject"
+
+
+# --- columns
+
+
+def _read_columns(top: _Section, *, header: bool) -> tuple[ColumnSpec, ...]:
+    names = top.values.get("columns")
+    known = tuple(names) if isinstance(names, Mapping) else ()
+    columns = top.section("columns", known)
+    return tuple(_read_column(columns, name, header=header) for name in known)
+
+
+def _read_column(columns: _Section, name: str, *, header: bool) -> ColumnSpec:
+    if not isinstance(name, str) or (fault := _name_fault(name)):
+        columns.note(name, "a column's name must be a string" if not isinstance(name, str) else str(fault))
+        return ColumnSpec(str(name))
+    if isinstance(columns.values[name], str):
+        return ColumnSpec(name, _read_type(columns, name))
+    if not isinstance(columns.values[name], Mapping):
+        columns.note(
+            name, f'must be a type\'s name or a table such as {{ type = "text" }}, not {_shown(columns.values[name])}'
+        )
+        return ColumnSpec(name)
+    section = columns.section(name, _COLUMN)
+    column = ColumnSpec(
+        name,
+        type=_read_type(section, "type"),
+        source=section.word("from"),
+        format=_read_format(section),
+        timezone=_read_timezone(section),
+        transform=_read_steps(section),
+        default=section.scalar("default"),
+        value=_read_value(section),
+    )
+    _check_together(section, column, header=header)
+    return column
+
+
+def _read_type(section: _Section, key: str) -> str | None:
+    type_name = section.word(key)
+    if type_name is not None and not is_type_name(type_name):
+        section.note(key, f"{_shown(type_name)} is not a type's name")
+        return None
+    return type_name
+
+
+def _check_together(section: _Section, column: ColumnSpec, *, header: bool) -> None:
+    """What each key says may be right by itself and still not go with another."""
+    if "value" in section:
+        for key in ("from", "format", "transform", "default"):
+            if key in section:
+                section.note(key, '"value" makes this column, so nothing is read for it; take one of the two out')
+    elif "from" in section and not header:
+        section.note("from", "without a header columns go by their position; take it out")
+    if column.type is None:
+        return
+    base = _base_type(column.type)
+    if "format" in section and base not in _DATED | _CLOCKED:
+        section.note("format", f"is for dates and times, and the column is {column.type}")
+    if "timezone" in section and base not in _DATED - {"date"}:
+        section.note("timezone", f"is for timestamps, and the column is {column.type}")
+
+
+def _read_format(section: _Section) -> str | None:
+    text = section.word("format")
+    if text is None:
+        return None
+    from loader.datetimes import compile_format
+
+    try:
+        compile_format(text)
+    except ValueError as error:
+        section.note("format", str(error))
+    return text
+
+
+def _read_timezone(section: _Section) -> str | None:
+    zone = section.word("timezone")
+    if zone is None or zone == "UTC" or re.fullmatch(r"[+-](?:0[0-9]|1[0-5]):[0-5][0-9]", zone):
+        return zone
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        section.note("timezone", f"unknown time zone {_shown(zone)}{_nearest(zone, sorted(available_timezones()))}")
+    return zone
+
+
+def _read_value(section: _Section) -> str | None:
+    value = section.scalar("value")
+    if value is None:
+        return None
+    try:
+        parsed = list(string.Formatter().parse(value))
+    except ValueError:
+        section.note("value", f"{_shown(value)} has a brace without its partner; a brace itself is written twice")
+        return value
+    for _, name, spec, conversion in parsed:
+        if name is not None and (name not in PLACEHOLDERS or spec or conversion):
+            whole = name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+            section.note("value", f"unknown placeholder {{{whole}}}{did_you_mean(name, PLACEHOLDERS)}")
+    return value
+
+
+_PLAIN_STEPS = ("strip", "lower", "upper", "strip_currency")
+_STEPS_WITH_ARGUMENTS = {
+    "null_if": '{ null_if = ["-", "n/a"] }',
+    "replace": '{ replace = ["old", "new"] }',
+    "map": '{ map = { Y = "true", N = "false" } }',
+}
+_STEPS = (*_PLAIN_STEPS, *_STEPS_WITH_ARGUMENTS)
+
+
+def _read_steps(section: _Section) -> tuple[Step, ...]:
+    given = section.values.get("transform", ())
+    steps = [given] if isinstance(given, str) else given
+    if not isinstance(steps, list | tuple):
+        section.note("transform", f'must be a list of steps such as ["strip", "upper"], not {_shown(given)}')
+        return ()
+    read = (_read_step(section, step) for step in steps)
+    return tuple(step for step in read if step is not None)
+
+
+def _read_step(section: _Section, step: object) -> Step | None:
+    if isinstance(step, str):
+        return _read_plain_step(section, step)
+    if not isinstance(step, Mapping) or len(step) != 1:
+        section.note(
+            "transform", f'a step is a string or a table of one key such as {{ null_if = "-" }}, not {_shown(step)}'
+        )
+        return None
+    (name,) = step
+    if name not in _STEPS_WITH_ARGUMENTS:
+        hint = f'; write it as "{name}"' if name in _PLAIN_STEPS else did_you_mean(str(name), _STEPS)
+        section.note("transform", f"{_shown(name)} is not a step with arguments{hint}")
+        return None
+    arguments = _Section(step, (name,), section.problems, f"{section.path}transform.")
+    made = _ARGUMENTS[name](arguments)
+    return Step(name, made) if made else None
+
+
+def _read_plain_step(section: _Section, name: str) -> Step | None:
+    if name in _PLAIN_STEPS:
+        return Step(name)
+    if name in _STEPS_WITH_ARGUMENTS:
+        section.note("transform", f"{_shown(name)} needs arguments; write it as {_STEPS_WITH_ARGUMENTS[name]}")
+    else:
+        section.note("transform", f"unknown step {_shown(name)}{did_you_mean(name, _STEPS)}")
+    return None
+
+
+def _null_if(section: _Section) -> StepArguments:
+    texts = section.texts("null_if", "strings", or_one=True)
+    if texts == ():
+        section.note("null_if", "must name a text at least")
+    return texts or ()
+
+
+def _replace(section: _Section) -> StepArguments:
+    texts = section.texts("replace", "two strings, the old text and the new")
+    if texts is None or (len(texts) == 2 and texts[0]):
+        return texts or ()
+    section.note("replace", "must be two strings, the old text and the new, and the old one not empty")
+    return ()
+
+
+def _map(section: _Section) -> StepArguments:
+    given = section.values["map"]
+    if not isinstance(given, Mapping) or not given:
+        section.note("map", f"must be a table of texts and what they become, not {_shown(given)}")
+        return ()
+    pairs = _Section(given, tuple(given), section.problems, f"{section.path}map.")
+    made = [(str(old), pairs.scalar(old)) for old in given]
+    return tuple((old, new) for old, new in made if new is not None)
+
+
+_ARGUMENTS: dict[str, Callable[[_Section], StepArguments]] = {"null_if": _null_if, "replace": _replace, "map": _map}
+
+
+# --- whole records
+
+
+def _read_transform(section: _Section, declared: Sequence[str]) -> TransformSpec:
+    return TransformSpec(filter=_read_filter(section, declared), python=_read_python(section))
+
+
+def _read_filter(section: _Section, declared: Sequence[str]) -> str | None:
+    text = section.word("filter")
+    if text is None:
+        return None
+    from loader import expression
+
+    try:
+        condition = expression.parse(text)
+    except ValueError as error:
+        section.note("filter", str(error))
+        return text
+    for name in sorted(condition.columns) if declared else ():
+        if name not in declared:
+            section.note("filter", f"no column {_shown(name)} is declared{did_you_mean(name, declared)}")
+    return text
+
+
+def _read_python(section: _Section) -> str | None:
+    hook = section.word("python")
+    if hook is not None and not re.fullmatch("[A-Za-z][A-Za-z0-9_]*:[A-Za-z][A-Za-z0-9_]*", hook):
+        section.note("python", f'{_shown(hook)} is not of the form module:function, such as "trips:clean"')
+    return hook
+
+
+# --- values, in messages and back to plain ones
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    """As `did_you_mean`, but silent where nothing is near: ``known`` is in the message already, or too long for it."""
+    hint = did_you_mean(word, known)
+    return hint if hint.endswith("?") else ""
+
+
+def _shown(value: object) -> str:
+    """``value`` as a message shows it: in TOML's words, cut to a length that can be read."""
+    if isinstance(value, str):
+        return _toml_value(value if len(value) <= 100 else value[:100] + "…")
+    if isinstance(value, Mapping):
+        return "a table" if value else "an empty table"
+    if isinstance(value, list | tuple):
+        return "a list" if value else "an empty list"
+    return _plain_text(value) or ("nothing" if value is None else type(value).__name__)
+
+
+def _plain_text(value: object) -> str | None:
+    """A number, boolean, date or time as PostgreSQL writes it; None for anything else."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat(" ")
+    return value.isoformat() if isinstance(value, date | time) else None
+
+
+def _given(mapping: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in mapping.items() if value is not None}
+
+
+def _other_than(section: CsvSpec | RejectSpec, usual: CsvSpec | RejectSpec) -> dict[str, object]:
+    """The settings of ``section`` that differ from those of ``usual``."""
+    given, assumed = asdict(section), asdict(usual)
+    return {name: value for name, value in given.items() if value != assumed[name]}
+
+
+def _plain_column(column: ColumnSpec) -> str | dict[str, object]:
+    settings = _given(
+        {
+            "type": column.type,
+            "from": column.source,
+            "format": column.format,
+            "timezone": column.timezone,
+            "transform": [_plain_step(step) for step in column.transform] or None,
+            "default": column.default,
+            "value": column.value,
+        }
+    )
+    return column.type if column.type is not None and len(settings) == 1 else settings
+
+
+def _plain_step(step: Step) -> str | dict[str, object]:
+    if not step.args:
+        return step.name
+    pairs = {each[0]: each[1] for each in step.args if not isinstance(each, str)}
+    return {step.name: pairs or list(step.args)}
+
+
+def _toml_line(name: str, value: object) -> str:
+    return f"{_toml_key(name)} = {_toml_value(value)}"
+
+
+def _toml_key(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else _toml_value(name)
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, str):
+        if re.fullmatch(r"""[^'\x00-\x1f\x7f]*["\\][^'\x00-\x1f\x7f]*""", value):
+            return f"'{value}'"  # a literal string: nothing to escape
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON leaves DEL as it is
+    if isinstance(value, Mapping):
+        inner = ", ".join(_toml_line(name, each) for name, each in value.items())
+        return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return str(value).lower()
