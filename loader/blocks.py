@@ -90,6 +90,7 @@ class Splitter:
             record=self._record,
             line=self._line,
             records=records,
+            shortest=int(np.diff(found.ends, prepend=0).min(initial=size)),
             regular=terminated and not self._escapes(data) and not len(irregular_quotes(data, quotes, self._dialect)),
             terminated=terminated,
             dialect=self._dialect,

@@ -75,7 +75,8 @@ def match_columns(
     places = _places(wanted, header, name)
     notes: list[str] = []
     columns = tuple(
-        _load_column(each, place, table=table, types=types, session_zone=session_zone, notes=notes) for each, place in zip(wanted, places, strict=True)
+        _load_column(column, place, table=table, types=types, session_zone=session_zone, notes=notes)
+        for column, place in zip(wanted, places, strict=True)
     )
     fields = len(header) if header is not None else sum(place is not None for place in places)
     return Match(columns, fields, tuple(notes))

@@ -8,6 +8,7 @@ careful way, and rare. Records with the wrong number of fields are set aside her
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +41,8 @@ class Parser:
         if not block.terminated:
             return self._unterminated(block)
         data = block.data if block.regular else _respelled(block)
+        if not data.endswith((b"\n", b"\r")):
+            data += b"\n"  # at a bare end of file Arrow takes an empty field after a quoted one for quoted
         return self._typed(block, data) or self._read(block, data, as_text=True)
 
     def _typed(self, block: Block, data: bytes) -> Rows | None:
@@ -73,7 +76,7 @@ class Parser:
                 double_quote=True,
                 escape_char=False,
                 newlines_in_values=True,
-                ignore_empty_lines=False,  # to COPY an empty line is a record with one field
+                ignore_empty_lines=False,  # they are records too
                 invalid_row_handler=set_aside,
             ),
             convert_options=pyarrow.csv.ConvertOptions(
@@ -86,7 +89,6 @@ class Parser:
                 false_values=_spellings(FALSE_TEXTS),
             ),
         )
-        rejects = tuple(self._misshapen(block, index, has) for index, has in misshapen)
         index = np.delete(np.arange(block.records), [each for each, _ in misshapen])
         if table.num_rows != len(index):
             raise ShapeError(
@@ -94,8 +96,16 @@ class Parser:
                 f"but {table.num_rows + len(misshapen)} were parsed; this is a defect of the loader, nothing was loaded"
             )
         arrays = [_whole(table.column(str(column.field)), types[str(column.field)]) for column in self._columns]
-        names = [column.name for column in self._columns]
-        return Rows(block, pa.RecordBatch.from_arrays(arrays, names), index, rejects)
+        batch = pa.RecordBatch.from_arrays(arrays, [column.name for column in self._columns])
+        return self._without_empty_lines(Rows(block, batch, index), misshapen)
+
+    def _without_empty_lines(self, rows: Rows, misshapen: list[tuple[int, int]]) -> Rows:
+        """To COPY an empty line is a record of one field; Arrow makes a row of NULLs of it."""
+        empty = rows.block.empty_lines() if self._fields > 1 else ()
+        if len(empty):
+            rows = rows.keep(~np.isin(rows.index, empty))
+            misshapen = sorted([*misshapen, *((int(each), 1) for each in empty)])
+        return replace(rows, rejects=tuple(self._misshapen(rows.block, index, has) for index, has in misshapen))
 
     def _misshapen(self, block: Block, index: int, fields: int) -> Reject:
         reason = "too_few_fields" if fields < self._fields else "too_many_fields"

@@ -46,7 +46,8 @@ class Block:
     """A run of whole records.
 
     ``offset``: its first byte in the file's text (bytes, from 0). ``record``: the number of its first record
-    (from 1). ``line``: the physical line it begins on (from 1). ``records``: how many it holds.
+    (from 1). ``line``: the physical line it begins on (from 1). ``records``: how many it holds. ``shortest``:
+    bytes of the shortest of them, line end included. ``regular``: quotes stand only where RFC 4180 puts them.
     ``terminated``: False for the last block of a file that ends inside quotes.
     """
 
@@ -55,6 +56,7 @@ class Block:
     record: int
     line: int
     records: int
+    shortest: int
     regular: bool
     terminated: bool
     dialect: Dialect
@@ -69,6 +71,13 @@ class Block:
         ends = self._layout.ends
         inner = np.concatenate(([0], ends)).astype(np.intp)
         return inner if inner[-1] == len(self.data) else np.append(inner, len(self.data))
+
+    def empty_lines(self) -> Positions:
+        """The records (from 0) that are nothing but a line end."""
+        if self.shortest > 2:
+            return np.empty(0, np.intp)
+        first = np.frombuffer(self.data, np.uint8)[self.starts[:-1]]
+        return np.flatnonzero((first == _LF) | (first == _CR))
 
     def raw(self, index: int) -> bytes:
         """Record ``index`` (from 0) as it stands in the file, without its line end."""

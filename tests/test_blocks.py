@@ -110,7 +110,7 @@ def bare(field: bytes) -> bytes:
 
 
 def test_an_open_quote_at_the_end_is_a_block_of_its_own() -> None:
-    """What follows an unbalanced quote is one record that is marked as not terminated; what stands before is not harmed."""
+    """What follows an unbalanced quote is one record, marked as not terminated; what stands before is not harmed."""
     blocks = blocks_of(b'1,a\n2,"b\n3,c\n', 1 << 20)
     assert [(each.data, each.records, each.terminated) for each in blocks] == [
         (b"1,a\n", 1, True),
@@ -128,11 +128,13 @@ def test_a_record_longer_than_a_block_grows_the_block() -> None:
 def test_a_record_over_the_limit_is_an_error_with_its_place() -> None:
     """The message names the file, the record, its line and its first byte."""
     data = b'a,b\n"' + b"x" * (RECORD_LIMIT + 10)
-    with pytest.raises(ShapeError, match=r"^x\.csv: record 2 \(line 2, byte 4\) is longer than the limit of 16,777,216"):
+    with pytest.raises(
+        ShapeError, match=r"^x\.csv: record 2 \(line 2, byte 4\) is longer than the limit of 16,777,216"
+    ):
         blocks_of(data, 1 << 20)
 
 
-def preamble(data: bytes, *, skip: int = 0, header: bool = True, chunk: int = 3):  # noqa: ANN201 - see blocks.Preamble
+def preamble(data: bytes, *, skip: int = 0, header: bool = True, chunk: int = 3):
     chunks = [data[at : at + chunk] for at in range(0, len(data), chunk)]
     return read_preamble(chunks, PLAIN, name="x.csv", skip_lines=skip, header=header)
 

@@ -1,0 +1,152 @@
+"""Parsing a block: rows, and the records that are none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loader.blocks import split
+from loader.columns import LoadColumn
+from loader.fields import Dialect, UnterminatedQuoteError, split_record
+from loader.parse import Parser
+from loader.pgtypes import column_type
+from loader.records import Rows
+from loader.spec import CsvSpec
+from loader.transform import Transformer
+
+
+def rows_of(
+    data: bytes, types: str = "bigint|text", *, null: tuple[str, ...] = ("",), csv: CsvSpec | None = None
+) -> Rows:
+    """The only block of ``data``, parsed and transformed into columns a, b, … of ``types``."""
+    columns = [LoadColumn(chr(97 + at), column_type(name), at) for at, name in enumerate(types.split("|"))]
+    (block,) = split([data], Dialect.of(csv or CsvSpec()), name="x.csv")
+    return Transformer(columns, {}).transform(Parser(columns, len(columns), null, name="x.csv").parse(block))
+
+
+def values(rows: Rows) -> list[list[Any]]:
+    return [list(row.values()) for row in rows.batch.to_pylist()]
+
+
+def rejected(rows: Rows) -> list[tuple[int, int, int, str | None, str, bytes]]:
+    return [(each.record, each.line, each.offset, each.column, each.reason, each.raw) for each in rows.rejects]
+
+
+def test_typed_columns_come_typed() -> None:
+    """Arrow's reader makes the column types itself; no second conversion is needed."""
+    rows = rows_of(b"1,a\n-2,\n")
+    assert rows.batch.schema.types == [pa.int64(), pa.string()]
+    assert values(rows) == [[1, "a"], [-2, None]]
+
+
+def test_only_an_unquoted_empty_field_is_null() -> None:
+    """As COPY has it; NA is Namibia."""
+    assert values(rows_of(b'1,\n2,""\n3,NA\n4,NULL\n')) == [[1, None], [2, ""], [3, "NA"], [4, "NULL"]]
+
+
+def test_the_specs_null_texts_replace_the_empty_one() -> None:
+    """With ``null = ["NA"]`` an empty text is a text."""
+    assert values(rows_of(b'NA,\n2,NA\n3,"NA"\n', null=("NA",))) == [[None, ""], [2, None], [3, "NA"]]
+
+
+def test_records_with_the_wrong_number_of_fields_are_set_aside() -> None:
+    """Each with its place and its raw text; the others are rows."""
+    rows = rows_of(b'1,a\n2\n\n3,"b\nb",c\r\n4,d\n')
+    assert values(rows) == [[1, "a"], [4, "d"]]
+    assert rows.index.tolist() == [0, 4]
+    assert rejected(rows) == [
+        (2, 2, 4, None, "too_few_fields", b"2"),
+        (3, 3, 6, None, "too_few_fields", b""),
+        (4, 4, 7, None, "too_many_fields", b'3,"b\nb",c'),
+    ]
+
+
+def test_an_empty_line_is_a_null_where_there_is_one_column() -> None:
+    """As COPY has it."""
+    assert values(rows_of(b"1\n\n3\n", "bigint")) == [[1], [None], [3]]
+
+
+def test_a_value_that_does_not_convert_rejects_its_record_alone() -> None:
+    """With the column, the reason and the value; the first bad column names the reason."""
+    rows = rows_of(b"1,a\nx,b\n3,c\ny,d\n", "bigint|text")
+    assert values(rows) == [[1, "a"], [3, "c"]]
+    assert rejected(rows) == [
+        (2, 2, 4, "a", "invalid_value", b"x,b"),
+        (4, 4, 12, "a", "invalid_value", b"y,d"),
+    ]
+    assert rows.rejects[0].message == "'x' is not a valid bigint"
+
+
+def test_nul_and_bytes_that_are_not_utf8_reject_their_records() -> None:
+    """The rest of the block is loaded."""
+    rows = rows_of(b"1,a\n2,b\0c\n3,\xff\n4,d\n")
+    assert values(rows) == [[1, "a"], [4, "d"]]
+    assert [(each.record, each.column, each.reason, each.raw) for each in rows.rejects] == [
+        (2, "b", "nul_byte", b"2,b\0c"),
+        (3, "b", "invalid_encoding", b"3,\xff"),
+    ]
+
+
+def test_a_text_over_its_length_is_rejected() -> None:
+    """Blanks past the length are cut by PostgreSQL, anything else is refused."""
+    rows = rows_of(b"1,abc\n2,abcd\n3,ab   \n", "bigint|character varying(3)")
+    assert [each.reason for each in rows.rejects] == ["value_too_long"]
+
+
+def test_an_open_quote_rejects_what_it_swallowed() -> None:
+    """Its raw text is kept, newlines and all."""
+    columns = [LoadColumn("a", column_type("text"), 0)]
+    blocks = list(split([b'x\n"open\nand on\n'], Dialect.of(CsvSpec()), name="x.csv"))
+    parsed = [Parser(columns, 1, ("",), name="x.csv").parse(block) for block in blocks]
+    assert [row.batch.num_rows for row in parsed] == [1, 0]
+    assert rejected(parsed[1]) == [(2, 2, 2, None, "unterminated_quote", b'"open\nand on\n')]
+
+
+@pytest.mark.parametrize(
+    ("data", "csv", "expected"),
+    [
+        (b'1,ab"c,d"e\n', CsvSpec(), "abc,de"),
+        (b'1,"a" b\n', CsvSpec(), "a b"),
+        (b'1,""x\n', CsvSpec(), "x"),
+        (b'1,"a\\"b\\\\"\n', CsvSpec(escape="\\"), 'a"b\\'),
+        (b'1,a\\b\n', CsvSpec(escape="\\"), "a\\b"),
+        (b'1,5" pipe, 6" pipe\n', CsvSpec(), "5 pipe, 6 pipe"),
+        (b"1,'a,b'\n", CsvSpec(quote="'", escape="'"), "a,b"),
+    ],
+)  # fmt: skip
+def test_odd_quoting_is_read_as_copy_reads_it(data: bytes, csv: CsvSpec, expected: str) -> None:
+    """Where Arrow alone would read it differently."""
+    assert values(rows_of(data, csv=csv)) == [[1, expected]]
+
+
+def test_without_a_quote_character_quotes_are_text() -> None:
+    """And never join lines."""
+    assert values(rows_of(b'1,"a\n2,b"\n', csv=CsvSpec(quote="", escape=""))) == [[1, '"a'], [2, 'b"']]
+
+
+csv_texts = st.text(alphabet='ab," \n\r', max_size=60).map(str.encode)
+
+
+@given(csv_texts)
+def test_every_record_is_a_row_or_a_reject(data: bytes) -> None:
+    """With the fields that COPY's rules give it, and none is lost, wherever quotes and line ends stand."""
+    dialect = Dialect.of(CsvSpec())
+    columns = [LoadColumn(name, column_type("text"), at) for at, name in enumerate("ab")]
+    for block in split([data], dialect, name="x.csv"):
+        rows = Parser(columns, 2, ("",), name="x.csv").parse(block)
+        found: dict[int, list[str | None]] = dict(zip(rows.index.tolist(), values(rows), strict=True))
+        gone = {each.record - block.record for each in rows.rejects}
+        assert sorted([*found, *gone]) == list(range(block.records))
+        for index in range(block.records):
+            try:
+                fields = split_record(block.raw(index), dialect)
+            except UnterminatedQuoteError:
+                assert index in gone
+                continue
+            expected = [None if not value and not quoted else value.decode() for value, quoted in fields]
+            assert found.get(index, expected) == expected
+            assert (index in gone) == (len(fields) != 2)
