@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from loader import arrays
+from loader.arrays import mask
 from loader.datetimes import localize
 from loader.pgtypes import ColumnType
 
@@ -52,7 +53,7 @@ def decode(values: pa.Array) -> Converted:
 
 def has_nul(values: pa.Array) -> Mask:
     """Texts that hold a NUL, which PostgreSQL's text cannot."""
-    return _mask(pc.match_substring(values, "\0"))
+    return mask(pc.match_substring(values, "\0"))
 
 
 def convert(values: pa.Array, type_: ColumnType, zone: str = "UTC") -> Converted:
@@ -67,9 +68,10 @@ def convert(values: pa.Array, type_: ColumnType, zone: str = "UTC") -> Converted
 
 def fits(values: pa.Array, type_: ColumnType) -> Mask:
     """Texts within the length of ``varchar(n)`` or ``char(n)``; blanks past it are cut off, as PostgreSQL does."""
-    too_long = _mask(pc.greater(pc.utf8_length(values), type_.max_length))
+    limit = arrays.integer(type_.max_length or 0, pa.int32())
+    too_long = mask(pc.greater(pc.utf8_length(values), limit))
     if too_long.any():
-        too_long = _mask(pc.greater(pc.utf8_length(pc.utf8_rtrim(values, characters=" ")), type_.max_length))
+        too_long = mask(pc.greater(pc.utf8_length(pc.utf8_rtrim(values, characters=" ")), limit))
     return ~too_long
 
 
@@ -96,10 +98,10 @@ def may_hold_hexadecimal(data: bytes) -> bool:
 
 
 def _may_be_out_of_range(values: pa.Array, data: bytes) -> bool:
-    numbers = values.drop_null().to_numpy()
-    if np.isinf(numbers).any():
+    known = arrays.numbers(values.drop_null())
+    if np.isinf(known).any():
         return True
-    return bool((numbers == 0).any()) and (b"e-" in data or b"E-" in data)
+    return bool((known == 0).any()) and (b"e-" in data or b"E-" in data)
 
 
 def _after_year_zero(values: pa.Array) -> bool:
@@ -125,24 +127,25 @@ def _float(values: pa.Array, kind: pa.DataType) -> Converted:
 
 def _float_in_range(texts: pa.Array, kind: pa.DataType) -> Converted:
     """PostgreSQL refuses what overflows to infinity or underflows to zero (manual, 8.1.3)."""
-    numbers, bad = _cast(texts, kind)
-    overflowed = pc.and_(pc.is_inf(numbers), pc.match_substring_regex(texts, "[0-9]"))
-    underflowed = pc.and_(pc.equal(numbers, pa.scalar(0, kind)), pc.match_substring_regex(texts, "^-?[0.]*[1-9]"))
-    return _without(numbers, bad | _mask(overflowed) | _mask(underflowed))
+    values, bad = _cast(texts, kind)
+    zero = arrays.integer(0).cast(kind)
+    overflowed = pc.and_(pc.is_inf(values), pc.match_substring_regex(texts, "[0-9]"))
+    underflowed = pc.and_(pc.equal(values, zero), pc.match_substring_regex(texts, "^-?[0.]*[1-9]"))
+    return _without(values, bad | mask(overflowed) | mask(underflowed))
 
 
 def _boolean(values: pa.Array, _kind: pa.DataType) -> Converted:
     lowered = pc.utf8_lower(values)
-    true = pc.is_in(lowered, pa.array(TRUE_TEXTS))
-    false = pc.is_in(lowered, pa.array(FALSE_TEXTS))
+    true = pc.is_in(lowered, arrays.texts(TRUE_TEXTS))
+    false = pc.is_in(lowered, arrays.texts(FALSE_TEXTS))
     known = pc.or_(true, false)
-    return pc.if_else(known, true, pa.scalar(None, pa.bool_())), ~_mask(known) & _mask(values.is_valid())
+    return pc.if_else(known, true, arrays.null(pa.bool_())), ~mask(known) & mask(values.is_valid())
 
 
 def _date(values: pa.Array, kind: pa.DataType) -> Converted:
     def days(texts: pa.Array) -> Converted:
         array, bad = _cast(texts, kind)
-        return _without(array, bad | _mask(pc.less(array.cast(pa.int32()), _FIRST_DAY)))
+        return _without(array, bad | mask(pc.less(array.cast(pa.int32()), arrays.integer(_FIRST_DAY, pa.int32()))))
 
     return _shaped(values, DATE, days)
 
@@ -156,7 +159,7 @@ def _timestamptz(values: pa.Array, zone: str) -> Converted:
     has_offset = pc.match_substring_regex(values, TIMESTAMP_WITH_OFFSET)
     if pc.all(has_offset, min_count=0).as_py():
         return _moments(values, kind)
-    nothing = pa.scalar(None, pa.string())
+    nothing = arrays.null(pa.string())
     with_offset, bad_offset = _moments(pc.if_else(has_offset, values, nothing), kind)
     local, bad_local = _timestamp(pc.if_else(has_offset, nothing, values), pa.timestamp("us"))
     return pc.coalesce(with_offset, localize(local, zone)), bad_offset | bad_local
@@ -164,12 +167,12 @@ def _timestamptz(values: pa.Array, zone: str) -> Converted:
 
 def _moments(texts: pa.Array, kind: pa.DataType) -> Converted:
     moments, bad = _cast(texts, kind)
-    return _without(moments, bad | _mask(pc.less(moments.cast(pa.int64()), _FIRST_MOMENT)))
+    return _without(moments, bad | mask(pc.less(moments.cast(pa.int64()), arrays.integer(_FIRST_MOMENT))))
 
 
 def _time(values: pa.Array, kind: pa.DataType) -> Converted:
     def clock(texts: pa.Array) -> Converted:
-        dated = pc.binary_join_element_wise("1970-01-01", texts, " ")
+        dated = pc.binary_join_element_wise(arrays.text("1970-01-01"), texts, arrays.text(" "))
         moments, bad = _cast(dated, pa.timestamp("us"))
         return moments.cast(kind), bad
 
@@ -195,8 +198,8 @@ def _shaped(values: pa.Array, pattern: str, then: Callable[[pa.Array], Converted
     shaped = pc.match_substring_regex(values, pattern)
     if pc.all(shaped, min_count=0).as_py():
         return then(values)
-    array, bad = then(pc.if_else(shaped, values, pa.scalar(None, pa.string())))
-    return array, bad | (~_mask(shaped) & _mask(values.is_valid()))
+    array, bad = then(pc.if_else(shaped, values, arrays.null(pa.string())))
+    return array, bad | (~mask(shaped) & mask(values.is_valid()))
 
 
 def _cast(values: pa.Array, kind: pa.DataType) -> Converted:
@@ -229,12 +232,4 @@ def _without(array: pa.Array, bad: Mask) -> Converted:
     """``array`` with NULL where ``bad``."""
     if not bad.any():
         return array, bad
-    return pc.if_else(pa.array(bad), pa.scalar(None, array.type), array), bad
-
-
-def _mask(values: Any) -> Mask:
-    """An Arrow boolean array as numpy's, NULL as False."""
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
-    mask: Mask = values.fill_null(False).to_numpy(zero_copy_only=False)
-    return mask
+    return pc.if_else(arrays.booleans(bad), arrays.null(array.type), array), bad

@@ -6,10 +6,10 @@ trailer, so they can be sent in any order, over any number of streams, between `
 
 from __future__ import annotations
 
-import numpy as np
 import pyarrow as pa
 from pgpq import ArrowToPostgresBinaryEncoder
 
+from loader.arrays import integers
 from loader.records import POSITION, Rows
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # signature, flags, length of the header's extension
@@ -24,7 +24,7 @@ def encode(rows: Rows, *, with_position: bool) -> bytes:
     """
     batch = rows.batch
     if with_position:
-        position = pa.array(rows.index.astype(np.int64) + rows.block.offset)
+        position = integers(rows.index + rows.block.offset)
         batch = pa.RecordBatch.from_arrays([*batch.columns, position], [*batch.schema.names, POSITION])
     if not batch.num_rows:
         return b""

@@ -113,7 +113,7 @@ class Parser:
 
     def _unterminated(self, block: Block) -> Rows:
         empty = pa.RecordBatch.from_arrays(
-            [pa.array([], column.read_as) for column in self._columns],
+            [pa.nulls(0, column.read_as) for column in self._columns],
             [column.name for column in self._columns],
         )
         message = "a quote is opened and never closed; the record runs to the end of the file"
@@ -125,7 +125,7 @@ def _spellings(texts: Sequence[str]) -> list[str]:
 
 
 def _whole(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], kind)])
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.nulls(0, kind)])
 
 
 def _respelled(block: Block) -> bytes:

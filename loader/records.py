@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from loader.arrays import booleans
 from loader.fields import Dialect
 from loader.report import Reject
 
@@ -179,7 +180,7 @@ class Rows:
 
     def keep(self, mask: npt.NDArray[np.bool_]) -> Rows:
         """These rows without those where ``mask`` is False."""
-        return replace(self, batch=self.batch.filter(pa.array(mask)), index=self.index[mask])
+        return replace(self, batch=self.batch.filter(booleans(mask)), index=self.index[mask])
 
 
 def reject(block: Block, index: int, reason: str, message: str, column: str | None = None) -> Reject:

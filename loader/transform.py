@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from loader import arrays
 from loader.columns import LoadColumn
 from loader.convert import Mask, convert, decode, fits, has_nul
 from loader.records import Block, Rows, reject
@@ -63,8 +64,8 @@ class Transformer:
         Raises TransformError where the hook fails.
         """
         faults: list[_Fault] = []
-        arrays = [self._column(column, rows, faults) for column in self._columns]
-        batch = pa.RecordBatch.from_arrays(arrays, schema=schema_of(self._columns))
+        made_columns = [self._column(column, rows, faults) for column in self._columns]
+        batch = pa.RecordBatch.from_arrays(made_columns, schema=schema_of(self._columns))
         made = Rows(rows.block, batch, rows.index, rows.rejects)
         if faults:
             made = _set_aside(made, faults)
@@ -74,27 +75,26 @@ class Transformer:
 
     def _column(self, column: LoadColumn, rows: Rows, faults: list[_Fault]) -> pa.Array:
         given = self._value(column, rows) if column.value is not None else rows.batch.column(column.name)
-        texts, array = None, given
+        texts = None
         if pa.types.is_binary(given.type):
-            texts, bad = decode(given)
-            _note(faults, column, bad, "invalid_encoding", given)
-            _note(faults, column, has_nul(texts), "nul_byte", texts)
-            array = texts
-        if pa.types.is_string(array.type):
-            texts, array = self._from_text(column, array, faults)
-        elif column.default is not None:
-            array = _filled(array, typed_default(column))
+            given, bad = decode(given)
+            _note(faults, column, bad, "invalid_encoding", rows.batch.column(column.name))
+            _note(faults, column, has_nul(given), "nul_byte", given)
+        if pa.types.is_string(given.type):
+            texts, array = self._from_text(column, given, faults)
+        else:
+            array = _filled(given, typed_default(column)) if column.default is not None else given
         if column.type.max_length is not None:
             _note(faults, column, ~fits(array, column.type), "value_too_long", texts)
         if array.null_count and (column.not_null or column.name in self._key):
-            missing = array.is_null().to_numpy(zero_copy_only=False)
+            missing = arrays.mask(array.is_null())
             _note(faults, column, missing, "null_value" if column.not_null else "null_key", None)
         return array
 
     def _from_text(self, column: LoadColumn, texts: pa.Array, faults: list[_Fault]) -> tuple[pa.Array, pa.Array]:
         texts = apply_chain(column.steps, texts)
         if column.default is not None:
-            texts = _filled(texts, pa.scalar(column.default))
+            texts = _filled(texts, arrays.text(column.default))
         array, bad = _typed(column, texts)
         _note(faults, column, bad, "invalid_value", texts)
         return texts, array
@@ -102,17 +102,18 @@ class Transformer:
     def _value(self, column: LoadColumn, rows: Rows) -> pa.Array:
         assert column.value is not None
         if "{record_number}" not in column.value:
-            text = column.value.format_map(self._constants)
-            return pa.repeat(pa.scalar(text), len(rows.index))
-        numbers = pa.array(rows.index + rows.block.record).cast(pa.string())
-        parts = column.value.split("{record_number}")
-        fixed = [part.format_map(self._constants) for part in parts]
-        return pc.binary_join_element_wise(fixed[0], *(x for part in fixed[1:] for x in (numbers, part)), "")
+            return arrays.repeated(column.value.format_map(self._constants), len(rows.index))
+        numbers = arrays.integers(rows.index + rows.block.record).cast(pa.string())
+        fixed = [arrays.text(part.format_map(self._constants)) for part in column.value.split("{record_number}")]
+        return pc.binary_join_element_wise(
+            fixed[0], *(x for part in fixed[1:] for x in (numbers, part)), arrays.text("")
+        )
 
 
 def typed_default(column: LoadColumn) -> pa.Scalar:
     """``default`` as a value of the column's type, NULL where it is not one."""
-    array, _ = _typed(column, pa.array([column.default], pa.string()))
+    assert column.default is not None
+    array, _ = _typed(column, arrays.texts([column.default]))
     return array[0]
 
 
@@ -179,7 +180,7 @@ def _shown(value: str | bytes | None) -> str:
 
 
 def _filtered(rows: Rows, filter: Filter) -> Rows:
-    kept: npt.NDArray[np.bool_] = filter(rows.batch).fill_null(False).to_numpy(zero_copy_only=False)
+    kept: npt.NDArray[np.bool_] = arrays.mask(filter(rows.batch))
     if kept.all():
         return rows
     remaining = rows.keep(kept)

