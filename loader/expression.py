@@ -13,7 +13,8 @@ What holds, beside PostgreSQL's own rules:
   at 20 digits after the point, or at as many as its operands have.
 - Dividing by zero gives NULL where PostgreSQL stops: one record must not fail all the others of its block.
 - Text is ordered by code point, as with ``COLLATE "C"``. NaN equals itself and is greater than any number.
-- A text in quotes is a date or time only beside a column that is one; nothing else changes its type.
+- A text in quotes is a date or time only beside a column that is one; nothing else changes its type. Columns that
+  travel as text (uuid, numeric without a precision, …) are text here, as it stands in the file.
 """
 
 from __future__ import annotations
@@ -23,11 +24,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal
+from difflib import get_close_matches
 from functools import cache, reduce
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal, cast
-
-from loader.spec import did_you_mean
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,13 +44,14 @@ Mask = Callable[["pa.RecordBatch"], "pa.BooleanArray"]
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A parsed condition: ``text`` as it was given, and the names of the ``columns`` that it asks for."""
+    """A parsed condition: ``text`` as it was given, and the ``root`` of its tree."""
 
     text: str
     root: Node
 
     @property
     def columns(self) -> frozenset[str]:
+        """The names of the columns that have to be there."""
         return frozenset(node.name for node in _nodes(self.root) if isinstance(node, Column))
 
     def bind(self, schema: pa.Schema, *, zone: str = "UTC") -> Mask:
@@ -515,7 +516,7 @@ class _Binder:
     def _column(self, node: Column) -> _Bound:
         index = self._schema.get_field_index(node.name)
         if index < 0:
-            raise ValueError(f"there is no column {node}{did_you_mean(node.name, self._schema.names)}")
+            raise ValueError(f"there is no column {node}{_hint(node.name, self._schema.names)}")
         arrow = self._schema.field(index).type
         return _Bound(node, self._kind(arrow), lambda batch: batch.column(index), arrow, self._room(arrow))
 
@@ -792,6 +793,12 @@ class _Binder:
             raise ValueError(f"{node.value} is {value.what}, and like takes text")
         pc, pattern = self._pc, _like_regex(node.pattern)
         return lambda batch: pc.match_substring_regex(value.run(batch), pattern)
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    folded = {each.casefold(): each for each in known}
+    near = get_close_matches(name.casefold(), folded, n=1)
+    return f"; did you mean {Column(folded[near[0]])}?" if near else ""
 
 
 def _like_regex(pattern: str) -> str:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import psycopg2.errors
@@ -22,9 +22,11 @@ from psycopg2.extras import execute_values
 from loader.catalog import rows
 from loader.errors import DatabaseUnavailableError
 from loader.report import ROW_COUNTS, LoadReport, Reject
-from loader.source import Source
 from loader.spec import LoadSpec
 from loader.tables import staging_name
+
+if TYPE_CHECKING:
+    from loader.source import Source
 
 SCHEMA_VERSION = 1
 
@@ -43,7 +45,9 @@ def migrate(connection: Connection) -> None:
 
 
 def _installed_version(connection: Connection) -> int:
-    if rows(connection, "SELECT to_regclass('loader.schema_version')")[0][0] is None:
+    # not to_regclass(): within a transaction it may remember that there was none before the lock was had
+    exists = "SELECT FROM pg_tables WHERE schemaname = 'loader' AND tablename = 'schema_version'"
+    if not rows(connection, exists):
         return 0
     version: int | None = rows(connection, "SELECT max(version) FROM loader.schema_version")[0][0]
     return version or 0

@@ -136,7 +136,8 @@ class Load:
                     return self._skipped(*earlier)
                 self.load_id = ledger.begin(connection, self.source, self.table, self.spec, forced=self.force)
                 try:
-                    return self._load(connection, self.load_id)
+                    with self._clear_errors():
+                        return self._load(connection, self.load_id)
                 except BaseException as error:
                     self._undo(connection, self.load_id, error)
                     raise

@@ -302,7 +302,7 @@ _TYPE_FORMS = (
     rf"interval +(?:{_SPAN}){_MODIFIERS}",
     rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})?{_MODIFIERS}",
 )
-_TYPE = re.compile(rf"(?:{'|'.join(_TYPE_FORMS)})(?: *\[[0-9]{{0,9}}\])*", re.IGNORECASE)
+_TYPE = re.compile(rf"(?:{'|'.join(_TYPE_FORMS)})(?: *\[[0-9]{{0,9}}\])*", re.ASCII | re.IGNORECASE)
 
 
 def is_type_name(text: str) -> bool:

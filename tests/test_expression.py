@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -12,7 +15,7 @@ import psycopg2
 import psycopg2.extras
 import pyarrow as pa
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from loader.expression import DEPTH_LIMIT, LENGTH_LIMIT, parse
@@ -35,6 +38,10 @@ def bigints(*values: int | None) -> pa.Array:
 
 def numerics(*values: str | None, precision: int = 15, scale: int = 2) -> pa.Array:
     return pa.array([None if value is None else Decimal(value) for value in values], pa.decimal128(precision, scale))
+
+
+# the machine may be busy: what an example costs is no matter of right and wrong
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 # --- the text
@@ -66,11 +73,11 @@ def numerics(*values: str | None, precision: int = 15, scale: int = 2) -> pa.Arr
 )
 def test_a_mistake_is_placed(condition: str, message: str) -> None:
     """A text that is no condition is refused in one sentence that says what stands where."""
-    with pytest.raises(ValueError, match="^") as caught:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         parse(condition)
-    assert str(caught.value) == message
 
 
+@unhurried
 @given(st.text(max_size=60) | st.text("ab()=<>'\"and or not 12.+-*/,\\%", max_size=60))
 def test_any_text_parses_or_is_refused(text: str) -> None:
     """Whatever the text, parsing gives a condition or a ValueError of one line, and nothing else."""
@@ -84,6 +91,19 @@ def test_any_text_parses_or_is_refused(text: str) -> None:
 def test_long_conditions_are_not_deep(long: str) -> None:
     """Parentheses and chains of one operator may be as long as the limit on characters lets them."""
     assert parse(long).columns == {"a"}
+
+
+def test_depth_up_to_the_limit_can_be_run() -> None:
+    """A condition as deep as the limit lets it be binds and runs without coming near Python's own limit."""
+    levels = DEPTH_LIMIT - 3  # what is left holds the comparison, a column and a number
+    assert kept("not " * levels + "a > 1", a=ints(1, 2)) == [True, False]
+    assert kept("-(" * levels + "a" + ")" * levels + " < 0", a=ints(1, -1)) == [True, False]
+
+
+def test_parsing_is_light() -> None:
+    """A condition is parsed without pyarrow: a spec is checked before anything heavy is imported."""
+    program = "import sys; from loader.expression import parse; parse('a > 1'); assert 'pyarrow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_columns_are_those_it_names() -> None:
@@ -139,9 +159,8 @@ def test_a_condition_that_does_not_fit_is_refused(condition: str, message: str) 
             "ratio": pa.float64(),
         }
     )
-    with pytest.raises(ValueError, match="^") as caught:
+    with pytest.raises(ValueError, match=re.escape(message)):
         parse(condition).bind(schema)
-    assert str(caught.value).startswith(message) or str(caught.value).endswith(message)
 
 
 def test_any_type_can_be_null() -> None:
@@ -423,7 +442,7 @@ def test_conditions_mean_what_they_mean_to_postgres(dsn: str) -> None:
     create_sample(connection, rows)
     ask = asker(connection)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(unhurried, max_examples=300)
     @given(CONDITIONS)
     def check(pair: Pair) -> None:
         ours, theirs = pair

@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg2
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from support.postgres import query
 
@@ -167,7 +167,7 @@ def test_replace_that_would_take_a_row_others_need_changes_nothing(dsn: str, fil
         load(file, dsn, mode="replace")
     assert caught.value.sqlstate == "23503"
     assert query(dsn, "SELECT trip_id, city FROM trips ORDER BY 1") == [(1, None), (2, None)]
-    assert query(dsn, "SELECT state, error LIKE '%%foreign key%%' FROM loader.loads") == [("failed", True)]
+    assert query(dsn, "SELECT state, error LIKE '%foreign key%' FROM loader.loads") == [("failed", True)]
     assert leftovers(dsn) == []
 
 
@@ -394,7 +394,7 @@ def test_hostile_names_stay_names(dsn: str, tmp_path: Path) -> None:
     path = tmp_path / "it's; %s $(x) .csv"
     with path.open("w", newline="") as out:
         csv.writer(out).writerows([[column, "%(a)s"], ["1", "'; SELECT 1"]])
-    query(dsn, 'CREATE TABLE "we""ird; --" ("x""; DROP TABLE loader.loads; --" int PRIMARY KEY, "%%(a)s" text)')
+    query(dsn, 'CREATE TABLE "we""ird; --" ("x""; DROP TABLE loader.loads; --" int PRIMARY KEY, "%(a)s" text)')
     report = loader.load(str(path), {"table": '"we""ird; --"', "mode": "merge"}, dsn=dsn)
     assert counts(report) == {"read": 1, "inserted": 1}
     assert query(dsn, 'SELECT * FROM "we""ird; --"') == [(1, "'; SELECT 1")]
@@ -478,6 +478,19 @@ def test_a_lost_connection_fails_the_load_and_can_be_retried(dsn: str, file: Pat
     assert leftovers(dsn) == []
 
 
+def copies(dsn: str, path: Path) -> bool:
+    """COPY the file into ``theirs``; False where COPY refuses it."""
+    connection = psycopg2.connect(dsn)
+    try:
+        with connection, connection.cursor() as cursor, path.open("rb") as source:
+            cursor.copy_expert("COPY theirs FROM STDIN (FORMAT csv)", source)
+    except psycopg2.Error:
+        return False
+    finally:
+        connection.close()
+    return True
+
+
 texts = st.one_of(st.none(), st.text(alphabet='ab,"\\ \n\r\té', max_size=8))
 
 
@@ -501,9 +514,7 @@ def test_what_copy_would_store_is_stored(
     query(dsn, "DROP TABLE IF EXISTS ours, theirs")
     query(dsn, "CREATE TABLE ours (a bigint, b text, c text)")
     query(dsn, "CREATE TABLE theirs (a bigint, b text, c text)")
-    with psycopg2.connect(dsn) as connection, connection.cursor() as cursor, path.open() as source:
-        cursor.copy_expert("COPY theirs FROM STDIN (FORMAT csv)", source)
-    connection.close()
+    assume(copies(dsn, path))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("loader.reading.split", partial(split, block_size=size))
         loader.load(str(path), {"table": "ours", "csv": {"header": False}}, dsn=dsn, force=True)

@@ -1,0 +1,142 @@
+"""Local files as sources: the same interface as an object in S3, and the same promise of one version.
+
+A file has no version of its own, so its content's hash is taken, while it is read anyway.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from loader.errors import SourceChangedError, SourceError, SourceNotFoundError
+
+CHUNK_SIZE = 1 << 20
+"""Bytes of a chunk, and of the memory a file takes."""
+
+
+def expand(pattern: str) -> list[str]:
+    """The absolute paths that ``pattern`` stands for, in order; directories are left out.
+
+    Raises SourceNotFoundError where a glob stands for no file.
+    """
+    if os.path.lexists(pattern) or not glob.has_magic(pattern):
+        return [_absolute(pattern)]
+    matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 - pathlib's glob takes no absolute pattern
+    found = {_absolute(path) for path in matches if not Path(path).is_dir()}
+    if not found:
+        raise SourceNotFoundError(f"{pattern}: no file matches")
+    return sorted(found)
+
+
+def open_source(path: str) -> FileSource:
+    """The file at ``path``, as it is now. Raises SourceNotFoundError or SourceError."""
+    return FileSource(path)
+
+
+class FileSource:
+    """One state of a regular file, told by which file it is, its size and its time of change.
+
+    A change that alters neither size nor time, which the kernel counts in milliseconds, goes unseen. Raises
+    SourceNotFoundError where there is no such file or no permission to read it, SourceError for what is no
+    regular file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.uri = _absolute(path)
+        self.bucket: str | None = None
+        self.key = self.uri
+        with self._clear_errors():
+            found = Path(self.uri).stat()
+            self._refuse_irregular(found.st_mode)
+            if not os.access(self.uri, os.R_OK):
+                raise PermissionError(None, "Permission denied")
+        self.size = found.st_size
+        self.last_modified = datetime.fromtimestamp(found.st_mtime, UTC)
+        self.version = None if self.size else _version(sha256().hexdigest())
+        self._state = _state(found)
+
+    def chunks(self, start: int = 0) -> Iterator[bytes]:
+        """The bytes from ``start`` on. Where that is 0, ``version`` is known when the last chunk is handed out."""
+        # FileIO reads straight into the bytes it hands out: one copy, no buffer between
+        with self._clear_errors(), FileIO(self.uri) as file:
+            self._check_unchanged(file)
+            position = file.seek(start)
+            digest = sha256() if start == 0 and self.version is None else None
+            while position < self.size:
+                chunk = file.read(min(CHUNK_SIZE, self.size - position))
+                if not chunk:
+                    raise self._changed()
+                position += len(chunk)
+                if digest is not None:
+                    digest.update(chunk)
+                if position == self.size:
+                    self._check_unchanged(file)
+                    self.version = _version(digest.hexdigest()) if digest is not None else self.version
+                yield chunk
+
+    def digest(self) -> str:
+        """``sha256:`` and the content's hash in hexadecimal. Reads the file where that was not done yet."""
+        if self.version is None:
+            for _ in self.chunks():
+                pass
+        assert self.version is not None
+        return self.version
+
+    def close(self) -> None:
+        """Nothing is open but while `chunks` runs."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _refuse_irregular(self, mode: int) -> None:
+        if stat.S_ISDIR(mode):
+            raise SourceError(f'{self.uri}: is a directory; name its files, as in "{self.uri}/*.csv"')
+        if not stat.S_ISREG(mode):
+            # a pipe has no size, and cannot be read again to hash it or to resume
+            raise SourceError(f"{self.uri}: is not a regular file")
+
+    def _check_unchanged(self, file: FileIO) -> None:
+        if _state(os.fstat(file.fileno())) != self._state:
+            raise self._changed()
+
+    def _changed(self) -> SourceChangedError:
+        return SourceChangedError(f"{self.uri}: changed while it was being read")
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """The operating system's errors as this package's."""
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise SourceNotFoundError(f"{self.uri}: no such file") from error
+        except PermissionError as error:
+            raise SourceNotFoundError(f"{self.uri}: no permission to read it") from error
+        except (OSError, ValueError) as error:  # ValueError: a path that holds a NUL character
+            cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise SourceError(f"{self.uri}: cannot be read: {cause}") from error
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - Path.absolute() leaves ".." standing
+
+
+def _version(digest: str) -> str:
+    return f"sha256:{digest}"
+
+
+def _state(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

