@@ -181,7 +181,8 @@ class Database:
             raise self._refused(error) from None
 
     def _open(self) -> Connection:
-        return psycopg2.connect(**{**SETTINGS, **self._credentials.parameters()})
+        connection: Connection = psycopg2.connect(**{**SETTINGS, **self._credentials.parameters()})
+        return connection
 
     def _refused(self, error: psycopg2.OperationalError) -> DatabaseError:
         """Without libpq's text where that could hold the password; it never does, but a DSN may be odd."""
@@ -219,12 +220,12 @@ _RETRYABLE = {"40001", "40P01", "55P03", "53300", "57P01", "57P02", "57P03"}
 
 
 def translate(error: psycopg2.Error, doing: str) -> LoaderError:
-    """psycopg2's error as this package's: ``doing`` names the object and what was done, the rest is PostgreSQL's word."""
+    """psycopg2's error as this package's: ``doing`` names the object and what was done, then comes PostgreSQL's word."""
     code = error.pgcode
     primary = error.diag.message_primary
     detail = error.diag.message_detail
-    text = _sentence(f"{primary}: {detail}" if primary and detail else primary or str(error) or "the connection was lost")
-    message = f"{doing}: {text}"
+    told = f"{primary}: {detail}" if primary and detail else primary or str(error) or "the connection was lost"
+    message = f"{doing}: {_sentence(told)}"
     if code is None and isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
         return DatabaseUnavailableError(message)
     if code is not None and (code.startswith("08") or code in _RETRYABLE):

@@ -153,16 +153,16 @@ class _Parts:
 
     @cached_property
     def _leap(self) -> Mask:
-        return (self.year % 4 == 0) & ((self.year % 100 != 0) | (self.year % 400 == 0))
+        return np.asarray((self.year % 4 == 0) & ((self.year % 100 != 0) | (self.year % 400 == 0)), bool)
 
     @cached_property
     def valid(self) -> Mask:
         """Whether there is such a day, in the years 1 to 9999."""
         year_exists = (self.year >= 1) & (self.year <= 9999)
         if "j" in self._names:
-            return year_exists & (self._number("j", 1) <= 365 + self._leap)
+            return np.asarray(year_exists & (self._number("j", 1) <= 365 + self._leap), bool)
         lengths = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])[self.month - 1]
-        return year_exists & (self.day <= lengths + (self._leap & (self.month == 2)))
+        return np.asarray(year_exists & (self.day <= lengths + (self._leap & (self.month == 2))), bool)
 
     @cached_property
     def microseconds(self) -> Numbers:

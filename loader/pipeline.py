@@ -267,19 +267,8 @@ class Load:
         self, state: State, counts: Counts | None = None, *, error: str | None = None, retryable: bool = False
     ) -> LoadReport:
         """What there is to tell. Only a load that succeeded changed rows, so only then are there counts."""
-        rows = (
-            {
-                "rows_read": self.tally.read,
-                "rows_inserted": counts.inserted,
-                "rows_updated": counts.updated,
-                "rows_unchanged": counts.unchanged,
-                "rows_duplicate": counts.duplicate,
-                "rows_filtered": self.tally.filtered,
-                "rows_rejected": sum(self.rejected.values()),
-            }
-            if counts is not None
-            else {}
-        )
+        counted = self.tally if counts is not None else None
+        counts = counts or Counts()
         return LoadReport(
             state=state,
             source=self.source.uri,
@@ -293,7 +282,13 @@ class Load:
             notes=self.notes,
             error=error,
             retryable=retryable,
-            **rows,
+            rows_read=counted.read if counted else 0,
+            rows_inserted=counts.inserted,
+            rows_updated=counts.updated,
+            rows_unchanged=counts.unchanged,
+            rows_duplicate=counts.duplicate,
+            rows_filtered=counted.filtered if counted else 0,
+            rows_rejected=sum(self.rejected.values()) if counted else 0,
         )
 
     @contextmanager

@@ -67,7 +67,7 @@ def make_plan(
         key=key,
         straight=_goes_straight(spec, table, match.columns),
         hook=find_hook(spec.transform.python) if spec.transform.python else None,
-        filter=_filter(spec, schema_of(match.columns)),
+        filter=_filter(spec, schema_of(match.columns), session_zone),
         notes=notes + match.notes,
     )
 
@@ -96,10 +96,10 @@ def _check_defaults(columns: tuple[LoadColumn, ...]) -> None:
         raise SpecError(problems)
 
 
-def _filter(spec: LoadSpec, schema: pa.Schema) -> Filter | None:
+def _filter(spec: LoadSpec, schema: pa.Schema, zone: str) -> Filter | None:
     if spec.transform.filter is None:
         return None
     try:
-        return expression.parse(spec.transform.filter).bind(schema)
+        return expression.parse(spec.transform.filter).bind(schema, zone=zone)
     except ValueError as error:
         raise SpecError([f"transform.filter: {error}"]) from error

@@ -322,21 +322,22 @@ class _Reading:
         """Start a thread for each part. It is a daemon, so that a program that ends does not wait for S3."""
         for first in firsts:
             future: Future[bytes] = Future()
-            thread = threading.Thread(target=self._run, args=(future, first), name="loader-s3", daemon=True)
+            part = _sized(min(self._part_size, self._version.size - first))
+            thread = threading.Thread(target=self._run, args=(future, part, first), name="loader-s3", daemon=True)
             self._threads = [each for each in self._threads if each.is_alive()] + [thread]
             thread.start()
             yield future
 
-    def _run(self, future: Future[bytes], first: int) -> None:
+    def _run(self, future: Future[bytes], part: BytesIO, first: int) -> None:
         try:
-            future.set_result(self._part(first))
+            self._fill(part, first)
+            future.set_result(part.getvalue())
         except BaseException as error:
             future.set_exception(error)
 
-    def _part(self, first: int) -> bytes:
-        """One part, however often its body breaks off."""
-        size = min(self._part_size, self._version.size - first)
-        part = _sized(size)
+    def _fill(self, part: BytesIO, first: int) -> None:
+        """Read a part whole, however often its body breaks off."""
+        size = len(part.getbuffer())
         failed = 0
         while (reached := part.tell()) < size:
             try:
@@ -344,7 +345,6 @@ class _Reading:
             except _FAILURES as error:
                 failed = 0 if part.tell() > reached else failed + 1
                 self._go_on_or_raise(error, failed, first + part.tell())
-        return part.getvalue()
 
     def _read(self, part: BytesIO, first: int, last: int) -> None:
         """Append the bytes ``first`` to ``last``, or as many of them as come."""

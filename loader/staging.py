@@ -76,6 +76,10 @@ class _Stream:
             self.error = error
             raise
 
+    def readline(self, _size: int = -1) -> bytes:
+        """Of psycopg2's protocol, which never calls it."""
+        raise NotImplementedError
+
     @staticmethod
     def _framed(buffers: Iterator[bytes]) -> Iterator[bytes]:
         yield HEADER

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from string import Formatter
 
 import numpy as np
 import numpy.typing as npt
@@ -101,13 +102,14 @@ class Transformer:
 
     def _value(self, column: LoadColumn, rows: Rows) -> pa.Array:
         assert column.value is not None
-        if "{record_number}" not in column.value:
-            return arrays.repeated(column.value.format_map(self._constants), len(rows.index))
-        numbers = arrays.integers(rows.index + rows.block.record).cast(pa.string())
-        fixed = [arrays.text(part.format_map(self._constants)) for part in column.value.split("{record_number}")]
-        return pc.binary_join_element_wise(
-            fixed[0], *(x for part in fixed[1:] for x in (numbers, part)), arrays.text("")
-        )
+        pieces: list[pa.Array | pa.Scalar] = []
+        for literal, placeholder, _, _ in Formatter().parse(column.value):
+            pieces.append(arrays.text(literal))
+            if placeholder == "record_number":
+                pieces.append(arrays.integers(rows.index + rows.block.record).cast(pa.string()))
+            elif placeholder is not None:
+                pieces.append(arrays.text(self._constants[placeholder]))
+        return pc.binary_join_element_wise(arrays.repeated("", len(rows.index)), *pieces, arrays.text(""))
 
 
 def typed_default(column: LoadColumn) -> pa.Scalar:

@@ -351,14 +351,14 @@ def test_every_part_of_a_column_at_once(dsn: str, file: Path) -> None:
                 "type": "timestamptz", "from": "Pickup time", "format": "%d/%m/%Y %H:%M", "timezone": "Europe/Berlin"
             },
             "vendor": {"type": "text", "transform": ["strip", "upper", {"null_if": "-"}], "default": "UNKNOWN"},
-            "origin": {"type": "text", "value": "{key} #{record_number} of load {load_id}"},
+            "origin": {"type": "text", "value": "{{{key}}} #{record_number} of load {load_id}"},
         },
         transform={"filter": "fare >= 0"},
     )  # fmt: skip
     assert counts(report) == {"read": 3, "inserted": 2, "filtered": 1}
     assert query(dsn, "SELECT trip_id, fare::text, (pickup AT TIME ZONE 'UTC')::text, vendor, origin FROM trips") == [
-        (1, "1234.50", "2024-03-31 10:00:00", "ACME", f"{file} #1 of load {report.load_id}"),
-        (3, "0.99", "2024-01-01 23:30:00", "UNKNOWN", f"{file} #3 of load {report.load_id}"),
+        (1, "1234.50", "2024-03-31 10:00:00", "ACME", f"{{{file}}} #1 of load {report.load_id}"),
+        (3, "0.99", "2024-01-01 23:30:00", "UNKNOWN", f"{{{file}}} #3 of load {report.load_id}"),
     ]
 
 

@@ -63,7 +63,10 @@ def _alter_system(dsn: str, statement: str) -> None:
 @contextlib.contextmanager
 def container() -> Iterator[str]:
     """postgres:18 through testcontainers; skips where no engine answers or it has no such image."""
-    if shutil.which("docker") is None or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+    if (
+        shutil.which("docker") is None
+        or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
+    ):
         pytest.skip("no Docker engine answers")
     if subprocess.run(["docker", "image", "inspect", "postgres:18"], capture_output=True, check=False).returncode:
         pytest.skip("the Docker engine has no image postgres:18")
