@@ -220,7 +220,7 @@ _RETRYABLE = {"40001", "40P01", "55P03", "53300", "57P01", "57P02", "57P03"}
 
 
 def translate(error: psycopg2.Error, doing: str) -> LoaderError:
-    """psycopg2's error as this package's: ``doing`` names the object and what was done, then comes PostgreSQL's word."""
+    """psycopg2's error as this package's: ``doing`` names the object and what was done, then PostgreSQL's word."""
     code = error.pgcode
     primary = error.diag.message_primary
     detail = error.diag.message_detail

@@ -38,6 +38,8 @@ _BOMS = (
 )
 _BOM_LENGTH = 4
 
+_UTF8 = ("utf-8", "utf-8-sig", "ascii")
+
 # Python's incremental decoders, unlike bytes.decode, refuse these without a BOM
 _WITHOUT_BOM = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}
 
@@ -196,26 +198,22 @@ def transcode(chunks: Iterator[bytes], encoding: str, *, name: str) -> Iterator[
     """
     head, chunks = _peek(chunks, _BOM_LENGTH)
     bom, encoding = next(((bom, found) for bom, found in _BOMS if head.startswith(bom)), (b"", encoding))
-    codec = codecs.lookup(encoding).name
     text = _without(chunks, len(bom)) if bom else chunks
-    if codec in ("utf-8", "utf-8-sig", "ascii"):
+    if codecs.lookup(encoding).name in _UTF8:
         yield from text
     else:
-        yield from _recode(text, _WITHOUT_BOM.get(codec, codec), len(bom), name)
-
-
-def _recode(chunks: Iterator[bytes], encoding: str, position: int, name: str) -> Iterator[bytes]:
-    decoder = _Decoder(encoding, position, name)
-    for data in _slices(chunks, PIECE):
-        yield from decoder.feed(data)
-    yield from decoder.feed(b"", final=True)
+        decoder = _Decoder(encoding, len(bom), name)
+        for data in _slices(text, PIECE):
+            yield from decoder.feed(data)
+        yield from decoder.feed(b"", final=True)
 
 
 class _Decoder:
     """An incremental decoder that knows where it stands. ``position`` is that of the first byte it is fed."""
 
     def __init__(self, encoding: str, position: int, name: str) -> None:
-        self._decoder = codecs.getincrementaldecoder(encoding)("strict")
+        codec = codecs.lookup(encoding).name
+        self._decoder = codecs.getincrementaldecoder(_WITHOUT_BOM.get(codec, codec))("strict")
         self._encoding = encoding
         self._position = position
         self._name = name

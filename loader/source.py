@@ -17,7 +17,7 @@ from loader import files
 from loader.errors import UsageError
 
 PART_SIZE = 8 << 20
-"""Bytes of one ranged GET. With 8 MiB the wait for S3's first byte is a small part of a GET's time."""
+"""Bytes of one ranged GET. At 8 MiB, the wait for S3's first byte is a small part of the time it takes."""
 
 PREFETCH = 4
 """GETs under way at once. 4 of 8 MiB saturate the network of the largest Lambda function."""
