@@ -225,6 +225,8 @@ class _Decoder:
             text = self._decoder.decode(data, final)
         except UnicodeDecodeError as error:
             raise self._invalid(self._position - held + error.start, error.reason) from error
+        except UnicodeError as error:  # a few codecs tell no place
+            raise self._invalid(self._position - held, str(error)) from error
         if text and not self._started:
             # the mark as other encodings have it, GB 18030's for one
             text, self._started = text.removeprefix("\ufeff"), True

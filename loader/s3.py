@@ -290,7 +290,7 @@ class _Reading:
         self._version = version
         self._part_size = part_size
         self._stopped = threading.Event()
-        self._guard = threading.Lock()  # over `_bodies`
+        self._guard = threading.Lock()  # once stopped, neither a thread nor a body is added
         self._bodies: set[Any] = set()
         self._threads: list[threading.Thread] = []
 
@@ -304,8 +304,8 @@ class _Reading:
 
     def stop(self) -> None:
         """Give up: end every thread, and be sure that none begins."""
-        self._stopped.set()
         with self._guard:
+            self._stopped.set()
             for body in self._bodies:
                 with suppress(RuntimeError, ValueError, OSError):  # it came to its end just now
                     body.shutdown()
@@ -328,8 +328,11 @@ class _Reading:
             future: Future[bytes] = Future()
             part = _sized(min(self._part_size, self._version.size - first))
             thread = threading.Thread(target=self._run, args=(future, part, first), name="loader-s3", daemon=True)
-            self._threads = [each for each in self._threads if each.is_alive()] + [thread]
-            thread.start()
+            with self._guard:
+                if self._stopped.is_set():
+                    raise self._closed()
+                thread.start()
+                self._threads = [each for each in self._threads if each.is_alive()] + [thread]
             yield future
 
     def _run(self, future: Future[bytes], part: BytesIO, first: int) -> None:

@@ -27,7 +27,7 @@ class Cloud:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         server.start()
-        self._stack.callback(server.stop)
+        self._stack.callback(_stop, server)
         host, port = server.get_host_and_port()
         self.environment = {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}
         return self
@@ -77,6 +77,11 @@ class Cloud:
                 if json.loads(message["Body"]).get("Event") != "s3:TestEvent":
                     return sqs_event(message["MessageId"], message["Body"])
         raise TimeoutError(f"no message came within {timeout:g} seconds")
+
+
+def _stop(server: Any) -> None:
+    server.stop()
+    server._server.server_close()  # which stop() forgets
 
 
 def sqs_event(message_id: str, body: str) -> dict[str, Any]:

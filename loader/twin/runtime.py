@@ -66,8 +66,7 @@ class Runtime:
         self.log: list[str] = []
 
     def __enter__(self) -> Self:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler_for(self))
         self._serving = threading.Thread(target=self._server.serve_forever, name="twin-runtime-api")
         self._serving.start()
         self._process = subprocess.Popen(  # noqa: S603 - the command is this package's own
@@ -147,6 +146,15 @@ class Runtime:
         """The function could not be imported."""
         if self._current is not None:
             self._current.fail(str(error.get("errorType")), str(error.get("errorMessage")))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that was killed resets its connection; anything else is told."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _handler_for(runtime: Runtime) -> type[BaseHTTPRequestHandler]:

@@ -1,0 +1,231 @@
+"""The Lambda handler: every kind of event, each object once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_plus
+
+import pytest
+from support.postgres import query
+
+import loader.handler
+from loader.errors import LoaderError, ShapeError, UsageError
+from loader.handler import ObjectCreated, handler, objects_of
+
+SPEC = """
+source = "incoming/**/*.csv"
+table = "trips"
+[columns]
+a = "int"
+"""
+
+
+class Context:
+    """What Lambda hands to a function, as far as it is used."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 60_000
+
+
+@pytest.fixture(autouse=True)
+def function(dsn: str, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A cold function whose environment knows the database and a folder with one spec."""
+    (tmp_path / "specs").mkdir()
+    (tmp_path / "specs" / "trips.toml").write_text(SPEC)
+    monkeypatch.setenv("LOADER_DSN", dsn)
+    monkeypatch.setenv("LOADER_SPECS", str(tmp_path / "specs"))
+    yield
+    if loader.handler._settings is not None:
+        loader.handler._settings.database.close()
+        loader.handler._settings.s3.close()
+    loader.handler._settings = None
+
+
+def notification(*objects: tuple[str, str, str | None], name: str = "ObjectCreated:Put") -> dict[str, Any]:
+    """An S3 event of version 2.3 (S3 User Guide, "Event message structure")."""
+    return {
+        "Records": [
+            {
+                "eventVersion": "2.3",
+                "eventSource": "aws:s3",
+                "eventName": name,
+                "s3": {
+                    "bucket": {"name": bucket},
+                    "object": {"key": quote_plus(key, safe="/"), "size": 1, "sequencer": "0A1B2C"}
+                    | ({"versionId": version} if version else {}),
+                },
+            }
+            for bucket, key, version in objects
+        ]
+    }
+
+
+def queued(*bodies: Any) -> dict[str, Any]:
+    return {
+        "Records": [
+            {
+                "messageId": str(number),
+                "eventSource": "aws:sqs",
+                "body": body if isinstance(body, str) else json.dumps(body),
+            }
+            for number, body in enumerate(bodies)
+        ]
+    }
+
+
+def rows(dsn: str) -> list[int]:
+    return [each for (each,) in query(dsn, "SELECT a FROM trips ORDER BY a")]
+
+
+KEY = "incoming/2024/Köln + more (1).csv"
+
+
+def test_a_notification_loads_its_object_once(dsn: str, s3: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its key comes encoded; delivered again it is skipped; each load is one JSON line of the log."""
+    event = notification((s3.bucket, KEY, s3.put(KEY, b"a\n1\n")))
+    (report,) = handler(event, Context())["loads"]
+    assert (report["state"], report["source"], report["rows_inserted"]) == ("loaded", s3.uri(KEY), 1)
+    assert handler(event, Context())["loads"][0]["state"] == "skipped"
+    assert rows(dsn) == [1]
+    logged = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["state"] for each in logged] == ["loaded", "skipped"]
+    assert logged[0]["load_id"] == report["load_id"]
+
+
+def test_the_version_of_the_event_is_loaded_not_the_newest(dsn: str, s3: Any) -> None:
+    """So a late event never loads another version than its own."""
+    first = s3.put(KEY, b"a\n1\n")
+    s3.put(KEY, b"a\n2\n")
+    handler(notification((s3.bucket, KEY, first)), Context())
+    assert rows(dsn) == [1]
+
+
+def test_several_records_are_all_tried(dsn: str, s3: Any) -> None:
+    """The first failure is raised after the others had their turn, so that Lambda tries the event again."""
+    for name, text in {"a": b"a\n1\n", "b": b"", "c": b"a\n3\n"}.items():
+        s3.put(f"incoming/{name}.csv", text)
+    event = notification(*((s3.bucket, f"incoming/{name}.csv", None) for name in "abc"))
+    with pytest.raises(ShapeError, match=r"incoming/b\.csv: the file is empty"):
+        handler(event, Context())
+    assert rows(dsn) == [1, 3]
+
+
+def test_queued_messages_fail_one_by_one(dsn: str, s3: Any) -> None:
+    """Only those that failed come again: the poison file, the garbage, the key without a spec."""
+    s3.put("incoming/good.csv", b"a\n1\n")
+    s3.put("incoming/poison.csv", b"nosuch\n1\n")
+    s3.put("elsewhere.csv", b"a\n1\n")
+    answer = handler(
+        queued(
+            notification((s3.bucket, "incoming/poison.csv", None)),
+            notification((s3.bucket, "incoming/good.csv", None)),
+            "not json",
+            "[1]",
+            {"Event": "s3:TestEvent", "Bucket": s3.bucket},
+            notification((s3.bucket, "elsewhere.csv", None)),
+            notification((s3.bucket, "incoming/gone.csv", None), name="ObjectRemoved:Delete"),
+        ),
+        Context(),
+    )
+    assert answer == {"batchItemFailures": [{"itemIdentifier": number} for number in ("0", "2", "3", "5")]}
+    assert rows(dsn) == [1]
+
+
+def test_eventbridge_keys_are_not_encoded(dsn: str, s3: Any) -> None:
+    """A plus is a plus there."""
+    version = s3.put(KEY, b"a\n1\n")
+    event = {
+        "source": "aws.s3",
+        "detail-type": "Object Created",
+        "detail": {"bucket": {"name": s3.bucket}, "object": {"key": KEY, "version-id": version, "size": 4}},
+    }
+    assert handler(event, Context())["loads"][0]["state"] == "loaded"
+    assert handler({**event, "detail-type": "Object Deleted"}, Context()) == {"loads": []}
+
+
+def test_direct_events(dsn: str, s3: Any) -> None:
+    """With the spec itself, its name, or none where a key finds it; and by force."""
+    s3.put("incoming/a.csv", b"a\n1\n")
+    uri = s3.uri("incoming/a.csv")
+    assert handler({"source": uri, "spec": {"table": "trips"}}, None)["loads"][0]["state"] == "loaded"
+    assert handler({"source": uri, "spec": "trips"}, None)["loads"][0]["state"] == "skipped"
+    assert handler({"source": uri, "spec": "trips.toml", "force": True}, None)["loads"][0]["state"] == "loaded"
+    assert handler({"source": uri}, None)["loads"][0]["state"] == "skipped"
+    assert rows(dsn) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        ({"source": "/etc/passwd", "spec": "trips"}, "is no s3:// URI"),
+        ({"source": "s3://b/k", "spec": "../../etc/passwd"}, 'there is no spec "../../etc/passwd"'),
+        ({"source": "s3://b/k", "sepc": "trips"}, 'unknown key "sepc"'),
+        ({"source": "s3://b/k.csv"}, "no spec in .* matches it"),
+        ({"hello": "world"}, "not one of S3's"),
+        ({"Records": [{"eventSource": "aws:sns"}]}, "not one of S3's"),
+        ({"Records": [{"eventSource": "aws:s3", "eventName": "ObjectCreated:Put"}]}, "not one of S3's"),
+        ([1, 2], "no JSON object"),
+    ],
+)
+def test_an_event_that_is_none(event: Any, message: str) -> None:
+    """One sentence, and no file of the function can be read through it."""
+    with pytest.raises(UsageError, match=message):
+        handler(event, None)
+
+
+def test_the_test_message_and_deletions_are_no_ops() -> None:
+    """S3 sends one when the notification is set up; deletions undo nothing."""
+    assert handler({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"}, None) == {"loads": []}
+    assert handler(notification(("b", "k", None), name="ObjectRemoved:DeleteMarkerCreated"), None) == {"loads": []}
+
+
+@pytest.mark.parametrize("version", ["2.0", "2.1", "2.3", "2.9"])
+def test_any_event_of_version_2_is_read(version: str) -> None:
+    """Minor versions only add fields."""
+    event = notification(("b", "a+b c.csv", "v"))
+    event["Records"][0]["eventVersion"] = version
+    assert list(objects_of(event)) == [ObjectCreated("b", "a+b c.csv", "v")]
+
+
+def test_specs_of_a_bucket(dsn: str, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may live under a prefix; two that match one key are an error that names both."""
+    s3.put("specs/trips.toml", SPEC.encode())
+    s3.put("incoming/a.csv", b"a\n1\n")
+    monkeypatch.setenv("LOADER_SPECS", s3.uri("specs/"))
+    event = notification((s3.bucket, "incoming/a.csv", None))
+    assert handler(event, Context())["loads"][0]["state"] == "loaded"
+    s3.put("specs/other.toml", SPEC.encode())
+    loader.handler._settings.specs._read_at -= 61  # type: ignore[union-attr, operator] - a minute passes
+    with pytest.raises(UsageError, match="several specs match it: other, trips"):
+        handler(event, Context())
+
+
+def test_one_connection_serves_many_invocations(dsn: str, s3: Any) -> None:
+    """And one that died while the function was frozen is replaced."""
+    event = notification((s3.bucket, KEY, s3.put(KEY, b"a\n1\n")))
+    handler(event, Context())
+    pids = "SELECT pid FROM pg_stat_activity WHERE application_name = 'loader' AND datname = current_database()"
+    before = query(dsn, pids)
+    handler(event, Context())
+    assert query(dsn, pids) == before
+    query(dsn, f"SELECT pg_terminate_backend(pid) FROM ({pids}) AS loaders")
+    database = loader.handler._settings.database  # type: ignore[union-attr]
+    database._idle = [(connection, since - 60) for connection, since in database._idle]  # a minute passes
+    assert handler(event, Context())["loads"][0]["state"] == "skipped"
+
+
+def test_without_a_database_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a stack trace about None."""
+    monkeypatch.delenv("LOADER_DSN")
+    with pytest.raises(UsageError, match="neither LOADER_SECRET_ID nor LOADER_DSN"):
+        handler({"source": "s3://b/k", "spec": {"table": "t"}}, None)
+
+
+def test_an_error_of_an_event_is_one_sentence(s3: Any) -> None:
+    """For objects that are gone, too."""
+    with pytest.raises(LoaderError, match=r"incoming/nosuch\.csv") as caught:
+        handler(notification((s3.bucket, "incoming/nosuch.csv", None)), Context())
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,118 @@
+"""The Runtime API and the function under its real client; S3 to table through all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from support.postgres import query
+
+from loader.twin.cloud import Cloud
+from loader.twin.runtime import FunctionError, Runtime
+
+FUNCTION = """
+import os, time
+
+def echo(event, context):
+    print("seen", event)
+    return {"event": event, "left": context.get_remaining_time_in_millis()}
+
+def fail(event, context):
+    raise ValueError("no")
+
+def sleep(event, context):
+    time.sleep(60)
+
+def die(event, context):
+    os._exit(7)
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "function.py").write_text(FUNCTION)
+    return {"LAMBDA_TASK_ROOT": str(tmp_path), "PYTHONPATH": str(tmp_path)}
+
+
+def threads() -> list[str]:
+    return [each.name for each in threading.enumerate() if each.name.startswith("twin-")]
+
+
+def test_a_function_answers_its_events(environment: dict[str, str]) -> None:
+    """One after the other, in one process, and knows the time it has left; nothing is left running."""
+    with Runtime("function.echo", environment) as function:
+        for number in range(3):
+            answer = function.invoke({"number": number}, timeout=30)
+            assert answer["event"] == {"number": number}
+            assert 0 < answer["left"] <= 30_000
+    assert any("seen {'number': 2}" in line for line in function.log)
+    assert threads() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "timeout", "kind"),
+    [
+        ("fail", 30, "ValueError"),
+        ("sleep", 1, "Sandbox.Timedout"),
+        ("die", 30, "Runtime.ExitError"),
+        ("nosuch", 30, "Runtime.HandlerNotFound"),
+    ],
+)
+def test_a_function_that_fails(environment: dict[str, str], name: str, timeout: float, kind: str) -> None:
+    """Raises, times out, dies or does not exist: each is told as Lambda tells it."""
+    with Runtime(f"function.{name}", environment) as function, pytest.raises(FunctionError) as caught:
+        function.invoke({}, timeout=timeout)
+    assert caught.value.kind == kind
+    assert threads() == []
+
+
+def test_an_upload_ends_up_in_the_table_once(dsn: str, tmp_path: Path) -> None:
+    """S3 tells SQS, the message goes through the Runtime API to the handler, and delivered again changes nothing."""
+    (tmp_path / "trips.toml").write_text('source = "incoming/*.csv"\ntable = "trips"\n[columns]\na = "int"\n')
+    with Cloud() as cloud:
+        url = cloud.bucket_with_queue("uploads")
+        environment = {**cloud.environment, "LOADER_DSN": dsn, "LOADER_SPECS": str(tmp_path)}
+        with Runtime("loader.handler.handler", environment) as function:
+            cloud.client("s3").put_object(Bucket="uploads", Key="incoming/a b+ü.csv", Body=b"a\n1\n2\n")
+            event = cloud.receive(url)
+            for _ in range(2):
+                assert function.invoke(event, timeout=60) == {"batchItemFailures": []}
+    assert query(dsn, "SELECT a FROM trips ORDER BY a") == [(1,), (2,)]
+    states = [json.loads(line)["state"] for line in function.log if line.startswith("{")]
+    assert states == ["loaded", "skipped"]
+
+
+def test_a_function_that_is_killed_loses_nothing(dsn: str, tmp_path: Path) -> None:
+    """Killed in mid-load, the table is as it was; the same event again loads it, once."""
+    (tmp_path / "trips.toml").write_text(
+        'source = "*.csv"\ntable = "trips"\nmode = "merge"\nkey = ["a"]\n[columns]\na = "int"\n'
+    )
+    with Cloud() as cloud:
+        url = cloud.bucket_with_queue("uploads")
+        environment = {**cloud.environment, "LOADER_DSN": dsn, "LOADER_SPECS": str(tmp_path)}
+        body = b"a\n" + b"\n".join(b"%d" % number for number in range(1_500_000))
+        cloud.client("s3").put_object(Bucket="uploads", Key="a.csv", Body=body)
+        event = cloud.receive(url)
+        with Runtime("loader.handler.handler", environment) as function:
+            killer = threading.Thread(target=kill_when_staging, args=(dsn, function))
+            killer.start()
+            with pytest.raises(FunctionError, match="exited"):
+                function.invoke(event, timeout=60)
+            killer.join()
+        assert query(dsn, "SELECT to_regclass('trips') IS NULL") == [(True,)]
+        with Runtime("loader.handler.handler", environment) as function:
+            assert function.invoke(event, timeout=120) == {"batchItemFailures": []}
+    assert query(dsn, "SELECT count(*), max(a) FROM trips") == [(1_500_000, 1_499_999)]
+    assert query(dsn, "SELECT state FROM loader.loads ORDER BY load_id") == [("failed",), ("loaded",)]
+    assert query(dsn, "SELECT count(*) FROM pg_class WHERE relname LIKE 'staging%'") == [(0,)]
+
+
+def kill_when_staging(dsn: str, function: Runtime) -> None:
+    """SIGKILL as soon as rows arrive in a staging table."""
+    while not query(dsn, "SELECT 1 FROM pg_class WHERE relname LIKE 'staging%' AND pg_relation_size(oid) > 0"):
+        pass
+    os.kill(function._process.pid, signal.SIGKILL)
