@@ -100,6 +100,7 @@ def _positive(text: str) -> int:
 
 
 def _load(options: argparse.Namespace) -> int:
+    from loader.pipeline import How, load_one
     from loader.report import LoadReport
     from loader.source import expand
 
@@ -107,32 +108,23 @@ def _load(options: argparse.Namespace) -> int:
     uris = [uri for source in options.sources for uri in expand(source)]
     specs.check(uris)
     reports: list[LoadReport] = []
-    errors: list[LoaderError] = []
+    exit_code = 0
     with _database(options) as database:
         for uri in uris:
-            reports.append(_load_one(uri, specs, database, options, errors))
-            if not options.json:
-                _print_report(reports[-1])
+            try:
+                with _progress_bar(uri, shown=sys.stderr.isatty() and not options.json) as progress:
+                    how = How(options.force, options.workers, progress)
+                    reports.append(load_one(uri, specs.of(uri), database, how))
+            except LoaderError as error:
+                _say(f"loader: {error}")
+                exit_code = max(exit_code, error.exit_code)
+                reports += [error.report] if error.report else []
+            else:
+                if not options.json:
+                    _print_report(reports[-1])
     if options.json:
         _print_json(LoadReport.combine(reports).to_dict())
-    return max((error.exit_code for error in errors), default=0)
-
-
-def _load_one(
-    uri: str, specs: _SpecChoice, database: Database, options: argparse.Namespace, errors: list[LoaderError]
-) -> LoadReport:
-    from loader.pipeline import load
-    from loader.report import LoadReport
-
-    spec = specs.of(uri)
-    try:
-        with _progress_bar(uri, shown=sys.stderr.isatty() and not options.json) as progress:
-            return load(uri, spec, database=database, force=options.force, workers=options.workers, progress=progress)
-    except LoaderError as error:
-        _say(f"loader: {error}")
-        errors.append(error)
-        failed = LoadReport("failed", uri, spec.table, spec.mode, error=str(error), retryable=error.retryable)
-        return error.report or failed
+    return exit_code
 
 
 class _SpecChoice:
@@ -172,7 +164,7 @@ def _infer(options: argparse.Namespace) -> int:
     from loader.infer import infer_spec
     from loader.source import expand, open_source
 
-    with open_source(expand(options.source)[0]) as source:
+    with open_source(expand(options.source)[0], part_size=1 << 20, prefetch=1) as source:  # a sample is enough
         spec = infer_spec(source, options.table or _table_for(source.uri))
     print(spec.to_toml(), end="")
     return 0
@@ -261,8 +253,6 @@ def _progress_bar(uri: str, *, shown: bool) -> Iterator[Callable[[Progress], Non
 
 
 def _print_report(report: LoadReport) -> None:
-    if report.state == "failed":  # its sentence was said as it happened
-        return
     print(f"{report.source} → {report.table}: {report.state} (load {report.load_id}) in {report.seconds:.1f} s")
     if report.state == "loaded":
         counts = ("inserted", "updated", "unchanged", "duplicate", "filtered", "rejected")

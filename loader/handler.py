@@ -17,8 +17,7 @@ from urllib.parse import unquote_plus
 
 from loader.database import Database, SecretCredentials
 from loader.errors import LoaderError, UsageError
-from loader.pipeline import load
-from loader.report import LoadReport
+from loader.pipeline import How, load_one
 from loader.shelf import SpecShelf
 from loader.source import s3_client
 from loader.spec import LoadSpec
@@ -150,14 +149,11 @@ def _load(
     """One load, told in one line of the log, whatever becomes of it."""
     state = _state()
     try:
-        report = load(
-            uri, spec, database=state.database, s3=state.s3, version_id=version_id, force=force, wait=_patience(context)
-        )
+        how = How(force=force, wait=_patience(context))
+        report = load_one(uri, spec, state.database, how, s3=state.s3, version_id=version_id)
     except LoaderError as error:
-        report = error.report or LoadReport(
-            "failed", uri, spec.table, spec.mode, version=version_id, error=str(error), retryable=error.retryable
-        )
-        _log(report.to_dict())
+        if error.report is not None:
+            _log(error.report.to_dict())
         raise
     _log(report.to_dict())
     return report.to_dict()

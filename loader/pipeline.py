@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
@@ -37,23 +38,39 @@ TURN_WAIT = 900.0
 """Seconds that a load waits for its table's turn by default: as long as the longest Lambda runs."""
 
 
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a load goes about it.
+
+    ``force``: load what was loaded before. ``workers``: threads that parse, by default one a core.
+    ``progress``: is told how far it is, block by block. ``wait``: how long to wait for another load into the
+    same table, in seconds.
+    """
+
+    force: bool = False
+    workers: int | None = None
+    progress: Callable[[Progress], None] | None = None
+    wait: float = TURN_WAIT
+
+
+PLAINLY = How()
+
+
 def load(
     source: str,
     spec: LoadSpec | Mapping[str, Any] | str | os.PathLike[str],
     *,
     dsn: str | None = None,
     database: Database | None = None,
+    s3: Any = None,
     force: bool = False,
     workers: int | None = None,
-    version_id: str | None = None,
-    s3: Any = None,
     progress: Callable[[Progress], None] | None = None,
     wait: float = TURN_WAIT,
 ) -> LoadReport:
     """Load each object or file that ``source`` names: a path, a glob, s3://bucket/key or s3://bucket/prefix/.
 
-    ``dsn`` or ``database`` says where to; ``version_id`` pins one version of one object; ``force`` loads what
-    was loaded before; ``wait`` is how long to wait for another load into the same table, in seconds.
+    ``dsn`` or ``database`` says where to, ``s3`` is a boto3 client to use, and for the rest see `How`.
 
     Each object is a load of its own, and all at once or not at all. With several, all are tried, and the
     report adds them up. Raises LoaderError for the first that failed; its ``report`` says what became of all.
@@ -61,26 +78,42 @@ def load(
     spec = as_spec(spec)
     if (dsn is None) == (database is None):
         raise UsageError("load() needs either dsn or database")
+    how = How(force, workers, progress, wait)
+    reports, failed = [], []
     with ExitStack() as stack:
         if database is None:
             assert dsn is not None
             database = Database(dsn)
             stack.callback(database.close)
-        uris = expand(source, client=s3)
-        reports, failed = [], []
-        for uri in uris:
-            with open_source(uri, version_id=version_id, client=s3) as opened:
-                run = Load(opened, spec, database, force=force, workers=workers, progress=progress, wait=wait)
-                try:
-                    reports.append(run.run())
-                except LoaderError as error:
-                    reports.append(run.failed(error))
-                    failed.append(error)
+        for uri in expand(source, client=s3):
+            try:
+                reports.append(load_one(uri, spec, database, how, s3=s3))
+            except LoaderError as error:
+                reports += [error.report] if error.report else []
+                failed.append(error)
     report = LoadReport.combine(reports)
     if failed:
         failed[0].report = report
         raise failed[0]
     return report
+
+
+def load_one(
+    uri: str, spec: LoadSpec, database: Database, how: How = PLAINLY, *, version_id: str | None = None, s3: Any = None
+) -> LoadReport:
+    """Load the one object or file of that name; no character of it is a pattern.
+
+    ``version_id`` pins a version of the object. Raises LoaderError; its ``report`` says what became of it.
+    """
+    try:
+        with open_source(uri, version_id=version_id, client=s3) as source:
+            return Load(source, spec, database, how).run()
+    except LoaderError as error:
+        if error.report is None:  # it could not even be opened
+            error.report = LoadReport(
+                "failed", uri, spec.table, spec.mode, version=version_id, error=str(error), retryable=error.retryable
+            )
+        raise
 
 
 def as_spec(spec: LoadSpec | Mapping[str, Any] | str | os.PathLike[str]) -> LoadSpec:
@@ -101,40 +134,36 @@ class Load:
     ledger's "loaded" and the end of the staging table are one transaction, on ``connection``.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        spec: LoadSpec,
-        database: Database,
-        *,
-        force: bool = False,
-        workers: int | None = None,
-        progress: Callable[[Progress], None] | None = None,
-        wait: float = TURN_WAIT,
-    ) -> None:
+    def __init__(self, source: Source, spec: LoadSpec, database: Database, how: How) -> None:
         self.source = source
         self.spec = spec
         self.database = database
-        self.force = force
-        self.workers = workers or len(os.sched_getaffinity(0))
-        self.wait = wait
+        self.how = how
+        self.workers = how.workers or len(os.sched_getaffinity(0))
         self.began = time.monotonic()
         self.table = ".".join(part for part in spec.table_name if part)
         self.load_id: int | None = None
         self.rejected: dict[str, int] = {}
         self.notes: tuple[str, ...] = ()
-        self.tally = Tally(source.size, progress)
+        self.tally = Tally(source.size, how.progress)
 
     def run(self) -> LoadReport:
         """Load it, or find that it was loaded before. Raises LoaderError, and the target is as it was."""
+        try:
+            return self._in_turn()
+        except LoaderError as error:
+            error.report = self.report("failed", error=str(error), retryable=error.retryable)
+            raise
+
+    def _in_turn(self) -> LoadReport:
         with self._clear_errors(), self.database.session() as connection:
             ledger.migrate(connection)
             self.table = str(catalog.describe(connection, *self.spec.table_name))
-            with ledger.turn(connection, self.table, wait=self.wait):
+            with ledger.turn(connection, self.table, wait=self.how.wait):
                 ledger.clear_abandoned(connection, self.table)
-                if not self.force and (earlier := ledger.find_loaded(connection, self.source, self.table)):
+                if not self.how.force and (earlier := ledger.find_loaded(connection, self.source, self.table)):
                     return self._skipped(*earlier)
-                self.load_id = ledger.begin(connection, self.source, self.table, self.spec, forced=self.force)
+                self.load_id = ledger.begin(connection, self.source, self.table, self.spec, forced=self.how.force)
                 try:
                     with self._clear_errors():
                         return self._load(connection, self.load_id)
@@ -258,10 +287,6 @@ class Load:
         same = "" if uri == self.source.uri else f", as {uri}"
         self.notes = (f"this version was loaded already, by load {load_id}{same}",)
         return self.report("skipped")
-
-    def failed(self, error: LoaderError) -> LoadReport:
-        """The report of a run that raised ``error``."""
-        return self.report("failed", error=str(error), retryable=error.retryable)
 
     def report(
         self, state: State, counts: Counts | None = None, *, error: str | None = None, retryable: bool = False

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 from support.postgres import dsn, pytest_generate_tests, server, servers
+from support.s3 import aws, fault_proxy, s3, s3_server, s3_unversioned
 
 # a shared machine is slow at times: a time limit for one example would only make tests flaky
 settings.register_profile("loader", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("loader")
 
-__all__ = ["dsn", "pytest_generate_tests", "server", "servers"]
+__all__ = [
+    "aws",
+    "dsn",
+    "fault_proxy",
+    "pytest_generate_tests",
+    "s3",
+    "s3_server",
+    "s3_unversioned",
+    "server",
+    "servers",
+]

@@ -10,6 +10,7 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,7 @@ def test_progress_is_shown_on_a_terminal_alone(dsn: str, tmp_path: Path) -> None
     path = tmp_path / "long.csv"
     path.write_text("a\n" + "123456789\n" * 600_000)
     leader, follower = pty.openpty()
+    termios.tcsetwinsize(leader, (24, 100))
     process = subprocess.Popen(
         [sys.executable, "-m", "loader", "load", str(path), "--dsn", dsn], stdout=subprocess.PIPE, stderr=follower
     )

@@ -92,7 +92,8 @@ def test_a_hook_over_frames() -> None:
 )  # fmt: skip
 def test_a_hook_that_does_what_it_must_not(name: str, message: str) -> None:
     """The error names it and says what was wrong."""
-    with pytest.raises(TransformError, match=rf'^the hook "trips:{name}" {message}'):
+    expected = rf'^the hook "trips:{name}" {message}'
+    with pytest.raises(TransformError, match=expected):
         find_hook(f"trips:{name}")(BATCH)
 
 
@@ -103,5 +104,5 @@ def test_a_hook_that_does_what_it_must_not(name: str, message: str) -> None:
 )  # fmt: skip
 def test_only_functions_of_the_package_itself_can_be_named(name: str) -> None:
     """Not what its modules import, not its privates, not other packages."""
-    with pytest.raises(SpecError, match="transform.python"):
+    with pytest.raises(SpecError, match=r"transform\.python"):
         find_hook(name)

@@ -15,26 +15,36 @@ PACKAGE = Path(loader.__file__).parent
 
 # Lowest first. A module may import from lower shelves; on its own shelf from nobody.
 SHELVES: list[set[str]] = [
-    {"arrays", "errors", "datetimes", "expression", "pgtypes", "report", "tables"},  # words
+    {"arrays", "errors", "overlap", "pgtypes", "report", "tables"},  # words
+    {"datetimes", "expression"},
     {"spec"},
-    {"fields", "steps", "columns"},
-    {"records", "convert"},
-    {"database", "s3", "files", "decode", "blocks", "parse", "transform", "encode", "hooks", "catalog"},  # stages
-    {"source", "staging", "ledger"},
-    {"merge", "reading", "tally"},
-    {"infer"},  # assembly
-    {"plan"},
+    {"columns", "fields", "steps"},
+    {"convert", "records"},
+    {"blocks", "database", "decode", "encode", "files", "hooks", "parse", "s3", "transform"},  # stages
+    {"catalog", "source", "staging"},
+    {"ledger", "merge", "reading", "shelf"},
+    {"infer", "tally"},
+    {"plan"},  # assembly
     {"pipeline"},
-    {"local", "cli", "handler"},  # faces
-    {"twin", "__main__"},
+    {"local"},  # faces
+    {"cli", "handler"},
+    {"__main__", "twin"},
 ]
 
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+MODULES = sorted(
+    {path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
+    | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+)
 
 
 def imports_of(module: str) -> set[str]:
     """Modules of the package that ``module`` imports when it runs; imports for type checkers alone do not count."""
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text("utf-8"))
+    files = [PACKAGE / f"{module}.py"] if (PACKAGE / f"{module}.py").exists() else (PACKAGE / module).glob("*.py")
+    return set().union(*(imports_of_file(path) for path in files)) - {module}
+
+
+def imports_of_file(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text("utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             node.body = []

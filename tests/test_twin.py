@@ -92,10 +92,10 @@ def test_a_function_that_is_killed_loses_nothing(dsn: str, tmp_path: Path) -> No
         'source = "*.csv"\ntable = "trips"\nmode = "merge"\nkey = ["a"]\n[columns]\na = "int"\n'
     )
     with Cloud() as cloud:
-        url = cloud.bucket_with_queue("uploads")
+        url = cloud.bucket_with_queue("killed")
         environment = {**cloud.environment, "LOADER_DSN": dsn, "LOADER_SPECS": str(tmp_path)}
         body = b"a\n" + b"\n".join(b"%d" % number for number in range(1_500_000))
-        cloud.client("s3").put_object(Bucket="uploads", Key="a.csv", Body=body)
+        cloud.client("s3").put_object(Bucket="killed", Key="a.csv", Body=body)
         event = cloud.receive(url)
         with Runtime("loader.handler.handler", environment) as function:
             killer = threading.Thread(target=kill_when_staging, args=(dsn, function))
