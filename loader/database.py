@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import selectors
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -19,24 +20,32 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader.errors import DatabaseError, DatabaseUnavailableError, LoaderError, TableError, UsageError
+from loader.errors import DatabaseError, DatabaseUnavailableError, TableError, UsageError
 
 SETTINGS = {
     "application_name": "loader",
     "connect_timeout": 10,  # seconds
-    "client_encoding": "UTF8",
-    "options": "-c DateStyle=ISO",
     # a peer that vanished is noticed within a minute and a half, not after the kernel's two hours
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 6,
 }
+"""Libpq's parameters (PostgreSQL's manual, 34.1.2) where the DSN says nothing else. DateStyle is not among them:
+psycopg2 sees to ISO output, and the order of day and month in input is the role's and the database's to say."""
+
+ENCODING = {"client_encoding": "UTF8"}
+"""What no DSN may change: everything that is sent, is sent in UTF-8."""
 
 IDLE_CHECK = 5.0
-"""Seconds of idleness after which a kept connection is asked whether it is still alive: a frozen Lambda may come
-back after minutes, and finding out costs one round trip."""
+"""Seconds of idleness after which a kept connection is asked whether it is still alive, for one round trip: the other
+side may have vanished without a word. Where it said goodbye, its socket tells at once and for nothing."""
 
-_AUTHENTICATION_FAILED = re.compile(r"authentication failed|no password supplied|28P01|28000")
+_AUTHENTICATION_FAILED = re.compile(
+    r'authentication failed|no password supplied|role ".*" (?:does not exist|is not permitted to log in)'
+)
+"""What libpq says where the SQLSTATE was 28P01 or 28000: of a connection that fails it keeps only the text."""
+
+_TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")  # ever stricter
 
 
 class Credentials(Protocol):
@@ -53,10 +62,13 @@ class DsnCredentials:
     """A fixed connection string: a URI or ``key=value`` pairs."""
 
     def __init__(self, dsn: str) -> None:
-        try:
-            self._parameters = psycopg2.extensions.parse_dsn(dsn)
-        except psycopg2.ProgrammingError as error:
-            raise UsageError(f"the DSN {redact(dsn)!r} cannot be understood: it is no PostgreSQL URI") from error
+        parameters = _parsed(dsn)
+        if parameters is None:
+            raise UsageError(  # without the DSN or the cause: either could show a part of the password
+                "the DSN cannot be understood: it must be postgresql://user:password@host:port/database, "
+                "with the password's own @ / and % written as %40 %2F and %25"
+            )
+        self._parameters = parameters
 
     def parameters(self) -> Mapping[str, Any]:
         return self._parameters
@@ -72,7 +84,8 @@ class SecretCredentials:
     """A secret of AWS Secrets Manager, as RDS writes it: JSON with username, password, host, port and dbname.
 
     It is kept until PostgreSQL refuses it, as it does after a rotation; then it is fetched again, once.
-    ``$PGSSLMODE``, ``$PGSSLROOTCERT``, ``$PGHOST``, ``$PGPORT`` and ``$PGDATABASE`` fill in what it leaves open.
+    ``$PGHOST``, ``$PGPORT``, ``$PGDATABASE`` and ``$PGSSLROOTCERT`` fill in what it leaves open. Of its ``sslmode``
+    and ``$PGSSLMODE`` the stricter holds.
     """
 
     def __init__(self, secret_id: str, *, client: Any = None) -> None:
@@ -90,7 +103,7 @@ class SecretCredentials:
             "host": secret.get("host") or os.environ.get("PGHOST"),
             "port": secret.get("port") or os.environ.get("PGPORT"),
             "dbname": secret.get("dbname") or os.environ.get("PGDATABASE"),
-            "sslmode": secret.get("sslmode") or os.environ.get("PGSSLMODE"),
+            "sslmode": _stricter(secret.get("sslmode"), os.environ.get("PGSSLMODE")),
             "sslrootcert": secret.get("sslrootcert") or os.environ.get("PGSSLROOTCERT"),
         }
         return {name: str(value) for name, value in named.items() if value}
@@ -104,8 +117,11 @@ class SecretCredentials:
 
         if self._client is None:
             import boto3
+            from botocore.config import Config
 
-            self._client = boto3.client("secretsmanager")
+            # a subnet without a way to the service is told within half a minute, not after botocore's five
+            patience = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 3})
+            self._client = boto3.client("secretsmanager", config=patience)
         try:
             answer = self._client.get_secret_value(SecretId=self._secret_id)
         except (ClientError, BotoCoreError) as error:
@@ -165,7 +181,7 @@ class Database:
                 if not self._idle:
                     return None
                 connection, since = self._idle.pop()
-            if time.monotonic() - since < IDLE_CHECK or _is_alive(connection):
+            if (_is_quiet(connection) and time.monotonic() - since < IDLE_CHECK) or _is_alive(connection):
                 return connection
             connection.close()
 
@@ -181,19 +197,28 @@ class Database:
             raise self._refused(error) from None
 
     def _open(self) -> Connection:
-        connection: Connection = psycopg2.connect(**{**SETTINGS, **self._credentials.parameters()})
+        connection: Connection = psycopg2.connect(**{**SETTINGS, **self._credentials.parameters(), **ENCODING})
         return connection
 
     def _refused(self, error: psycopg2.OperationalError) -> DatabaseError:
         """Without libpq's text where that could hold the password; it never does, but a DSN may be odd."""
         password = str(self._credentials.parameters().get("password") or "")
-        text = _sentence(str(error))
+        text = _sentence(re.sub(r"\s+Is the server running[^?]*\?", "", str(error)))
         shown = text.replace(password, "…") if password else text
         where = _shown(self._credentials.parameters())
         return DatabaseUnavailableError(f"no connection to PostgreSQL ({where}): {shown}", error.pgcode)
 
     def __repr__(self) -> str:
         return f"Database({self._credentials!r})"
+
+
+def _is_quiet(connection: Connection) -> bool:
+    """Whether nothing has come in: a server that ends an idle connection sends a message and closes it."""
+    if connection.closed:
+        return False
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ)
+        return not selector.select(timeout=0)
 
 
 def _is_alive(connection: Connection) -> bool:
@@ -210,17 +235,46 @@ def _shown(parameters: Mapping[str, Any]) -> str:
 
 
 def redact(dsn: str) -> str:
-    """The DSN without its password, for people to see."""
-    without = re.sub(r"(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)", r"\1…", dsn)
+    """The DSN without its password, for people to see; nothing of one that cannot be understood."""
+    if _parsed(dsn) is None:
+        return "…"
+    without = re.sub(r"(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|(?:[^\s&\\]|\\.)+)", r"\1…", dsn)
     return re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:…@", without)
 
 
-_RETRYABLE = {"40001", "40P01", "55P03", "53300", "57P01", "57P02", "57P03"}
-"""Serialization failure, deadlock, lock not available, too many connections, shutdowns, cannot connect now."""
+def _parsed(dsn: str) -> dict[str, str] | None:
+    """The DSN's parameters as libpq reads them; None where it cannot, or takes a part of a password for something else.
+
+    It ends a URI's password at the first @ or /, so the rest of it would turn up as host, port or database.
+    """
+    try:
+        parameters: dict[str, str] = psycopg2.extensions.parse_dsn(dsn)
+    except (psycopg2.ProgrammingError, ValueError):
+        return None
+    torn_at = "@" in parameters.get("host", "")[1:]  # the first character may be one: an abstract socket
+    torn_at_slash = "@" in parameters.get("dbname", "") and "user" not in parameters
+    return None if torn_at or torn_at_slash else parameters
 
 
-def translate(error: psycopg2.Error, doing: str) -> LoaderError:
-    """psycopg2's error as this package's: ``doing`` names the object and what was done, then PostgreSQL's word."""
+def _stricter(*modes: str | None) -> str | None:
+    """The strictest of the given; one that libpq does not know goes before all, so that it is refused."""
+    known = dict(zip(_TLS_MODES, range(len(_TLS_MODES)), strict=True))
+    return max((mode for mode in modes if mode), key=lambda mode: known.get(mode, len(known)), default=None)
+
+
+_LOST = {"53300", "57P01", "57P02", "57P03"}
+"""Too many connections, shutdown by the administrator or after a crash, still starting."""
+
+_TRY_AGAIN = {"40001", "40P01", "55P03"}
+"""Serialization failure, deadlock, lock not available: the connection is well, and the same again may succeed."""
+
+
+def translate(error: psycopg2.Error, doing: str) -> DatabaseError:
+    """psycopg2's error as this package's: ``doing`` names the object and what was done, then PostgreSQL's word.
+
+    By its SQLSTATE (PostgreSQL's manual, appendix A): class 08 and a server that stops, DatabaseUnavailableError;
+    class 42, TableError; any other, DatabaseError.
+    """
     code = error.pgcode
     primary = error.diag.message_primary
     detail = error.diag.message_detail
@@ -228,11 +282,13 @@ def translate(error: psycopg2.Error, doing: str) -> LoaderError:
     message = f"{doing}: {_sentence(told)}"
     if code is None and isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
         return DatabaseUnavailableError(message)
-    if code is not None and (code.startswith("08") or code in _RETRYABLE):
+    if code is not None and (code.startswith("08") or code in _LOST):
         return DatabaseUnavailableError(message, code)
     if code is not None and code.startswith("42"):
         return TableError(message, code)
-    return DatabaseError(message, code)
+    translated = DatabaseError(message, code)
+    translated.retryable = code in _TRY_AGAIN
+    return translated
 
 
 def _sentence(text: str) -> str:

@@ -1,25 +1,40 @@
 """Dates and times written in a declared format, and local times put in their zone; all values at once.
 
-Arrow's own strptime is not used: it turns 31/02/2024 into the 2nd of March. A format becomes a pattern with
-a group for each directive; the groups become numbers, and their ranges are checked as Python's
-``datetime.strptime`` checks them, which is what a format means here.
+Arrow's own strptime is not used: it turns 31/02/2024 into the 2nd of March. A format means here what it means
+to Python's ``datetime.strptime``. Texts are read from left to right, all at once, in numpy; where that fails, by a
+pattern with a group for each directive, which is ten times as slow and can try one reading after another.
+
+Zones are read with ``zoneinfo``, not with Arrow: Arrow (26) does not read the rule at the end of a zone's file,
+which is all that slim files have for the years after a zone's last change of rules, and knows only the system's
+files, where ``zoneinfo`` also finds the package tzdata.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from loader.errors import LoaderError
+
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     import pyarrow as pa
 
 Mask = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]
+Fields = dict[str, npt.NDArray[np.int32]]
+"""What the directives of many texts say, as numbers, shape (n,) each, by the directive's letter."""
+
+# --- formats
 
 _MONTHS = (
     "january", "february", "march", "april", "may", "june",
@@ -27,82 +42,126 @@ _MONTHS = (
 )  # fmt: skip
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
-_DIRECTIVES = {
-    "Y": r"[0-9]{4}",
-    "y": r"[0-9]{2}",
-    "m": r"1[0-2]|0?[1-9]",
-    "d": r"3[01]|[12][0-9]|0?[1-9]",
-    "H": r"2[0-3]|[01]?[0-9]",
-    "I": r"1[0-2]|0?[1-9]",
-    "M": r"[0-5]?[0-9]",
-    "S": r"[0-5]?[0-9]",
-    "f": r"[0-9]{1,6}",
-    "j": r"36[0-6]|3[0-5][0-9]|[12][0-9]{2}|0[1-9][0-9]|00[1-9]|[1-9][0-9]|0[1-9]|[1-9]",
-    "p": r"(?i:am|pm)",
-    "b": "(?i:" + "|".join(name[:3] for name in _MONTHS) + ")",
-    "B": "(?i:" + "|".join(_MONTHS) + ")",
-    "a": "(?i:" + "|".join(name[:3] for name in _DAYS) + ")",
-    "A": "(?i:" + "|".join(_DAYS) + ")",
-    "z": r"[+-][0-9]{2}:?[0-5][0-9]|Z",
+_WORDS: dict[str, tuple[str, ...]] = {
+    "p": ("am", "pm"),
+    "b": tuple(name[:3] for name in _MONTHS),
+    "B": _MONTHS,
+    "a": tuple(name[:3] for name in _DAYS),
+    "A": _DAYS,
+}
+
+
+def _in_any_case(text: str) -> str:
+    """A pattern for ``text``: only ASCII's letters have two cases, RE2's ``(?i)`` would take ſ for s."""
+    return "".join(f"[{c.upper()}{c.lower()}]" if c.isascii() and c.isalpha() else re.escape(c) for c in text)
+
+
+# the patterns of Python's _strptime.py, with the digits of ASCII alone; what they take too much is checked later
+_PATTERNS = {
+    "Y": "[0-9]{4}",
+    "y": "[0-9]{2}",
+    "m": "1[0-2]|0[1-9]|[1-9]",
+    "d": "3[01]|[12][0-9]|0[1-9]|[1-9]| [1-9]",
+    "H": "2[0-3]|[01][0-9]|[0-9]",
+    "I": "1[0-2]|0[1-9]|[1-9]",
+    "M": "[0-5][0-9]|[0-9]",
+    "S": "6[01]|[0-5][0-9]|[0-9]",
+    "f": "[0-9]{1,6}",
+    "j": "36[0-6]|3[0-5][0-9]|[12][0-9]{2}|0[1-9][0-9]|00[1-9]|[1-9][0-9]|0[1-9]|[1-9]",
+    **{name: "|".join(map(_in_any_case, words)) for name, words in _WORDS.items()},
+    "z": "[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?|Z",
 }
 _SHORTHANDS = {"T": "%H:%M:%S", "R": "%H:%M", "D": "%m/%d/%y", "F": "%Y-%m-%d", "e": "%d"}
 
-_MICROSECONDS = {"day": 86_400_000_000, "hour": 3_600_000_000, "minute": 60_000_000, "second": 1_000_000}
-_DAYS_BEFORE_MONTH = np.array([0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334])
+_DIGITS = {
+    "Y": (4, 4), "y": (2, 2), "m": (1, 2), "d": (1, 2), "H": (1, 2), "I": (1, 2), "M": (1, 2), "S": (1, 2),
+    "j": (1, 3), "f": (1, 6),
+}  # fmt: skip
+"""How many digits a number has: from, to."""
+
+_WHITE_SPACE = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A directive by its letter, or, where that is empty, literal text; a run of white space is one blank."""
+
+    directive: str
+    literal: str = ""
+
+    @property
+    def pattern(self) -> str:
+        if self.directive:
+            return f"(?P<{self.directive}>{_PATTERNS[self.directive]})"
+        return f"[{_WHITE_SPACE}]+" if self.literal == " " else _in_any_case(self.literal)
 
 
 def compile_format(format: str) -> Format:
     """The format, understood.
 
     Directives: %Y %y %m %d %e %H %I %p %M %S %f %b %B %a %A %j %z, %T %R %D %F for the usual combinations, %%.
-    Names are English, in any case. %y is 1969 to 2068. Numbers may lack their leading zero. A year is
-    needed wherever a day or month is.
+    As in Python's ``datetime.strptime``: names are English, in any case; %y is 1969 to 2068; numbers may lack
+    their leading zero (so %-d is %d), a day may have a blank instead; ASCII's letters match in any case, a run of
+    white space any other; the name of a weekday is not compared with the date.
 
-    Raises ValueError, one sentence, for anything else.
+    Unlike there: digits are ASCII's; %z is ``+HHMM``, ``+HH:MM``, ``+HH`` or ``Z``; the 366th day is one of leap
+    years alone; a format that leaves the day or the hour open is refused.
+
+    Raises ValueError, one sentence, for a format that is none.
     """
-    expanded = re.sub(r"%%|%([TRDFe])", lambda m: m[0] if m[1] is None else _SHORTHANDS[m[1]], format)
-    pattern, names, at = [], [], 0
-    while at < len(expanded):
-        character = expanded[at]
-        at += 1
-        if character != "%":
-            pattern.append(re.escape(character))
-            continue
-        name = expanded[at : at + 1]
-        at += 1
-        if name == "%":
-            pattern.append("%")
-        elif name not in _DIRECTIVES:
-            known = " ".join(f"%{each}" for each in (*_DIRECTIVES, *_SHORTHANDS))
-            raise ValueError(f'the format "{format}" has the directive "%{name}"; there are {known} and %%')
-        elif name in names:
-            raise ValueError(f'the format "{format}" has the directive "%{name}" twice')
+    pieces = tuple(_pieces(format))
+    names = tuple(piece.directive for piece in pieces if piece.directive)
+    for name in names:
+        if name not in _PATTERNS:
+            known = " ".join(f"%{each}" for each in (*_PATTERNS, *_SHORTHANDS))
+            raise ValueError(f'the format "{format}" has the directive "%{name.strip("%")}"; there are {known} and %%')
+    _check_together(format, names)
+    return Format(format, "^" + "".join(piece.pattern for piece in pieces) + "$", names, pieces)
+
+
+_FLAGGED = re.compile(r"%(%|-?([TRDFe])|-([dmyHIMSj]))")
+_PIECE = re.compile(r"(?P<percent>%%)|%(?P<directive>[^%]|$)|(?P<blanks>\s+)|(?P<literal>[^%\s])", re.DOTALL)
+
+
+def _pieces(format: str) -> Iterator[_Piece]:
+    plain = _FLAGGED.sub(lambda found: _SHORTHANDS.get(found[2] or "", f"%{found[3] or '%'}"), format)
+    for found in _PIECE.finditer(plain):
+        if found["directive"] is not None:
+            yield _Piece(found["directive"] or "%")
         else:
-            names.append(name)
-            pattern.append(f"(?P<{name}>{_DIRECTIVES[name]})")
-    _check_together(format, set(names))
-    return Format(format, "^" + "".join(pattern) + "$", tuple(names))
+            yield _Piece("", "%" if found["percent"] else " " if found["blanks"] else found["literal"])
 
 
-def _check_together(format: str, names: set[str]) -> None:
-    if not names:
-        raise ValueError(f'the format "{format}" has no directive')
-    for either, other in (("Y", "y"), ("H", "I"), ("b", "B"), ("b", "m"), ("B", "m"), ("j", "m"), ("j", "d")):
-        if {either, other} <= names:
+_EITHER_OR = (*combinations("mbB", 2), *product("mdbB", "j"), ("Y", "y"), ("H", "I"))
+
+
+def _check_together(format: str, names: Sequence[str]) -> None:
+    """Each directive may be right by itself and still not go with another."""
+    given = set(names)
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f'the format "{format}" has the directive "%{name}" twice')
+    if not given - set("aApz"):
+        raise ValueError(f'the format "{format}" has no directive for a date or a time')
+    for either, other in _EITHER_OR:
+        if {either, other} <= given:
             raise ValueError(f'the format "{format}" has both "%{either}" and "%{other}"')
-    if "I" in names and "p" not in names:
+    if "I" in given and "p" not in given:
         raise ValueError(f'the format "{format}" has "%I" without "%p": morning or evening?')
-    if names & set("mdbBj") and not names & set("Yy"):
+    if given & set("mdbBj") and not given & set("Yy"):
         raise ValueError(f'the format "{format}" has a day or month, but no year')
+    if "d" in given and not given & set("mbB"):
+        raise ValueError(f'the format "{format}" has a day, but no month (%m; %M is the minute)')
 
 
 @dataclass(frozen=True)
 class Format:
-    """A compiled format. ``pattern`` has a named group for each of ``names``."""
+    """A compiled format. ``pattern`` has a named group for each of ``names``; ``pieces`` are what it is made of."""
 
     text: str
     pattern: str
     names: tuple[str, ...]
+    pieces: tuple[_Piece, ...]
 
     def parse(self, values: pa.StringArray) -> tuple[pa.Array, Mask]:
         """Timestamps in microseconds, shape (n,), and which texts are none of this format.
@@ -115,206 +174,345 @@ class Format:
 
         from loader import arrays
 
+        valid = arrays.mask(values.is_valid())
+        moments, good = self._by_reading(values, valid)
+        left = np.flatnonzero(valid & ~good)
+        if len(left):
+            moments[left], good[left] = self._by_pattern(values.take(arrays.integers(left)))
+        made = arrays.integers(moments)
+        if not good.all():
+            made = pc.if_else(arrays.booleans(good), made, arrays.null(pa.int64()))
+        return made.cast(pa.timestamp("us", "UTC" if "z" in self.names else None)), valid & ~good
+
+    def _by_reading(self, values: pa.StringArray, valid: Mask) -> tuple[Numbers, Mask]:
+        """Moments of the texts that can be read from left to right, and which those are.
+
+        Each number takes all the digits it can. That is the pattern's first choice as well: where it leads to a
+        moment that exists, the pattern would have found the same.
+        """
+        moments, good = np.zeros(len(values), np.int64), np.zeros(len(values), bool)
+        if not len(values) or set(self.names) & set("BAz"):  # these have no length to go by
+            return moments, good
+        cursor = _Cursor(values, valid, reach=sum(_reach(piece) for piece in self.pieces))
+        fields: Fields = {}
+        for piece in self.pieces:
+            if piece.directive:
+                fields[piece.directive] = cursor.read(piece.directive)
+            else:
+                cursor.skip(piece.literal)
+        rows = np.flatnonzero(cursor.done())
+        if len(rows) < len(values):
+            fields = {name: numbers[rows] for name, numbers in fields.items()}
+        moments[rows], good[rows] = _moments(fields, len(rows))
+        return moments, good
+
+    def _by_pattern(self, values: pa.StringArray) -> tuple[Numbers, Mask]:
+        """Moments of any texts of the format, none of them NULL, and which were such."""
+        import pyarrow.compute as pc
+
+        from loader import arrays
+
         groups = pc.extract_regex(values, self.pattern)
-        found = arrays.mask(groups.is_valid())
-        parts = _Parts(groups, found, self.names)
-        bad = arrays.mask(values.is_valid()) & ~(found & parts.valid)
-        kind = pa.timestamp("us", "UTC") if "z" in self.names else pa.timestamp("us")
-        moments = arrays.integers(parts.microseconds)
-        usable = arrays.booleans(found & parts.valid)
-        return pc.if_else(usable, moments, arrays.null(pa.int64())).cast(kind), bad
+        found = np.flatnonzero(arrays.mask(groups.is_valid()))
+        groups = groups.take(arrays.integers(found))
+        fields = {name: _field_by_pattern(name, groups.field(groups.type.get_field_index(name))) for name in self.names}
+        moments, good = np.zeros(len(values), np.int64), np.zeros(len(values), bool)
+        moments[found], good[found] = _moments(fields, len(found))
+        return moments, good
 
 
-class _Parts:
-    """The directives of many texts as numbers, shape (n,) each; 0 or 1 stands in where a text did not match."""
-
-    def __init__(self, groups: Any, found: Mask, names: tuple[str, ...]) -> None:
-        self._groups = groups
-        self._found = found
-        self._names = names
-
-    @cached_property
-    def year(self) -> Numbers:
-        if "y" in self._names:
-            short = self._number("y", 70)
-            return np.where(short < 69, 2000, 1900) + short
-        return self._number("Y", 1970)
-
-    @cached_property
-    def month(self) -> Numbers:
-        for name in ("b", "B"):
-            if name in self._names:
-                return self._named(name, [month[:3] if name == "b" else month for month in _MONTHS]) + 1
-        return self._number("m", 1)
-
-    @cached_property
-    def day(self) -> Numbers:
-        return self._number("d", 1)
-
-    @cached_property
-    def _leap(self) -> Mask:
-        return np.asarray((self.year % 4 == 0) & ((self.year % 100 != 0) | (self.year % 400 == 0)), bool)
-
-    @cached_property
-    def valid(self) -> Mask:
-        """Whether there is such a day, in the years 1 to 9999."""
-        year_exists = (self.year >= 1) & (self.year <= 9999)
-        if "j" in self._names:
-            return np.asarray(year_exists & (self._number("j", 1) <= 365 + self._leap), bool)
-        lengths = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])[self.month - 1]
-        return np.asarray(year_exists & (self.day <= lengths + (self._leap & (self.month == 2))), bool)
-
-    @cached_property
-    def microseconds(self) -> Numbers:
-        """Since 1970-01-01."""
-        past = self.year - 1
-        days = past * 365 + past // 4 - past // 100 + past // 400 - 719_162
-        if "j" in self._names:
-            days += self._number("j", 1) - 1
-        else:
-            days += _DAYS_BEFORE_MONTH[self.month - 1] + (self._leap & (self.month > 2)) + self.day - 1
-        clock = (
-            self._hour() * _MICROSECONDS["hour"]
-            + self._number("M", 0) * _MICROSECONDS["minute"]
-            + self._number("S", 0) * _MICROSECONDS["second"]
-            + self._fraction()
-            - self._offset()
-        )
-        return np.asarray(days * _MICROSECONDS["day"] + clock, np.int64)
-
-    def _hour(self) -> Numbers:
-        if "I" not in self._names:
-            return self._number("H", 0)
-        return self._number("I", 12) % 12 + 12 * self._named("p", ["am", "pm"])
-
-    def _fraction(self) -> Numbers:
-        """``%f``: 1 to 6 digits, counted from the left."""
-        import pyarrow.compute as pc
-
-        if "f" not in self._names:
-            return np.zeros(len(self._found), np.int64)
-        return self._as_numbers(pc.utf8_rpad(self._texts("f"), 6, "0"), 0)
-
-    def _offset(self) -> Numbers:
-        """``%z`` in microseconds east of UTC."""
-        import pyarrow.compute as pc
-
-        if "z" not in self._names:
-            return np.zeros(len(self._found), np.int64)
-        digits = pc.replace_substring(pc.replace_substring(self._texts("z"), "Z", "+0000"), ":", "")
-        number = self._as_numbers(pc.utf8_ltrim(digits, characters="+"), 0)
-        size = np.abs(number)
-        return np.asarray(np.sign(number) * (size // 100 * 60 + size % 100) * _MICROSECONDS["minute"], np.int64)
-
-    def _number(self, name: str, otherwise: int) -> Numbers:
-        if name not in self._names:
-            return np.full(len(self._found), otherwise, np.int64)
-        return self._as_numbers(self._texts(name), otherwise)
-
-    def _as_numbers(self, texts: Any, otherwise: int) -> Numbers:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        from loader import arrays
-
-        known = pc.if_else(arrays.booleans(self._found), texts, arrays.text("0"))
-        return np.where(self._found, arrays.numbers(known.cast(pa.int64())), otherwise)
-
-    def _named(self, name: str, known: list[str]) -> Numbers:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        from loader import arrays
-
-        places = pc.index_in(pc.utf8_lower(self._texts(name)), arrays.texts(known)).cast(pa.int64())
-        return np.where(self._found, arrays.numbers(places), 0)
-
-    def _texts(self, name: str) -> Any:
-        return self._groups.field(self._groups.type.get_field_index(name))
+def _reach(piece: _Piece) -> int:
+    """The most bytes that a piece without a pattern can take."""
+    if piece.directive in _WORDS:
+        return len(_WORDS[piece.directive][0])
+    return _DIGITS[piece.directive][1] if piece.directive else len(piece.literal.encode())
 
 
-_LAST_TABLED_YEAR = 2036
-_CYCLE = range(2009, 2037)  # 28 years: every pair of leap year and weekday of its first day
+class _Cursor:
+    """A place in each of n texts, moved on over one piece of the format after the other."""
+
+    def __init__(self, values: pa.StringArray, valid: Mask, *, reach: int) -> None:
+        """``reach``: the most bytes that all the pieces can take."""
+        _, ends_buffer, data = values.buffers()
+        ends = np.frombuffer(ends_buffer, np.int32)[values.offset : values.offset + len(values) + 1]
+        self._at = ends[:-1].astype(np.int64)
+        self._ends = ends[1:]
+        text = np.frombuffer(data or b"", np.uint8)[: ends[-1]]
+        self._data = np.concatenate((text, np.zeros(reach + 1, np.uint8)))  # a cursor may run out of the last text
+        self._readable = valid.copy()
+
+    def done(self) -> Mask:
+        """The texts that were of the format, and are read to their end."""
+        return np.asarray(self._readable & (self._at == self._ends), bool)
+
+    def skip(self, literal: str) -> None:
+        """Over literal text."""
+        for byte in literal.encode():
+            self._readable &= self._data[self._at] == byte
+            self._at += 1
+
+    def read(self, name: str) -> npt.NDArray[np.int32]:
+        """Over a directive; what it says as a number, shape (n,), anything where the text is not readable."""
+        if name in _WORDS:
+            return self._word(_WORDS[name])
+        start = self._at.copy() if name == "f" else self._at
+        number = self._number(*_DIGITS[name])
+        return number * _MICROSECONDS[self._at - start] if name == "f" else number
+
+    def _number(self, fewest: int, most: int) -> npt.NDArray[np.int32]:
+        """A number of so many digits, and as many as there are."""
+        number = np.zeros(len(self._at), np.int32)
+        for place in range(most):
+            digit = self._data[self._at] - np.uint8(ord("0"))  # wraps around: what is no digit is 10 or more
+            is_digit = digit <= 9
+            if place < fewest:
+                self._readable &= is_digit
+                self._at += 1
+                number = number * 10 + digit
+            else:
+                is_digit &= self._at < self._ends  # a digit of the next text would only send this one the slow way
+                self._at += is_digit
+                number = np.where(is_digit, number * 10 + digit, number)
+        return number
+
+    def _word(self, words: Sequence[str]) -> npt.NDArray[np.int32]:
+        """Which one of ``words``, all of a length, stands there in any case."""
+        number = np.full(len(self._at), -1, np.int32)
+        lowered = [self._data[self._at + place] | 0x20 for place in range(len(words[0]))]
+        for which, word in enumerate(words):
+            here = lowered[0] == ord(word[0])
+            for column, letter in zip(lowered[1:], word[1:], strict=True):
+                here &= column == ord(letter)
+            number[here] = which
+        self._readable &= number >= 0
+        self._at += len(words[0])
+        return number
+
+
+_MICROSECONDS = 10 ** np.arange(6, -1, -1, dtype=np.int32)
+"""What the last digit of a fraction of so many digits is worth."""
+
+
+def _field_by_pattern(name: str, texts: pa.StringArray) -> npt.NDArray[np.int32]:
+    """A group's texts, which its pattern has checked, as numbers; %f in microseconds, %z in minutes."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from loader import arrays
+
+    if name in _WORDS:
+        places = pc.index_in(pc.ascii_lower(texts), arrays.texts(_WORDS[name]))
+        return np.array(arrays.numbers(places), np.int32)
+    if name == "z":
+        return _offset_minutes(texts)
+    digits = pc.utf8_rpad(texts, 6, "0") if name == "f" else pc.utf8_ltrim(texts, characters=" ")
+    return np.array(arrays.numbers(digits.cast(pa.int32())), np.int32)
+
+
+def _offset_minutes(texts: pa.StringArray) -> npt.NDArray[np.int32]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from loader import arrays
+
+    bare = pc.replace_substring(pc.replace_substring(texts, "Z", "+"), ":", "")
+    padded = pc.utf8_rpad(bare, 5, "0")
+    number = arrays.numbers(pc.utf8_slice_codeunits(padded, 1, 5).cast(pa.int32()))
+    minutes = number // 100 * 60 + number % 100
+    return np.asarray(np.where(arrays.mask(pc.starts_with(padded, "-")), -minutes, minutes), np.int32)
+
+
+@lru_cache(maxsize=1)
+def _month_starts() -> npt.NDArray[np.int32]:
+    """Days since 1970-01-01 on which the months of the years 0 to 9999 start, and the one after."""
+    months = np.arange("0000-01", "10000-02", dtype="datetime64[M]")
+    return np.asarray(months.astype("datetime64[D]"), np.int32)
+
+
+def _moments(fields: Fields, count: int) -> tuple[Numbers, Mask]:
+    """Microseconds since 1970-01-01, in UTC where there is an offset, and which days and times exist."""
+    nothing = np.zeros(count, np.int32)
+    days, exists = _days(fields, nothing)
+    hour, minute, second = (fields.get(name, nothing) for name in "HMS")
+    if "I" in fields:
+        hour = fields["I"] % 12 + 12 * fields["p"]
+        exists &= (fields["I"] >= 1) & (fields["I"] <= 12)
+    exists &= (hour <= 23) & (minute <= 59) & (second <= 59)
+    seconds = (hour * 60 + minute - fields.get("z", nothing)) * 60 + second
+    microseconds = (days.astype(np.int64) * 86_400 + seconds) * 1_000_000 + fields.get("f", nothing)
+    return np.asarray(microseconds, np.int64), exists
+
+
+def _days(fields: Fields, nothing: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], Mask]:
+    """Days since 1970-01-01, and which of them exist."""
+    starts = _month_starts()
+    year = _year(fields, nothing)
+    exists = year >= 1
+    if "j" in fields:
+        day = fields["j"]
+        start, end = starts[year * 12], starts[year * 12 + 12]
+    else:
+        day = fields.get("d", nothing + 1)
+        month = _month(fields, nothing)
+        exists &= (month >= 0) & (month <= 11)
+        place = year * 12 + np.where(exists, month, 0)
+        start, end = starts[place], starts[place + 1]
+    return start + day - 1, exists & (day >= 1) & (day <= end - start)
+
+
+def _year(fields: Fields, nothing: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    if "y" in fields:
+        return np.where(fields["y"] < 69, 2000, 1900).astype(np.int32) + fields["y"]
+    return fields.get("Y", nothing + 1970)
+
+
+def _month(fields: Fields, nothing: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Counted from 0."""
+    if "m" in fields:
+        return fields["m"] - 1
+    return fields.get("b", fields.get("B", nothing))
+
+
+# --- zones
+
+_DAY = 86_400_000_000
+_TABLED_YEARS = range(1800, 2500)
+"""Before them there is local mean time alone; after them all is as 400 years earlier, on the same calendar."""
 
 
 def localize(values: pa.Array, zone: str) -> pa.Array:
     """Local times (timestamp[us], shape (n,)) of ``zone`` → UTC, as PostgreSQL reads a timestamptz without an offset.
 
-    ``zone`` is an IANA name or an offset such as ``+02:00`` (east of Greenwich, as in ISO 8601). A time that the
-    clocks skip is read with the offset before the change, one that they show twice with the later offset
-    (``DetermineTimeZoneOffset`` in PostgreSQL's sources; compared with it for every change of ten zones).
+    ``zone`` is an IANA name, an offset such as ``+02:00`` (east of Greenwich, as in ISO 8601), or an offset as
+    PostgreSQL shows it, ``<+02>-02``. A time that the clocks skip is read with the offset before the change, one
+    that they show twice with the later offset: each offset holds from the moment on at which, by itself, it
+    began (``DetermineTimeZoneOffset`` in PostgreSQL's sources).
+
+    Raises LoaderError where this machine's time zone data have no such zone.
     """
-    import pyarrow as pa
-
-    from loader import arrays
-
-    local = arrays.numbers(values.cast(pa.int64()))
-    offset = _fixed_offset(zone)
-    if offset is not None:
-        utc = local - offset
-    else:
-        tabled = _in_tabled_years(local)
-        utc = local - (tabled - _to_utc(tabled, zone))
-    return _like(values, utc)
-
-
-def _to_utc(local: Numbers, zone: str) -> Numbers:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     from loader import arrays
 
-    moments = arrays.integers(local).cast(pa.timestamp("us"))
-    first = pc.assume_timezone(moments, zone, ambiguous="latest", nonexistent="earliest")
-    utc = arrays.numbers(first.cast(pa.int64()))
-    shown = arrays.numbers(pc.local_timestamp(first).cast(pa.int64()))
-    # where the clocks skip a time, "earliest" is the last moment before: take its offset
-    return np.where(shown == local, utc, local - (shown - utc))
+    instants = values.cast(pa.int64())
+    local: Numbers = arrays.numbers(pc.fill_null(instants, arrays.integer(0)) if values.null_count else instants)
+    fixed = _fixed_offset(zone)
+    offsets = fixed if fixed is not None else _offsets(local, zone)
+    utc = arrays.integers(local - offsets)
+    if values.null_count:
+        utc = pc.if_else(values.is_valid(), utc, arrays.null(pa.int64()))
+    return utc.cast(pa.timestamp("us", "UTC"))
 
 
-def _in_tabled_years(local: Numbers) -> Numbers:
-    """Times after the last year that the system's zone tables hold, moved to a year with the same calendar.
-
-    Those tables end in 2037, with a rule for what follows that Arrow does not read; PostgreSQL does.
-    """
-    late = local >= (np.datetime64(f"{_LAST_TABLED_YEAR + 1}-01-01", "us")).astype(np.int64)
-    if not late.any():
-        return local
-    years = local[late].astype("datetime64[us]").astype("datetime64[Y]")
-    calendars = {_calendar(year): year for year in _CYCLE}
-    moved = local.copy()
-    for year in np.unique(years):
-        number = int(year.astype(np.int64)) + 1970
-        twin = np.datetime64(f"{calendars[_calendar(number)]}-01-01", "us").astype(np.int64)
-        in_year = np.zeros(len(local), bool)
-        in_year[late] = years == year
-        moved[in_year] += twin - year.astype("datetime64[us]").astype(np.int64)
-    return moved
-
-
-def _calendar(year: int) -> tuple[int, bool]:
-    """Which of the 14 calendars a year has: the weekday of its first day, and whether it is a leap year."""
-    past = year - 1
-    first = (past * 365 + past // 4 - past // 100 + past // 400) % 7
-    return first, year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+_FIXED = re.compile(r"(?:(?P<shown><[^>]*>))?(?P<sign>[+-])(?P<hours>[0-9]{2})(?::?(?P<minutes>[0-5][0-9]))?")
 
 
 def _fixed_offset(zone: str) -> int | None:
-    """An offset or UTC in microseconds, None for a named zone."""
+    """An offset or UTC in microseconds east of Greenwich, None for a named zone."""
     if zone in ("UTC", "Z", "GMT", "Etc/UTC"):
         return 0
-    match = re.fullmatch(r"([+-])([0-9]{2})(?::?([0-5][0-9]))?", zone)
-    if match is None:
+    found = _FIXED.fullmatch(zone)
+    if found is None:
         return None
-    minutes = int(match[2]) * 60 + int(match[3] or 0)
-    return (-1 if match[1] == "-" else 1) * minutes * _MICROSECONDS["minute"]
+    size = (int(found["hours"]) * 60 + int(found["minutes"] or 0)) * 60_000_000
+    # behind a name in angle brackets the sign is POSIX's, which counts westwards
+    return size if (found["sign"] == "+") == (found["shown"] is None) else -size
 
 
-def _like(values: pa.Array, utc: Numbers) -> pa.Array:
-    """The times as UTC timestamps, NULL where ``values`` is."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+def _offsets(local: Numbers, zone: str) -> Numbers:
+    """The offsets in microseconds, shape (n,), that local times have."""
+    if not len(local):
+        return local
+    since, offsets = _offset_table(zone, _years(local))
+    return offsets[np.searchsorted(since, local, side="right") - 1]
 
-    from loader import arrays
 
-    return pc.if_else(values.is_valid(), arrays.integers(utc), arrays.null(pa.int64())).cast(pa.timestamp("us", "UTC"))
+def _years(local: Numbers) -> tuple[int, ...]:
+    """Years that occur, in order; where they are few decades, all between the first and the last."""
+    first, last = (int(_year_of(np.array([moment]))[0]) for moment in (local.min(), local.max()))
+    if last - first <= 60:
+        return tuple(range(first, last + 1))
+    return tuple((np.flatnonzero(np.bincount(_year_of(local) - first)) + first).tolist())
+
+
+def _year_of(local: Numbers) -> Numbers:
+    return local.astype("datetime64[us]").astype("datetime64[Y]").astype(np.int64) + 1970
+
+
+def _year_start(year: int) -> int:
+    return int(np.datetime64(year - 1970, "Y").astype("datetime64[us]").astype(np.int64))
+
+
+@lru_cache(maxsize=64)
+def _offset_table(zone: str, years: tuple[int, ...]) -> tuple[Numbers, Numbers]:
+    """From which local times on, in order, which offset holds in ``years``, all in microseconds."""
+    since: list[int] = []
+    offsets: list[int] = []
+    for year in years:
+        for after, offset in _offsets_of_year(zone, _twin(year)):
+            since.append(_year_start(year) + after)
+            offsets.append(offset)
+    return np.array(since, np.int64), np.array(offsets, np.int64)
+
+
+def _twin(year: int) -> int:
+    """The tabled year that has the same calendar and the same rules."""
+    last_cycle = _TABLED_YEARS.stop - 400
+    return max(year, _TABLED_YEARS.start) if year < _TABLED_YEARS.stop else last_cycle + (year - last_cycle) % 400
+
+
+@lru_cache(maxsize=len(_TABLED_YEARS) * 4)
+def _offsets_of_year(zone: str, year: int) -> tuple[tuple[int, int], ...]:
+    """How long after the start of the year, by local time, which offset begins to hold, all in microseconds."""
+    start, end = _year_start(year), _year_start(year + 1)
+    # UTC and local time, before or after any change, are less than two days apart
+    (_, at_start), *changes = _changes(_zone_info(zone), start - 2 * _DAY, end + 2 * _DAY)
+    later = []
+    for moment, offset in changes:
+        if moment + offset <= start:
+            at_start = offset
+        elif moment + offset < end:
+            later.append((moment + offset - start, offset))
+    return ((0, at_start), *later)
+
+
+def _zone_info(zone: str) -> ZoneInfo:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        return ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise LoaderError(f'time zone "{zone}": is not in the time zone data of this machine') from error
+
+
+def _changes(zone: ZoneInfo, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The offset at ``start`` and each one that follows until ``end``, with the moment (UTC) at which it begins."""
+    before, offset = start, _offset_at(zone, start)
+    yield before, offset
+    for after in range(start + _DAY, end + _DAY, _DAY):  # no zone has changed its offset twice in a day
+        if _offset_at(zone, after) != offset:
+            moment = _first_with_another(zone, before, after, offset)
+            offset = _offset_at(zone, after)
+            yield moment, offset
+        before = after
+
+
+def _first_with_another(zone: ZoneInfo, before: int, after: int, offset: int) -> int:
+    """The first second in (before, after] at which the offset is not ``offset``."""
+    while after - before > 1_000_000:
+        middle = (before + after) // 2_000_000 * 1_000_000
+        if _offset_at(zone, middle) == offset:
+            before = middle
+        else:
+            after = middle
+    return after
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _offset_at(zone: ZoneInfo, moment: int) -> int:
+    """Microseconds east of Greenwich at a moment of UTC."""
+    offset: Any = (_EPOCH + timedelta(microseconds=moment)).astimezone(zone).utcoffset()
+    return int(offset / timedelta(microseconds=1))

@@ -113,13 +113,17 @@ def _queued(messages: list[Mapping[str, Any]], context: Any) -> dict[str, Any]:
 
 
 def _load_all(objects: list[ObjectCreated], context: Any) -> list[dict[str, Any]]:
-    reports, failed = [], []
+    """All are tried. Raises the first failure; the log tells each."""
+    reports: list[dict[str, Any]] = []
+    failed: list[Exception] = []
     for each in objects:
         try:
             spec = _state().specs.find(each.bucket, each.key)
             reports.append(_load(each.uri, spec, context, version_id=each.version_id))
-        except LoaderError as error:
+        except Exception as error:  # a defect in one must not keep the others from their turn
             failed.append(error)
+            if not (isinstance(error, LoaderError) and error.report is not None):  # no load has told of it
+                _log({"state": "failed", "source": each.uri, "version": each.version_id, "error": _one_line(error)})
     if failed:
         raise failed[0]
     return reports
@@ -129,9 +133,11 @@ def _direct(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     unknown = set(event) - {"source", "spec", "force"}
     if unknown:
         raise UsageError(f'the event has the unknown key "{min(unknown)}"; there are source, spec and force')
-    source, given = event["source"], event.get("spec")
+    source, given, force = event["source"], event.get("spec"), event.get("force", False)
     if not isinstance(source, str) or not source.startswith("s3://"):
         raise UsageError(f"the event's source {_shown(source)} is no s3:// URI")
+    if not isinstance(force, bool):
+        raise UsageError(f"the event's force must be true or false, not {_shown(force)}")
     specs = _state().specs
     if isinstance(given, Mapping):
         spec = LoadSpec.from_dict(given, origin="the event's spec")
@@ -140,7 +146,7 @@ def _direct(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
         spec = specs.find(bucket, key)
     else:
         spec = specs.named(str(given))
-    return _load(source, spec, context, force=bool(event.get("force")))
+    return _load(source, spec, context, force=force)
 
 
 def _load(

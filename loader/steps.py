@@ -7,20 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from loader import arrays
 from loader.spec import Step
-
-_BLANK = r"[\s\x{A0}\x{2007}\x{202F}]"
-_CURRENCY = r"(?:\p{Sc}|[A-Z]{3})"
-_AROUND = rf"(?:{_BLANK}|{_CURRENCY})*"
-_GROUPS = r"[0-9]{1,3}(?:(?:,[0-9]{3})+|(?:'[0-9]{3})+|(?:\x{2019}[0-9]{3})+|(?:[ \x{A0}\x{202F}][0-9]{3})+)"
-_AMOUNT = rf"(?:{_GROUPS}|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
-
-PLAIN_AMOUNT = rf"^{_AROUND}(?P<sign>[+-]?){_AROUND}(?P<amount>{_AMOUNT}){_AROUND}$"
-ACCOUNTING_AMOUNT = rf"^{_AROUND}\({_AROUND}(?P<amount>{_AMOUNT}){_AROUND}\){_AROUND}$"
 
 
 def apply_chain(steps: Sequence[Step], values: pa.StringArray) -> pa.StringArray:
@@ -35,52 +28,93 @@ def apply(step: Step, values: pa.StringArray) -> pa.StringArray:
     return _STEPS[step.name](step, values)
 
 
+# --- white space and case
+
+
 def _strip(_step: Step, values: pa.StringArray) -> pa.StringArray:
     """White space off both ends, as Python's ``str.strip`` has it."""
     return pc.utf8_trim(values, characters=_WHITE_SPACE)
 
 
-# Arrow's utf8_trim_whitespace leaves U+001C to U+001F, which Python's str.isspace() has
+# Unicode's White_Space and U+001C to U+001F, which Arrow's utf8_trim_whitespace leaves and str.isspace() has
 _WHITE_SPACE = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
 
 
 def _lower(_step: Step, values: pa.StringArray) -> pa.StringArray:
-    """Unicode's simple case mapping: one character for one."""
+    """Unicode's simple case mapping (UnicodeData.txt): one character for one, so İ becomes i."""
     return pc.utf8_lower(values)
 
 
 def _upper(_step: Step, values: pa.StringArray) -> pa.StringArray:
-    """Unicode's simple case mapping: one character for one, so ß stays ß."""
-    return pc.utf8_upper(values)
+    """Unicode's simple case mapping (UnicodeData.txt): one character for one, so ß, which has none, stays ß."""
+    if not pc.any(pc.match_substring(values, "ß")).as_py():
+        return pc.utf8_upper(values)
+    # Arrow makes ß a capital ẞ, which neither UnicodeData.txt nor PostgreSQL does: keep it out of Arrow's sight
+    parts = pc.split_pattern(values, "ß")
+    uppered = pa.ListArray.from_arrays(parts.offsets, pc.utf8_upper(parts.values))
+    return pc.if_else(values.is_valid(), pc.binary_join(uppered, arrays.text("ß")), arrays.null(pa.string()))
+
+
+# --- amounts of money
+
+
+def _escaped(characters: str) -> str:
+    return "".join(rf"\x{{{ord(character):X}}}" for character in characters)
+
+
+_BLANKS = f"[{_escaped(_WHITE_SPACE)}]*"
+_CURRENCY = r"(?:[A-Z]{0,2}\p{Sc}|[A-Z]{3})"  # $, US$, USD
+_GAP = rf"{_BLANKS}(?:{_CURRENCY}{_BLANKS})?"
+_GROUPS = "|".join(f"(?:{_escaped(separator)}[0-9]{{3}})+" for separator in ",'’ \xa0\u202f")
+_AMOUNT = rf"(?:(?:[1-9][0-9]{{0,2}}(?:{_GROUPS})|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)"
+_MONEY = rf"^{_GAP}(?:(?:[+-]{_GAP})?{_AMOUNT}{_GAP}|\({_GAP}{_AMOUNT}{_GAP}\){_GAP})$"
 
 
 def _strip_currency(_step: Step, values: pa.StringArray) -> pa.StringArray:
-    """``$1,234.50``, ``1 234.50 EUR``, ``-€5`` or ``(1,234.50)`` → a plain number.
+    """``$1,234.50``, ``1 234.50 EUR``, ``-€5``, ``$-5`` or ``(1,234.50)`` → a plain number such as ``-1234.50``.
 
-    Currency symbols, three-letter codes and blanks around the amount go, and separators of well-formed
-    groups of three digits: comma, apostrophe or blank. A text that is not of that form is left as it is,
-    and so is ``1.234,50``: whether that is a thousand is not for a loader to guess.
+    What goes: white space, a currency symbol (``US$`` too) or a code of three capitals before the sign, after it
+    and behind the amount, a plus, and the separators of well-formed groups of three digits: one of comma,
+    apostrophes, blank, no-break blanks, all the same. Brackets are accounting's minus. A text that is not of that
+    form is left as it is, for the type to judge: ``1.234,50`` and ``0,123``, which a loader should not guess
+    about, a minus behind the amount, a percentage.
     """
-    accounting = _extracted(values, ACCOUNTING_AMOUNT)
-    plain = _extracted(values, PLAIN_AMOUNT)
-    sign = pc.replace_substring(_group(plain, "sign"), "+", "")
-    positive = pc.binary_join_element_wise(sign, _ungrouped(_group(plain, "amount")), arrays.text(""))
-    negative = pc.binary_join_element_wise(arrays.text("-"), _ungrouped(_group(accounting, "amount")), arrays.text(""))
-    return pc.coalesce(pc.coalesce(positive, negative), values)
+    of_money: npt.NDArray[np.bool_] = arrays.mask(pc.match_substring_regex(values, _MONEY))
+    return _plain_amounts(values, of_money) if of_money.any() else values
 
 
-def _extracted(values: pa.StringArray, pattern: str) -> pa.StructArray:
-    return pc.extract_regex(values, pattern)
+def _plain_amounts(values: pa.StringArray, of_money: npt.NDArray[np.bool_]) -> pa.StringArray:
+    """Keep the bytes that make the number: the sign stands before the digits already, a bracket becomes it.
+
+    Byte by byte in numpy: a fifth of the time of replacing by a pattern.
+    """
+    ends, data = _ends_and_bytes(values)
+    of_number = _MADE_OF[data]
+    if of_money.all():
+        kept, made = of_number != 0, of_number
+    else:
+        inside = np.repeat(of_money, np.diff(ends))
+        kept, made = (of_number != 0) | ~inside, np.where(inside, of_number, data)
+    kept_before = np.zeros(len(data) + 1, np.int32)
+    np.cumsum(kept, out=kept_before[1:])
+    new_ends = kept_before[ends]
+    made_values = pa.StringArray.from_buffers(len(values), pa.py_buffer(new_ends), pa.py_buffer(made[kept]))
+    return pc.if_else(values.is_valid(), made_values, arrays.null(pa.string())) if values.null_count else made_values
 
 
-def _group(groups: pa.StructArray, name: str) -> pa.StringArray:
-    """A named group, NULL where the pattern did not match."""
-    texts = groups.field(groups.type.get_field_index(name))
-    return pc.if_else(groups.is_valid(), texts, arrays.null(pa.string()))
+def _ends_and_bytes(values: pa.StringArray) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+    """Where the texts end, from 0 on, shape (n + 1,), and their UTF-8."""
+    _, ends_buffer, data = values.buffers()
+    ends = np.frombuffer(ends_buffer, np.int32)[values.offset : values.offset + len(values) + 1]
+    return ends - ends[0], np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
 
 
-def _ungrouped(amounts: pa.StringArray) -> pa.StringArray:
-    return pc.replace_substring_regex(amounts, r"[^0-9.]", "")
+# what a byte of an amount becomes: itself, a minus, or 0 for nothing
+_MADE_OF = np.zeros(256, np.uint8)
+_MADE_OF[list(b"0123456789.-(")] = list(b"0123456789.--")
+
+
+# --- texts for texts
 
 
 def _null_if(step: Step, values: pa.StringArray) -> pa.StringArray:
@@ -89,7 +123,7 @@ def _null_if(step: Step, values: pa.StringArray) -> pa.StringArray:
 
 
 def _replace(step: Step, values: pa.StringArray) -> pa.StringArray:
-    """Each occurrence of one text becomes another."""
+    """Each occurrence of one text becomes another, from left to right, as Python's ``str.replace`` has it."""
     old, new = _strings(step)
     return pc.replace_substring(values, pattern=old, replacement=new)
 

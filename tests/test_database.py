@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg2
@@ -57,15 +58,49 @@ def test_a_body_that_failed_gives_no_connection_back(dsn: str) -> None:
     database.close()
 
 
-def test_a_connection_that_died_while_it_was_idle_is_replaced(dsn: str) -> None:
-    """After a while of idleness it is asked before it is used."""
+@pytest.mark.parametrize("idle", [0, IDLE_CHECK + 1])
+def test_a_connection_that_died_while_it_was_idle_is_replaced(dsn: str, idle: float) -> None:
+    """However short the while was."""
     database = Database(dsn)
     with database.session() as connection:
         first = pid(connection)
     query(dsn, "SELECT pg_terminate_backend(%s, 5000)", first)
-    database._idle = [(kept, since - IDLE_CHECK - 1) for kept, since in database._idle]
+    database._idle = [(kept, since - idle) for kept, since in database._idle]
     with database.session() as connection:
         assert pid(connection) != first
+        connection.cursor().execute("SELECT 1")
+    database.close()
+
+
+def test_a_connection_that_had_news_while_it_was_idle_is_kept(dsn: str) -> None:
+    """What has come in need not be a goodbye: here a notice of a notification."""
+    database = Database(dsn)
+    with database.session() as connection:
+        first = pid(connection)
+        connection.cursor().execute("LISTEN news")
+        connection.commit()
+    query(dsn, "NOTIFY news")
+    with database.session() as connection:
+        assert pid(connection) == first
+    database.close()
+
+
+def test_a_session_speaks_utf_8_whatever_the_dsn_says(dsn: str) -> None:
+    """All that is sent is in UTF-8, so nothing else may be announced."""
+    database = Database(f"{dsn}&client_encoding=latin1")
+    with database.session() as connection:
+        assert connection.encoding == "UTF8"
+    database.close()
+
+
+def test_the_order_of_day_and_month_is_the_roles(dsn: str) -> None:
+    """COPY would read its dates so, and so the loader must; what comes out is in ISO's form all the same."""
+    name = parse_dsn(dsn)["dbname"]
+    query(dsn, f"ALTER DATABASE {name} SET DateStyle = 'German, DMY'")
+    database = Database(dsn)
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('DateStyle'), '02/01/2024'::date::text")
+        assert cursor.fetchone() == ("ISO, DMY", "2024-01-02")
     database.close()
 
 
@@ -85,21 +120,40 @@ def test_a_refusal_is_one_sentence_without_the_password(dsn: str, kind: type[Exc
         pass
     assert "sec" not in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "?" not in str(caught.value)
 
 
-def test_a_dsn_that_is_none() -> None:
-    """Is wrong usage, and is not shown whole."""
-    with pytest.raises(UsageError, match="cannot be understood") as caught:
-        Database("mysql://u:secret@h/x")
-    assert "secret" not in str(caught.value)
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "mysql://u:hidden@h/x",
+        "password=of hidden host=h",
+        "postgresql://u:of@hidden@h/x",
+        "postgresql://u:of/hidden@h/x",
+        "postgresql://u:12/hidden@h/x",
+        "postgresql://u:hidden@h/x?nosuch=1",
+    ],
+)
+def test_a_dsn_that_is_none(dsn: str) -> None:
+    """Is wrong usage; nothing of it is shown, since where the password ends is what cannot be told."""
+    with pytest.raises(UsageError, match="the DSN cannot be understood") as caught:
+        Database(dsn)
+    assert "hidden" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    assert redact(dsn) == "…"
 
 
 @pytest.mark.parametrize(
     ("dsn", "shown"),
     [
-        ("postgresql://u:s%40cret@h:1/d?x=y", "postgresql://u:…@h:1/d?x=y"),
-        ("postgresql://u@h/d?password=secret&x=y", "postgresql://u@h/d?password=…&x=y"),
+        ("postgresql://u:s%40cret@h:1/d?application_name=y", "postgresql://u:…@h:1/d?application_name=y"),
+        ("postgresql://u@h/d?password=secret&port=1", "postgresql://u@h/d?password=…&port=1"),
         ("host=h password='se cret' user=u", "host=h password=… user=u"),
+        (r"host=h password='se\' cret' user=u", "host=h password=… user=u"),
+        (r"host=h password=se\ cret user=u", "host=h password=… user=u"),
+        ("postgresql://u:a:b?c@h/d", "postgresql://u:…@h/d"),
+        ("postgresql://u@/d?host=/tmp&sslpassword=secret", "postgresql://u@/d?host=/tmp&sslpassword=…"),
         ("postgresql://h/d", "postgresql://h/d"),
     ],
 )
@@ -108,7 +162,7 @@ def test_a_dsn_is_shown_without_its_password(dsn: str, shown: str) -> None:
     assert redact(dsn) == shown
 
 
-def test_nothing_shows_a_password(dsn: str) -> None:
+def test_nothing_shows_a_password() -> None:
     """Neither a database's nor its credentials' representation."""
     assert "secret" not in repr(Database("postgresql://u:secret@h/d"))
 
@@ -118,7 +172,10 @@ def test_nothing_shows_a_password(dsn: str) -> None:
     [
         ("SELECT * FROM nosuch", TableError, False),
         ("SELECT 1/0", DatabaseError, False),
-        ("DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$", DatabaseUnavailableError, True),
+        ("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$", DatabaseError, True),
+        ("DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$", DatabaseError, True),
+        ("DO $$ BEGIN RAISE SQLSTATE '55P03'; END $$", DatabaseError, True),
+        ("DO $$ BEGIN RAISE SQLSTATE '53300'; END $$", DatabaseUnavailableError, True),
         ("DO $$ BEGIN RAISE SQLSTATE '57P01'; END $$", DatabaseUnavailableError, True),
         ("DO $$ BEGIN RAISE SQLSTATE '08006'; END $$", DatabaseUnavailableError, True),
     ],
@@ -144,19 +201,19 @@ def secrets(s3: Any) -> Any:
 
 
 @pytest.fixture
-def with_passwords(servers: Any) -> Any:
-    """A server that asks for passwords over TCP: the container; skips where there is none."""
-    return servers("container-18")
+def with_passwords(dsn: str) -> Iterator[str]:
+    """A database whose role ``rotating`` needs a password."""
+    query(dsn, "CREATE ROLE rotating LOGIN PASSWORD 'first'")
+    yield dsn
+    query(dsn, "DROP ROLE rotating")
 
 
 def test_a_rotated_secret_is_fetched_again_once(with_passwords: str, secrets: Any) -> None:
     """After PostgreSQL refused the one that was kept; and a wrong one is an error, not a loop."""
     where = parse_dsn(with_passwords)
-    query(with_passwords, "DROP ROLE IF EXISTS rotating")
-    query(with_passwords, "CREATE ROLE rotating LOGIN PASSWORD 'first'")
 
     def store(password: str) -> None:
-        value = {**{k: where[k] for k in ("host", "port", "dbname")}, "username": "rotating", "password": password}
+        value = {**{k: where[k] for k in ("host", "dbname")}, "username": "rotating", "password": password}
         try:
             secrets.create_secret(Name="rotating", SecretString=json.dumps(value))
         except secrets.exceptions.ResourceExistsException:
@@ -209,6 +266,28 @@ def test_tls_is_asked_for_as_the_environment_says(secrets: Any, monkeypatch: pyt
     monkeypatch.setenv("PGSSLROOTCERT", "/etc/ssl/rds.pem")
     parameters = SecretCredentials("tls").parameters()
     assert (parameters["sslmode"], parameters["sslrootcert"]) == ("verify-full", "/etc/ssl/rds.pem")
+
+
+@pytest.mark.parametrize(
+    ("secret", "environment", "holds"),
+    [
+        ("require", "verify-full", "verify-full"),
+        ("verify-full", "prefer", "verify-full"),
+        ("verify-full", "verifyfull", "verifyfull"),
+        (None, "require", "require"),
+        (None, None, None),
+    ],
+)
+def test_the_stricter_of_two_tls_modes_holds(
+    secrets: Any, monkeypatch: pytest.MonkeyPatch, secret: str | None, environment: str | None, holds: str | None
+) -> None:
+    """Neither the secret nor the environment can weaken what the other asks for; a misspelt one is refused."""
+    name = f"tls-{secret}-{environment}"
+    secrets.create_secret(Name=name, SecretString=json.dumps({"username": "u", "password": "p", "sslmode": secret}))
+    monkeypatch.delenv("PGSSLMODE", raising=False)
+    if environment:
+        monkeypatch.setenv("PGSSLMODE", environment)
+    assert SecretCredentials(name).parameters().get("sslmode") == holds
 
 
 def test_threads_share_a_database(dsn: str) -> None:

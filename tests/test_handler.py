@@ -113,6 +113,17 @@ def test_several_records_are_all_tried(dsn: str, s3: Any) -> None:
     assert rows(dsn) == [1, 3]
 
 
+def test_each_failure_is_logged(s3: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the first is raised, so the log has to tell of the others: of a file that fails, a key without a spec."""
+    s3.put("incoming/empty.csv", b"")
+    keys = ("elsewhere.csv", "incoming/empty.csv", "nowhere.csv")
+    with pytest.raises(UsageError, match=r"elsewhere\.csv: no spec"):
+        handler(notification(*((s3.bucket, key, None) for key in keys)), Context())
+    logged = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(each["state"], each["source"]) for each in logged] == [("failed", s3.uri(key)) for key in keys]
+    assert all(s3.uri(key) in each["error"] for key, each in zip(keys, logged, strict=True))
+
+
 def test_queued_messages_fail_one_by_one(dsn: str, s3: Any) -> None:
     """Only those that failed come again: the poison file, the garbage, the key without a spec."""
     s3.put("incoming/good.csv", b"a\n1\n")
@@ -144,6 +155,7 @@ def test_eventbridge_keys_are_not_encoded(dsn: str, s3: Any) -> None:
     }
     assert handler(event, Context())["loads"][0]["state"] == "loaded"
     assert handler({**event, "detail-type": "Object Deleted"}, Context()) == {"loads": []}
+    assert handler(queued(event, {**event, "detail-type": "Object Deleted"}), Context()) == {"batchItemFailures": []}
 
 
 def test_direct_events(dsn: str, s3: Any) -> None:
@@ -163,6 +175,7 @@ def test_direct_events(dsn: str, s3: Any) -> None:
         ({"source": "/etc/passwd", "spec": "trips"}, "is no s3:// URI"),
         ({"source": "s3://b/k", "spec": "../../etc/passwd"}, 'there is no spec "../../etc/passwd"'),
         ({"source": "s3://b/k", "sepc": "trips"}, 'unknown key "sepc"'),
+        ({"source": "s3://b/k", "spec": "trips", "force": "false"}, 'force must be true or false, not "false"'),
         ({"source": "s3://b/k.csv"}, "no spec in .* matches it"),
         ({"hello": "world"}, "not one of S3's"),
         ({"Records": [{"eventSource": "aws:sns"}]}, "not one of S3's"),
@@ -211,9 +224,7 @@ def test_one_connection_serves_many_invocations(dsn: str, s3: Any) -> None:
     before = query(dsn, pids)
     handler(event, Context())
     assert query(dsn, pids) == before
-    query(dsn, f"SELECT pg_terminate_backend(pid) FROM ({pids}) AS loaders")
-    database = loader.handler._settings.database  # type: ignore[union-attr]
-    database._idle = [(connection, since - 60) for connection, since in database._idle]  # a minute passes
+    query(dsn, f"SELECT pg_terminate_backend(pid, 5000) FROM ({pids}) AS loaders")
     assert handler(event, Context())["loads"][0]["state"] == "skipped"
 
 

