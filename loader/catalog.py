@@ -86,6 +86,11 @@ def _with_modifiers(base: str, name: str) -> str:
 
 
 def session_zone(connection: Connection) -> str:
-    """The session's TimeZone: where a timestamptz without an offset is."""
+    """The session's TimeZone: where a timestamptz without an offset is.
+
+    A bare offset there is POSIX's, west of Greenwich (manual, 8.5.3 and B.5); given here as ISO 8601's, east.
+    """
     zone: str = rows(connection, "SHOW timezone")[0][0]
+    if re.fullmatch(r"[+-][0-9:]+", zone):
+        return ("-" if zone.startswith("+") else "+") + zone[1:]
     return zone

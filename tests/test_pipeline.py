@@ -390,6 +390,33 @@ def test_a_timestamp_without_a_zone_is_in_the_sessions(dsn: str, file: Path) -> 
     ]
 
 
+def test_a_session_zone_that_is_an_offset_is_posixs(dsn: str, file: Path) -> None:
+    """``SET timezone = '+02:00'`` means west of Greenwich to PostgreSQL; COPY follows it, so do we."""
+    query(dsn, "CREATE TABLE trips (a timestamptz)")
+    ((name,),) = query(dsn, "SELECT current_database()")
+    query(dsn, f"ALTER DATABASE {name} SET timezone = '+02:00'")
+    file.write_text("a\n2024-01-05 12:00:00\n")
+    load(file, dsn)
+    assert query(dsn, "SELECT a = '2024-01-05 12:00:00'::timestamptz FROM trips") == [(True,)]
+
+
+@pytest.mark.parametrize(
+    ("type_", "format", "message"),
+    [
+        ("date", "%d.%m.%Y %z", "an offset (%z), which date cannot hold"),
+        ("timestamp", "%Y-%m-%dT%H:%M%z", "which timestamp without time zone cannot hold"),
+        ("timestamp", "%H:%M", "does not give a timestamp without time zone"),
+        ("time", "%d.%m.%Y", "does not give a time without time zone"),
+    ],
+)
+def test_a_format_that_does_not_fit_its_type(dsn: str, file: Path, type_: str, format: str, message: str) -> None:
+    """Is refused: what it lacks would be made up, what it has too much of would be dropped."""
+    file.write_text("a\n1\n")
+    with pytest.raises(loader.SpecError) as caught:
+        load(file, dsn, columns={"a": {"type": type_, "format": format}})
+    assert message in str(caught.value)
+
+
 def test_hostile_names_stay_names(dsn: str, tmp_path: Path) -> None:
     """Of tables, columns and files: quoted wherever they meet SQL."""
     column = 'x"; DROP TABLE loader.loads; --'
