@@ -24,10 +24,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal
-from difflib import get_close_matches
 from functools import cache, reduce
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal, cast
+
+from loader.names import nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -796,9 +797,8 @@ class _Binder:
 
 
 def _hint(name: str, known: Sequence[str]) -> str:
-    folded = {each.casefold(): each for each in known}
-    near = get_close_matches(name.casefold(), folded, n=1)
-    return f"; did you mean {Column(folded[near[0]])}?" if near else ""
+    near = nearest(name, known)
+    return f"; did you mean {Column(near)}?" if near is not None else ""
 
 
 def _like_regex(pattern: str) -> str:

@@ -215,7 +215,7 @@ class Load:
     def _straight(self, connection: Connection, plan: Plan, tuples: Iterator[bytes]) -> Counts:
         """COPY into the target itself."""
         if plan.table.oid is None:
-            create_table(connection, plan.table, plan.columns, plan.spec.key)
+            create_table(connection, plan.table, plan.columns, plan.key)
         copied = copy(connection, target_name(plan.table), [column.name for column in plan.columns], tuples)
         self._account_for(copied)
         return Counts(inserted=copied)

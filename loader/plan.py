@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from loader import expression
-from loader.columns import LoadColumn, Match, match_columns
+from loader.columns import LoadColumn, match_columns
 from loader.errors import SpecError
 from loader.hooks import find_hook
 from loader.infer import infer_columns
@@ -56,7 +56,7 @@ def make_plan(
         spec = replace(spec, columns=infer_columns(first, header, spec.csv.null, name=name))
         notes = ("the columns' types were inferred from the first records",)
     types = spell_types([column.type for column in spec.columns if column.type is not None])
-    match = _with_key(match_columns(spec, header, table, types, name=name, session_zone=session_zone), spec, table)
+    match = match_columns(spec, header, table, types, name=name, session_zone=session_zone)
     _check_formats(match.columns)
     _check_defaults(match.columns)
     key = merge_key(spec, table, match.columns)
@@ -77,14 +77,6 @@ def _goes_straight(spec: LoadSpec, table: Table, columns: tuple[LoadColumn, ...]
     if spec.mode != "append" or not table.plain or table.fills_in:
         return False
     return not any(column.type.carried_as_text for column in columns)
-
-
-def _with_key(match: Match, spec: LoadSpec, table: Table) -> Match:
-    """In a table that the load creates, the spec's key becomes the primary key, so it is NOT NULL."""
-    if table.oid is not None:
-        return match
-    columns = tuple(replace(each, not_null=each.name in spec.key) for each in match.columns)
-    return replace(match, columns=columns)
 
 
 def _check_formats(columns: tuple[LoadColumn, ...]) -> None:

@@ -12,16 +12,16 @@ import os
 import re
 import string
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date, datetime, time
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, cast, get_args
 
 from loader.errors import SpecError
+from loader.names import did_you_mean, nearest
 
 Mode = Literal["append", "replace", "merge"]
 Compression = Literal["auto", "none", "gzip", "zstd", "bz2"]
@@ -232,16 +232,6 @@ class LoadSpec:
 
 
 # --- words: names of tables and types, globs, suggestions
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean "…"?`` with the nearest of ``known``, or, where none is near, what there is."""
-    folded = {each.casefold(): each for each in known}
-    near = get_close_matches(word.casefold(), folded, n=1)
-    if near:
-        return f'; did you mean "{folded[near[0]]}"?'
-    shown = ", ".join(f'"{each}"' for each in list(folded.values())[:20])
-    return f"; there is {shown}{', …' if len(folded) > 20 else ''}" if folded else ""
 
 
 _QUOTED = r'"(?:[^"\0]|"")+"'
@@ -864,8 +854,8 @@ def _read_python(section: _Section) -> str | None:
 
 def _nearest(word: str, known: Sequence[str]) -> str:
     """As `did_you_mean`, but silent where nothing is near: ``known`` is in the message already, or too long for it."""
-    hint = did_you_mean(word, known)
-    return hint if hint.endswith("?") else ""
+    near = nearest(word, known)
+    return f'; did you mean "{near}"?' if near is not None else ""
 
 
 def _shown(value: object) -> str:

@@ -58,6 +58,7 @@ class Transformer:
         self._key = frozenset(key)
         self._hook = hook
         self._filter = filter
+        self._defaults = {column.name: typed_default(column) for column in columns if column.default is not None}
 
     def transform(self, rows: Rows) -> Rows:
         """The rows to be stored; the rejects and the filtered count include those of this stage.
@@ -84,7 +85,7 @@ class Transformer:
         if pa.types.is_string(given.type):
             texts, array = self._from_text(column, given, faults)
         else:
-            array = _filled(given, typed_default(column)) if column.default is not None else given
+            array = _filled(given, self._defaults[column.name]) if column.name in self._defaults else given
         if column.type.max_length is not None:
             _note(faults, column, ~fits(array, column.type), "value_too_long", texts)
         if array.null_count and (column.not_null or column.name in self._key):
