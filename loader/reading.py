@@ -29,7 +29,7 @@ def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str) -> Records
     """
     dialect = Dialect.of(csv)
     text = transcode(decompress(chunks, csv.compression, name=name), csv.encoding, name=name)
-    preamble = read_preamble(text, dialect, name=name, skip_lines=csv.skip_lines, header=csv.header)
+    preamble = read_preamble(text, dialect, name=name, skip_lines=csv.skip_lines, header=bool(csv.header))
     blocks = split(preamble.rest, dialect, name=name, offset=preamble.offset, line=preamble.line)
     first = next(blocks, None)
     return Records(preamble.names, first, chain([first] if first else [], blocks))

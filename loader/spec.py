@@ -25,6 +25,7 @@ from loader.names import did_you_mean, nearest
 
 Mode = Literal["append", "replace", "merge"]
 Compression = Literal["auto", "none", "gzip", "zstd", "bz2"]
+Unknown = Literal["ignore", "error", "add"]
 StepArguments = tuple[str | tuple[str, str], ...]
 
 PLACEHOLDERS = ("bucket", "key", "version_id", "load_id", "record_number")
@@ -38,15 +39,18 @@ NAME_LIMIT = 63
 class CsvSpec:
     """``[csv]``: the dialect. Defaults are RFC 4180 as PostgreSQL's ``COPY … (FORMAT csv)`` reads it."""
 
-    delimiter: str = ","
+    delimiter: str = ","  # one or several characters; "auto": see `sniff`
     quote: str = '"'  # "" for none
     escape: str = '"'  # the quote itself (doubled), or a character such as a backslash
-    header: bool = True
-    skip_lines: int = 0
+    header: bool | Literal["auto"] = True
+    skip_lines: int = 0  # physical lines before the header, or before the first record
     encoding: str = "utf-8"
     compression: Compression = "auto"
     null: tuple[str, ...] = ("",)
     ragged: Literal["reject", "pad"] = "reject"
+    header_rows: int = 1  # records that the header takes; a column's name is what stands in them, joined by blanks
+    skip_footer: int = 0  # physical lines at the end of the file
+    comment: str = ""  # a record that begins with this text, outside quotes, is a comment
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ class LoadSpec:
     csv: CsvSpec = field(default_factory=CsvSpec)
     rejects: RejectSpec = field(default_factory=RejectSpec)
     columns: tuple[ColumnSpec, ...] = ()
+    unknown: Unknown = "ignore"  # columns of the file that the table does not have: add makes nullable ones
     transform: TransformSpec = field(default_factory=TransformSpec)
 
     @classmethod
@@ -206,6 +211,7 @@ class LoadSpec:
             "key": list(self.key),
             "csv": {**asdict(self.csv), "null": list(self.csv.null)},
             "rejects": asdict(self.rejects),
+            "unknown": self.unknown,
             "columns": {column.name: _plain_column(column) for column in self.columns},
             "transform": _given(asdict(self.transform)),
         }
@@ -217,6 +223,8 @@ class LoadSpec:
         mapping["csv"] = _other_than(self.csv, CsvSpec(escape=self.csv.quote))
         mapping["rejects"] = _other_than(self.rejects, RejectSpec())
         settings = {name: value for name, value in mapping.items() if not isinstance(value, dict)}
+        if self.unknown == "ignore":
+            del settings["unknown"]
         lines = [_toml_line(name, value) for name, value in settings.items() if value != []]
         for name, value in mapping.items():
             if isinstance(value, dict) and value:
@@ -492,7 +500,8 @@ def _read_spec(top: _Section) -> LoadSpec:
         rejects=RejectSpec(
             rejects.count("max_rows", _REJECT_DEFAULT.max_rows), rejects.ratio("max_ratio", _REJECT_DEFAULT.max_ratio)
         ),
-        columns=_read_columns(top, header=csv.header),
+        columns=_read_columns(top, header=bool(csv.header)),
+        unknown=cast(Unknown, top.choice("unknown", "ignore", get_args(Unknown))),
         transform=_read_transform(top.section("transform", _TRANSFORM), declared),
     )
 
@@ -548,16 +557,19 @@ def _read_csv(section: _Section) -> CsvSpec:
     delimiter = _read_delimiter(section)
     quote = _read_character(section, "quote", _CSV_DEFAULT.quote)
     escape = _read_character(section, "escape", quote)  # as with COPY, the quote unless given
-    if quote and delimiter == quote:
-        section.note("delimiter", f"must differ from the quote; both are {_shown(quote)}")
+    if quote and quote in delimiter:
+        section.note("delimiter", f"must not hold the quote {_shown(quote)}")
     if escape and not quote:
         section.note("escape", "does nothing without a quote, because only quoted fields have escapes")
     return CsvSpec(
         delimiter=delimiter,
         quote=quote,
         escape=escape,
-        header=section.flag("header", _CSV_DEFAULT.header),
+        header=_read_header(section),
+        header_rows=_read_header_rows(section),
         skip_lines=section.count("skip_lines", _CSV_DEFAULT.skip_lines),
+        skip_footer=section.count("skip_footer", _CSV_DEFAULT.skip_footer),
+        comment=_read_comment(section, quote),
         encoding=_read_encoding(section),
         compression=cast(Compression, section.choice("compression", _CSV_DEFAULT.compression, get_args(Compression))),
         null=_read_null(section, delimiter, quote),
@@ -569,13 +581,34 @@ def _read_delimiter(section: _Section) -> str:
     delimiter = section.word("delimiter")
     if delimiter is None:
         return _CSV_DEFAULT.delimiter
-    if delimiter == "auto":
-        section.note("delimiter", '"auto" is not supported yet; give the delimiter itself')
-    elif len(delimiter) > 1 and not _has_line_end(delimiter):
-        section.note("delimiter", f"several characters, as in {_shown(delimiter)}, are not supported yet; give one")
-    else:
-        return _one_byte(section, "delimiter", delimiter, _CSV_DEFAULT.delimiter)
-    return _CSV_DEFAULT.delimiter
+    if _has_line_end(delimiter):
+        section.note("delimiter", "must not hold a line end")
+        return _CSV_DEFAULT.delimiter
+    return delimiter
+
+
+def _read_header(section: _Section) -> bool | Literal["auto"]:
+    if section.values.get("header") == "auto":
+        return "auto"
+    return section.flag("header", bool(_CSV_DEFAULT.header))
+
+
+def _read_header_rows(section: _Section) -> int:
+    rows = section.count("header_rows", _CSV_DEFAULT.header_rows)
+    if rows < 1:
+        section.note("header_rows", "must be at least 1; a file without a header has header = false")
+    elif rows > 1 and section.values.get("header") is False:
+        section.note("header_rows", "says how many records the header has, and header = false says that there is none")
+    return rows
+
+
+def _read_comment(section: _Section, quote: str) -> str:
+    comment = section.text("comment") or ""
+    if _has_line_end(comment):
+        section.note("comment", "must not hold a line end")
+    elif quote and comment.startswith(quote):
+        section.note("comment", f"must not begin with the quote {_shown(quote)}")
+    return comment
 
 
 def _read_character(section: _Section, key: str, default: str) -> str:
@@ -634,10 +667,7 @@ def _encoding_problem(encoding: str, error: LookupError) -> str:
 
 
 def _read_ragged(section: _Section) -> Literal["reject", "pad"]:
-    ragged = section.choice("ragged", _CSV_DEFAULT.ragged, ("reject", "pad"))
-    if ragged == "pad":
-        section.note("ragged", '"pad" is not supported yet; records with too few or too many fields are rejected')
-    return "reject"
+    return cast(Literal["reject", "pad"], section.choice("ragged", _CSV_DEFAULT.ragged, ("reject", "pad")))
 
 
 # --- columns
