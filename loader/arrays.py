@@ -58,7 +58,7 @@ def repeated(value: str, count: int) -> pa.StringArray:
 
 def mask(values: pa.BooleanArray) -> npt.NDArray[np.bool_]:
     """A Boolean array as numpy's, shape (n,), NULL as False."""
-    return numbers(pc.fill_null(values, _FALSE).cast(pa.uint8())).astype(bool)
+    return numbers(pc.fill_null(values, FALSE).cast(pa.uint8())).astype(bool)
 
 
 def numbers(values: pa.Array) -> npt.NDArray[Any]:
@@ -68,4 +68,11 @@ def numbers(values: pa.Array) -> npt.NDArray[Any]:
     return whole[values.offset : values.offset + len(values)]
 
 
-_FALSE = booleans(np.zeros(1, bool))[0]
+def ends_and_bytes(values: pa.Array) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+    """Where the texts of a string array end, from 0 on, shape (n + 1,), and a view of their UTF-8."""
+    _, ends_buffer, data = values.buffers()
+    ends = np.frombuffer(ends_buffer, np.int32)[values.offset : values.offset + len(values) + 1]
+    return ends - ends[0], np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
+
+
+FALSE = booleans(np.zeros(1, bool))[0]

@@ -9,6 +9,7 @@ from typing import Any
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader.errors import TableError
+from loader.pgtypes import ColumnType, TypeFacts, column_type
 from loader.tables import Table, TableColumn
 
 _RELATION = """
@@ -73,6 +74,34 @@ def spell_types(connection: Connection, names: Iterable[str]) -> dict[str, str]:
     distinct = list(dict.fromkeys(names))
     bases = rows(connection, "SELECT format_type(name::regtype, NULL) FROM unnest(%s::text[]) AS name", (distinct,))
     return {name: _with_modifiers(base, name) for name, (base,) in zip(distinct, bases, strict=True)}
+
+
+_TYPES = """
+    SELECT name, CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) END,
+           ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid),
+           t.typsend <> 0 AND t.typreceive <> 0 AND coalesce(i.typsend <> 0 AND i.typreceive <> 0, true)
+      FROM unnest(%s::text[]) AS name JOIN pg_type t ON t.oid = name::regtype
+           LEFT JOIN pg_type i ON i.oid = t.typelem AND t.typcategory = 'A'
+"""
+
+
+def column_types(connection: Connection, names: Iterable[str]) -> dict[str, ColumnType]:
+    """How each type travels, by its name in PostgreSQL's own spelling; a domain as the type under it."""
+    facts: dict[str, TypeFacts] = {}
+    pending = list(dict.fromkeys(names))
+    while pending:
+        found = {
+            name: TypeFacts(base, tuple(labels), binary)
+            for name, base, labels, binary in rows(connection, _TYPES, (pending,))
+        }
+        facts |= found
+        pending = [each.base for each in found.values() if each.base is not None and each.base not in facts]
+
+    def made(name: str) -> ColumnType:
+        base = facts[name].base
+        return column_type(name, facts[name], made(base) if base is not None else None)
+
+    return {name: made(name) for name in facts}
 
 
 def _with_modifiers(base: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Record batch → binary COPY, by pgpq. No I/O happens here.
+"""Record batch → binary COPY, by pgpq and `wire`. No I/O happens here.
 
 The format is in PostgreSQL's manual, under COPY, "Binary Format". Encoded batches carry neither header nor
 trailer, so they can be sent in any order, over any number of streams, between `HEADER` and `TRAILER`.
@@ -6,31 +6,43 @@ trailer, so they can be sent in any order, over any number of streams, between `
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pgpq import ArrowToPostgresBinaryEncoder
 
 from loader.arrays import integers
-from loader.records import POSITION, Rows
+from loader.pgtypes import ColumnType
+from loader.records import POSITION, Block, Rows
+from loader.wire import to_wire
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # signature, flags, length of the header's extension
 TRAILER = b"\xff\xff"
 
 
-def encode(rows: Rows, *, with_position: bool) -> bytes:
-    """The rows as binary COPY tuples; ``with_position`` adds the bigint column `POSITION`.
-
-    A position is the block's byte offset plus the record's number within it. A record is at least a byte
-    long, so positions rise through the whole file, whoever encodes which block.
-    """
+def encode(rows: Rows, types: Sequence[ColumnType], *, with_position: bool) -> bytes:
+    """The rows as binary COPY tuples; ``with_position`` adds the bigint column `POSITION`."""
     batch = rows.batch
-    if with_position:
-        position = integers(rows.index + rows.block.offset)
-        batch = pa.RecordBatch.from_arrays([*batch.columns, position], [*batch.schema.names, POSITION])
     if not batch.num_rows:
         return b""
+    columns = [to_wire(column, type_) for column, type_ in zip(batch.columns, types, strict=True)]
+    names = batch.schema.names
+    if with_position:
+        columns, names = [*columns, integers(positions(rows.block, rows.index))], [*names, POSITION]
+    batch = pa.RecordBatch.from_arrays(columns, names)
     encoder = ArrowToPostgresBinaryEncoder(batch.schema)
     encoder.write_header()  # which the encoder insists on; the stream has its own
     # below about a megabyte pgpq gives nothing for a batch and keeps it for the end
     encoded: bytes = encoder.write_batch(batch)
     rest: bytes = encoder.finish().removesuffix(TRAILER)
     return encoded + rest if encoded and rest else encoded or rest
+
+
+def positions(block: Block, index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The values of `POSITION`: the block's byte offset plus the record's number within it.
+
+    A record is at least a byte long, so positions rise through the whole file, whoever encodes which block.
+    """
+    return index + block.offset

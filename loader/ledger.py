@@ -184,6 +184,11 @@ def keep_rejects(connection: Connection, load_id: int, rejects: Sequence[Reject]
         )
 
 
+def forget_rejects(connection: Connection, load_id: int) -> None:
+    """Take the load's rejects out again, for it starts over."""
+    rows(connection, "DELETE FROM loader.rejects WHERE load_id = %s RETURNING 1", (load_id,))
+
+
 def _raw(raw: bytes) -> tuple[str, psycopg2.Binary | None]:
     text = raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
     return text, None if text.encode() == raw else psycopg2.Binary(raw)

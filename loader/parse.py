@@ -1,12 +1,13 @@
 """Block → record batch, by Arrow's CSV reader.
 
 The reader is asked for the columns' own types. Where it cannot convert a value, or is laxer than PostgreSQL
-about one, the whole block is read again as text, and `transform` converts it value by value: that is the
-careful way, and rare. Records with the wrong number of fields are set aside here.
+about one, that column of the block is read again as text, and `transform` converts it value by value: that is
+the careful way. Records with the wrong number of fields are set aside here.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,18 +16,25 @@ import pyarrow as pa
 import pyarrow.csv
 
 from loader.columns import LoadColumn
-from loader.convert import FALSE_TEXTS, TRUE_TEXTS, is_surely_right, may_hold_hexadecimal
+from loader.convert import FALSE_TEXTS, TRUE_TEXTS, is_surely_right, may_hold_hexadecimal, may_hold_odd_decimals
 from loader.errors import ShapeError
 from loader.fields import UnterminatedQuoteError, join_record, split_record
 from loader.records import Block, Rows, irregular_quotes, layout, reject
 from loader.report import Reject
 
+SUSPICION = 8
+"""Blocks for which a column is read as text after Arrow could not convert a value of it. To find out anew in each
+block costs reading it twice; to read one column as text costs little."""
+
+_ACCUSED = re.compile(r"^In CSV column #(\d+):")
+
 
 class Parser:
     """Parses blocks whose records have ``fields`` fields into the columns that are read from the file.
 
-    Safe to share between threads: it holds no state between blocks. The batch has a column for each of
-    ``columns`` that has a field, under its name, as ``read_as`` or, read the careful way, as binary text.
+    Safe to share between threads: what it remembers between blocks decides only how fast it is. The batch has a
+    column for each of ``columns`` that has a field, under its name, as ``read_as`` or, read the careful way, as
+    binary text.
     """
 
     def __init__(self, columns: Sequence[LoadColumn], fields: int, null: Sequence[str], *, name: str) -> None:
@@ -34,7 +42,10 @@ class Parser:
         self._fields = fields
         self._null = list(null)
         self._name = name
-        self._has_integers = any(pa.types.is_integer(column.read_as) for column in self._columns)
+        self._integers = {place for place, each in enumerate(self._columns) if pa.types.is_integer(each.read_as)}
+        self._decimals = {place for place, each in enumerate(self._columns) if pa.types.is_decimal(each.read_as)}
+        self._place_of = {column.field: place for place, column in enumerate(self._columns)}
+        self._suspicion: dict[int, int] = {}  # blocks for which a column is still read as text
 
     def parse(self, block: Block) -> Rows:
         """The rows of ``block``. Never raises for what a record holds; such records are among the rejects."""
@@ -43,25 +54,52 @@ class Parser:
         data = block.data if block.regular else _respelled(block)
         if not data.endswith((b"\n", b"\r")):
             data += b"\n"  # at a bare end of file Arrow takes an empty field after a quoted one for quoted
-        return self._typed(block, data) or self._read(block, data, as_text=True)
+        careful = self._suspects(data)
+        while len(careful) < len(self._columns):
+            try:
+                rows = self._read(block, data, careful)
+            except pa.ArrowInvalid as error:
+                careful |= self._accused(error)
+                continue
+            odd = {place for place, column in enumerate(rows.batch.columns) if not is_surely_right(column, data)}
+            if not odd:
+                return rows
+            careful |= odd
+        return self._read(block, data, careful)
 
-    def _typed(self, block: Block, data: bytes) -> Rows | None:
-        if b"\0" in data or (self._has_integers and may_hold_hexadecimal(data)):
-            return None
-        try:
-            rows = self._read(block, data, as_text=False)
-        except pa.ArrowInvalid:
-            return None
-        return rows if all(is_surely_right(column, data) for column in rows.batch.columns) else None
+    def _suspects(self, data: bytes) -> set[int]:
+        """Columns to be read as text from the start: those that a block before had to, for a while."""
+        if b"\0" in data:
+            return set(range(len(self._columns)))
+        suspects = {place for place, blocks in self._suspicion.items() if blocks > 0}
+        for place in suspects:
+            self._suspicion[place] -= 1
+        if self._integers and may_hold_hexadecimal(data):
+            suspects |= self._integers
+        if self._decimals and may_hold_odd_decimals(data):
+            suspects |= self._decimals
+        return suspects
 
-    def _read(self, block: Block, data: bytes, *, as_text: bool) -> Rows:
+    def _accused(self, error: pa.ArrowInvalid) -> set[int]:
+        """The column that Arrow could not convert, by its message; all where it names none."""
+        named = _ACCUSED.search(str(error))
+        place = self._place_of.get(int(named[1])) if named else None
+        if place is None:
+            return set(range(len(self._columns)))
+        self._suspicion[place] = SUSPICION
+        return {place}
+
+    def _read(self, block: Block, data: bytes, as_text: set[int]) -> Rows:
         misshapen: list[tuple[int, int]] = []  # (record within the block, fields it has)
 
         def set_aside(row: pyarrow.csv.InvalidRow) -> str:
             misshapen.append((row.number - 1, row.actual_columns))
             return "skip"
 
-        types = {str(column.field): pa.binary() if as_text else column.read_as for column in self._columns}
+        types = {
+            str(column.field): pa.binary() if place in as_text else column.read_as
+            for place, column in enumerate(self._columns)
+        }
         quote = block.dialect.quote
         table = pyarrow.csv.read_csv(
             pa.BufferReader(data),

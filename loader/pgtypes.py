@@ -1,18 +1,22 @@
-"""PostgreSQL's types, and how each travels: as an Arrow type through binary COPY, or as text that the server casts.
+"""PostgreSQL's types, and how each travels.
 
-A type is carried in binary where Arrow holds every one of its values that Arrow's own parser accepts;
-everything else (uuid, jsonb, unconstrained numeric, arrays, enums, domains, any extension's type) is
-carried as text, because a cast by the server is the definition of what its text means.
+A value travels in binary COPY. Its bytes are made here, by way of Arrow or of `wire`, where what the bytes mean
+is certain; of everything else (arrays, ranges, intervals, composites, any extension's type) the server itself
+makes them out of the text, in `lane`, because its input function is the definition of what the text means.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import pyarrow as pa
 
 _MAX_DECIMAL128_PRECISION = 38  # Arrow's limit for decimal128
+
+Wire = Literal["arrow", "numeric", "uuid", "enum", "json", "jsonb", "server"]
+"""Who makes a value's bytes: Arrow's own type, one of the functions of `wire`, or the server."""
 
 _SIMPLE: dict[str, pa.DataType] = {
     "smallint": pa.int16(),
@@ -30,7 +34,18 @@ _SIMPLE: dict[str, pa.DataType] = {
     "character": pa.string(),
 }
 
+_WIRES: dict[str, Wire] = {"numeric": "numeric", "uuid": "uuid", "json": "json", "jsonb": "jsonb"}
+
 _MODIFIED = re.compile(r"^(?P<head>[a-z ]+?)\((?P<mods>-?\d+(?:,-?\d+)*)\)(?P<tail>[a-z ]*)$")
+
+
+@dataclass(frozen=True, slots=True)
+class TypeFacts:
+    """What the catalog says of a type. ``base``: of a domain. ``labels``: of an enum. ``binary``: it has that form."""
+
+    base: str | None = None
+    labels: tuple[str, ...] = ()
+    binary: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,38 +53,63 @@ class ColumnType:
     """One PostgreSQL type as a load sees it.
 
     ``name`` is PostgreSQL's own spelling (``format_type``), modifiers included; ``arrow`` is what a record
-    batch holds; ``carried_as_text`` says that staging holds text which the server casts; ``max_length`` is
-    the limit of ``varchar(n)`` and ``char(n)`` in characters.
+    batch holds; ``max_length`` is the limit of ``varchar(n)`` and ``char(n)`` in characters; ``labels`` are an
+    enum's. ``hopeful``: the client sends what it cannot judge (JSON, a domain's CHECK), so the server may refuse
+    a whole stream for one value, and the load then begins again with that column ``judged``. ``text_only``:
+    the type has no binary form, so staging holds text, which the merge casts.
     """
 
     name: str
     arrow: pa.DataType
-    carried_as_text: bool = False
+    wire: Wire = "arrow"
     max_length: int | None = None
+    labels: tuple[str, ...] = ()
+    hopeful: bool = False
+    text_only: bool = False
 
     @property
     def staging_name(self) -> str:
         """The type of the staging column that receives it."""
-        return "text" if self.carried_as_text else self.name
+        return "text" if self.text_only else self.name
+
+    @property
+    def judged(self) -> ColumnType:
+        """The same type with the server as the judge of each value."""
+        return replace(self, arrow=pa.string(), wire="server", max_length=None, hopeful=False)
 
 
-def column_type(name: str) -> ColumnType:
-    """The column type for a name as ``format_type(oid, typmod)`` spells it, such as ``numeric(15,2)``."""
-    base, modifiers = _split(name)
-    if base == "numeric":
-        return _numeric(name, modifiers)
-    arrow = _SIMPLE.get(base)
+def column_type(name: str, facts: TypeFacts | None = None, base: ColumnType | None = None) -> ColumnType:
+    """The column type for a name as ``format_type(oid, typmod)`` spells it, such as ``numeric(15,2)``.
+
+    ``base`` is the type under a domain: its values are a domain's too, as far as its constraints allow.
+    """
+    if base is not None:
+        return replace(base, name=name, hopeful=True)
+    if facts is not None and not facts.binary:
+        return ColumnType(name, pa.string(), "server", text_only=True)
+    if facts is not None and facts.labels:
+        return ColumnType(name, pa.string(), "enum", labels=facts.labels)
+    return _built_in(name)
+
+
+def _built_in(name: str) -> ColumnType:
+    kind, modifiers = _split(name)
+    if kind == "numeric" and modifiers:
+        return _decimal(name, modifiers)
+    if wire := _WIRES.get(kind):
+        return ColumnType(name, pa.string(), wire, hopeful=wire in ("json", "jsonb"))
+    arrow = _SIMPLE.get(kind)
     if arrow is None:
-        return ColumnType(name, pa.string(), carried_as_text=True)
+        return ColumnType(name, pa.string(), "server")
     is_limited_text = pa.types.is_string(arrow) and bool(modifiers)
     return ColumnType(name, arrow, max_length=modifiers[0] if is_limited_text else None)
 
 
-def _numeric(name: str, modifiers: tuple[int, ...]) -> ColumnType:
-    precision, scale = (*modifiers, 0)[:2] if modifiers else (0, 0)
-    if 0 < precision <= _MAX_DECIMAL128_PRECISION and 0 <= scale <= precision:
+def _decimal(name: str, modifiers: tuple[int, ...]) -> ColumnType:
+    precision, scale = (*modifiers, 0)[:2]
+    if precision <= _MAX_DECIMAL128_PRECISION and 0 <= scale <= precision:
         return ColumnType(name, pa.decimal128(precision, scale))
-    return ColumnType(name, pa.string(), carried_as_text=True)
+    return ColumnType(name, pa.string(), "server")
 
 
 def _split(name: str) -> tuple[str, tuple[int, ...]]:

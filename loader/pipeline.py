@@ -15,14 +15,16 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader import catalog, ledger
 from loader.database import Database, translate
-from loader.encode import encode
 from loader.errors import DatabaseError, LoaderError, UsageError
+from loader.judge import Judge, reason_of
+from loader.lane import TextLane
 from loader.merge import Counts, Merge, create_table, target_name
 from loader.overlap import overlapped
 from loader.parse import Parser
 from loader.plan import Plan, make_plan
-from loader.reading import open_records
-from loader.records import Block, Rows
+from loader.reading import Records, open_records, recall
+from loader.records import Block, Encoded, reject
+from loader.refusals import is_refusal, sift
 from loader.report import LoadReport, State
 from loader.source import Source, expand, open_source
 from loader.spec import LoadSpec
@@ -172,28 +174,29 @@ class Load:
                     raise
 
     def _load(self, connection: Connection, load_id: int) -> LoadReport:
+        """Load it in the hope that the target takes every record; where it refuses one, again and with care."""
+        try:
+            return self._attempt(connection, load_id, careful=False)
+        except psycopg2.Error as error:
+            if not is_refusal(error):
+                raise
+            self._start_over(connection, load_id)
+        return self._attempt(connection, load_id, careful=True)
+
+    def _attempt(self, connection: Connection, load_id: int, *, careful: bool) -> LoadReport:
         name = self.source.uri
         records = open_records(self.tally.watch(self.source.chunks()), self.spec.csv, name=name)
-        plan = self._plan(connection, records.header, records.first)
-        parser = Parser(plan.columns, plan.fields, self.spec.csv.null, name=name)
-        transformer = Transformer(
-            plan.columns, self._constants(load_id), key=plan.key, hook=plan.hook, filter=plan.filter
-        )
-
-        def work(block: Block) -> tuple[Rows, bytes]:
-            rows = transformer.transform(parser.parse(block))
-            return rows, encode(rows, with_position=bool(plan.key))
-
+        plan = self._plan(connection, records, careful=careful)
         with (
             RejectKeeper(self.database, load_id, self.spec.rejects, name) as keeper,
-            overlapped(records.blocks, work, workers=self.workers) as encoded,
+            TextLane(self.database, plan.columns, plan.session_zone) as lane,
+            overlapped(records.blocks, self._work(plan, lane, load_id), workers=self.workers) as encoded,
         ):
             tuples = Tuples(encoded, self.tally, keeper)
-            counts = (
-                self._straight(connection, plan, tuples)
-                if plan.straight
-                else self._staged(connection, load_id, plan, tuples)
-            )
+            if plan.straight:
+                counts = self._straight(connection, plan, tuples)
+            else:
+                counts = self._staged(connection, load_id, plan, tuples, keeper)
             keeper.settle(self.tally.read)
         self.rejected, self.notes = dict(keeper.reasons), plan.notes + _notes(counts)
         report = self.report("loaded", counts)
@@ -201,15 +204,40 @@ class Load:
         connection.commit()
         return report
 
-    def _plan(self, connection: Connection, header: tuple[str, ...] | None, first: Block | None) -> Plan:
+    def _work(self, plan: Plan, lane: TextLane, load_id: int) -> Callable[[Block], Encoded]:
+        """What is done with each block, on any thread: parse, transform, encode."""
+        parser = Parser(plan.reading, plan.fields, self.spec.csv.null, name=self.source.uri)
+        constants = self._constants(load_id)
+        transformer = Transformer(plan.reading, constants, key=plan.key, hook=plan.hook, filter=plan.filter)
+        judge = Judge(lane, plan.reading, with_position=plan.with_position)
+
+        def work(block: Block) -> Encoded:
+            rows = transformer.convert(parser.parse(block))
+            if transformer.looks:
+                rows = transformer.finish(judge.show(rows))
+            return judge.encode(rows)
+
+        return work
+
+    def _start_over(self, connection: Connection, load_id: int) -> None:
+        """Forget what was read, kept and rejected so far."""
+        connection.rollback()
+        Staging(load_id, (), with_position=False).drop(connection)
+        ledger.forget_rejects(connection, load_id)
+        connection.commit()
+        self.tally = Tally(self.source.size, self.how.progress)
+
+    def _plan(self, connection: Connection, records: Records, *, careful: bool) -> Plan:
         return make_plan(
             self.spec,
-            header,
-            first,
+            records.header,
+            records.first,
             catalog.describe(connection, *self.spec.table_name),
-            lambda names: catalog.spell_types(connection, names),
+            spell_types=lambda names: catalog.spell_types(connection, names),
+            column_types=lambda names: catalog.column_types(connection, names),
             name=self.source.uri,
             session_zone=catalog.session_zone(connection),
+            careful=careful,
         )
 
     def _straight(self, connection: Connection, plan: Plan, tuples: Iterator[bytes]) -> Counts:
@@ -220,16 +248,36 @@ class Load:
         self._account_for(copied)
         return Counts(inserted=copied)
 
-    def _staged(self, connection: Connection, load_id: int, plan: Plan, tuples: Iterator[bytes]) -> Counts:
+    def _staged(
+        self, connection: Connection, load_id: int, plan: Plan, tuples: Iterator[bytes], keeper: RejectKeeper
+    ) -> Counts:
         """COPY into a staging table over several streams, then merge it."""
-        staging = Staging(load_id, plan.columns, with_position=bool(plan.key))
+        staging = Staging(load_id, plan.columns, with_position=plan.with_position)
         staging.create(connection)
         connection.commit()
         self._copy_streams(staging, tuples)
         if plan.table.oid is None:
             create_table(connection, plan.table, plan.columns, plan.key)
-        counts = Merge(staging, plan.table, plan.key, replace=plan.spec.mode == "replace").run(connection)
+        merge = Merge(staging, plan.table, plan.key, replace=plan.spec.mode == "replace")
+        counts = self._merge_carefully(connection, merge, keeper) if plan.careful else merge.run(connection)
         staging.drop(connection)
+        return counts
+
+    def _merge_carefully(self, connection: Connection, merge: Merge, keeper: RejectKeeper) -> Counts:
+        """Merge what the target takes; the other records become rejects."""
+        refused = sift(
+            connection,
+            merge.staging,
+            merge.table,
+            keyed=bool(merge.key),
+            emptied=merge.replace,
+            at_most=keeper.left + 1,
+        )
+        counts, more = merge.run_carefully(connection, at_most=keeper.left + 1 - len(refused))
+        refused = sorted([*refused, *more], key=lambda each: each.position)
+        found = recall(self.source.chunks(), self.spec.csv, [each.position for each in refused], name=self.source.uri)
+        for each, (block, index) in zip(refused, found, strict=True):
+            keeper.add([reject(block, index, reason_of(each.sqlstate), each.message, each.column)])
         return counts
 
     def _copy_streams(self, staging: Staging, tuples: Iterator[bytes]) -> None:

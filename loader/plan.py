@@ -13,28 +13,43 @@ from loader.errors import SpecError
 from loader.hooks import find_hook
 from loader.infer import infer_columns
 from loader.merge import merge_key
+from loader.pgtypes import ColumnType
 from loader.records import Block
 from loader.spec import LoadSpec
 from loader.tables import Table
 from loader.transform import Filter, Hook, schema_of, typed_default
 
 SpellTypes = Callable[[list[str]], Mapping[str, str]]
+ColumnTypes = Callable[[list[str]], Mapping[str, ColumnType]]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``straight``: COPY writes into the target itself, inside the one transaction, because nothing has to be
-    merged or cast and no trigger may leave rows out; else into a staging table."""
+    """``columns`` as the table has them; ``reading``: the same as they are read, with the server as the judge of
+    every value where it has to make one column's anyway.
+
+    ``straight``: COPY writes into the target itself, inside the one transaction, because nothing has to be merged
+    or cast and no trigger may leave rows out; else into a staging table. ``careful``: the target has refused a
+    record before, so nothing is sent that it might refuse as a whole.
+    """
 
     spec: LoadSpec
     table: Table
     columns: tuple[LoadColumn, ...]
     fields: int
     key: tuple[str, ...]
+    reading: tuple[LoadColumn, ...]
     straight: bool
+    careful: bool
+    session_zone: str
     hook: Hook | None
     filter: Filter | None
     notes: tuple[str, ...]
+
+    @property
+    def with_position(self) -> bool:
+        """Whether staging has to know the records' order, or find them again."""
+        return bool(self.key) or self.careful
 
 
 def make_plan(
@@ -42,10 +57,12 @@ def make_plan(
     header: tuple[str, ...] | None,
     first: Block | None,
     table: Table,
-    spell_types: SpellTypes,
     *,
+    spell_types: SpellTypes,
+    column_types: ColumnTypes,
     name: str,
     session_zone: str,
+    careful: bool = False,
 ) -> Plan:
     """Settle the columns, the key, the way into the target, the hook and the filter.
 
@@ -57,6 +74,7 @@ def make_plan(
         notes = ("the columns' types were inferred from the first records",)
     types = spell_types([column.type for column in spec.columns if column.type is not None])
     match = match_columns(spec, header, table, types, name=name, session_zone=session_zone)
+    match = replace(match, columns=_travelling(match.columns, column_types, careful=careful))
     _check_formats(match.columns)
     _check_defaults(match.columns)
     key = merge_key(spec, table, match.columns)
@@ -66,7 +84,10 @@ def make_plan(
         columns=match.columns,
         fields=match.fields,
         key=key,
-        straight=_goes_straight(spec, table, match.columns),
+        reading=_reading(spec, match.columns),
+        careful=careful,
+        session_zone=session_zone,
+        straight=not careful and _goes_straight(spec, table, match.columns),
         hook=find_hook(spec.transform.python) if spec.transform.python else None,
         filter=_filter(spec, schema_of(match.columns), session_zone),
         notes=notes + match.notes,
@@ -76,7 +97,24 @@ def make_plan(
 def _goes_straight(spec: LoadSpec, table: Table, columns: tuple[LoadColumn, ...]) -> bool:
     if spec.mode != "append" or not table.plain or table.fills_in:
         return False
-    return not any(column.type.carried_as_text for column in columns)
+    return not any(column.type.text_only for column in columns)
+
+
+def _travelling(columns: tuple[LoadColumn, ...], column_types: ColumnTypes, *, careful: bool) -> tuple[LoadColumn, ...]:
+    """The columns with how their types travel."""
+    types = column_types([column.type.name for column in columns])
+
+    def travelling(type_: ColumnType) -> ColumnType:
+        return type_.judged if careful and type_.hopeful else type_
+
+    return tuple(replace(column, type=travelling(types[column.type.name])) for column in columns)
+
+
+def _reading(spec: LoadSpec, columns: tuple[LoadColumn, ...]) -> tuple[LoadColumn, ...]:
+    """Where one column needs the server, all records go to it; then only a hook or filter needs the others' types."""
+    if spec.transform.filter or spec.transform.python or all(each.type.wire != "server" for each in columns):
+        return columns
+    return tuple(each if each.format else replace(each, type=each.type.judged) for each in columns)
 
 
 def _check_formats(columns: tuple[LoadColumn, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -33,3 +33,20 @@ def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str) -> Records
     blocks = split(preamble.rest, dialect, name=name, offset=preamble.offset, line=preamble.line)
     first = next(blocks, None)
     return Records(preamble.names, first, chain([first] if first else [], blocks))
+
+
+def recall(
+    chunks: Iterator[bytes], csv: CsvSpec, positions: Sequence[int], *, name: str
+) -> Iterator[tuple[Block, int]]:
+    """The records at ``positions`` (see `encode.positions`), rising: each one's block and place in it, from 0.
+
+    Reads the object again, for splitting is cheaper than keeping what nearly never is asked for.
+    """
+    wanted = iter(positions)
+    position = next(wanted, None)
+    for block in open_records(chunks, csv, name=name).blocks:
+        while position is not None and position < block.offset + len(block.data):
+            yield block, position - block.offset
+            position = next(wanted, None)
+        if position is None:
+            return

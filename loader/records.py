@@ -8,6 +8,7 @@ before Arrow sees them.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -165,6 +166,19 @@ POSITION = "loader_position"
 
 
 @dataclass(frozen=True)
+class Doubtful:
+    """Records with values that the server is to judge: their texts, one row a record, and their places in the block."""
+
+    texts: pa.RecordBatch
+    index: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, values: Sequence[pa.Array], names: Sequence[str], index: npt.NDArray[np.int64]) -> Doubtful:
+        """Columns of any type as texts, in the spelling that PostgreSQL reads as the very value."""
+        return cls(pa.RecordBatch.from_arrays([each.cast(pa.string()) for each in values], list(names)), index)
+
+
+@dataclass(frozen=True)
 class Rows:
     """Records of one block on their way to staging.
 
@@ -177,10 +191,22 @@ class Rows:
     index: npt.NDArray[np.int64]
     rejects: tuple[Reject, ...] = ()
     filtered: int = 0
+    doubtful: Doubtful | None = None
 
     def keep(self, mask: npt.NDArray[np.bool_]) -> Rows:
         """These rows without those where ``mask`` is False."""
         return replace(self, batch=self.batch.filter(booleans(mask)), index=self.index[mask])
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What became of one block: ``kept`` records as the tuples of binary COPY, the others rejected or filtered."""
+
+    block: Block
+    tuples: bytes
+    kept: int
+    rejects: tuple[Reject, ...]
+    filtered: int
 
 
 def reject(block: Block, index: int, reason: str, message: str, column: str | None = None) -> Reject:
@@ -194,3 +220,13 @@ def reject(block: Block, index: int, reason: str, message: str, column: str | No
         message=message,
         raw=block.raw(index)[:RAW_LIMIT],
     )
+
+
+SHOWN = 100
+"""Characters of a value that a message shows."""
+
+
+def shown(value: str | bytes | None) -> str:
+    """A value as messages show it: quoted, and not too long."""
+    text = repr(value)[1:] if isinstance(value, bytes) else repr(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"

@@ -88,7 +88,7 @@ def _plain_amounts(values: pa.StringArray, of_money: npt.NDArray[np.bool_]) -> p
 
     Byte by byte in numpy: a fifth of the time of replacing by a pattern.
     """
-    ends, data = _ends_and_bytes(values)
+    ends, data = arrays.ends_and_bytes(values)
     of_number = _MADE_OF[data]
     if of_money.all():
         kept, made = of_number != 0, of_number
@@ -100,13 +100,6 @@ def _plain_amounts(values: pa.StringArray, of_money: npt.NDArray[np.bool_]) -> p
     new_ends = kept_before[ends]
     made_values = pa.StringArray.from_buffers(len(values), pa.py_buffer(new_ends), pa.py_buffer(made[kept]))
     return pc.if_else(values.is_valid(), made_values, arrays.null(pa.string())) if values.null_count else made_values
-
-
-def _ends_and_bytes(values: pa.StringArray) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
-    """Where the texts end, from 0 on, shape (n + 1,), and their UTF-8."""
-    _, ends_buffer, data = values.buffers()
-    ends = np.frombuffer(ends_buffer, np.int32)[values.offset : values.offset + len(values) + 1]
-    return ends - ends[0], np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
 
 
 # what a byte of an amount becomes: itself, a minus, or 0 for nothing

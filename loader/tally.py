@@ -15,7 +15,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader import ledger
 from loader.database import Database
 from loader.errors import RejectLimitError
-from loader.records import Rows
+from loader.records import Encoded
 from loader.report import Reject
 from loader.spec import RejectSpec
 
@@ -46,11 +46,11 @@ class Tally:
             self.bytes_read += len(chunk)
             yield chunk
 
-    def add(self, rows: Rows) -> None:
+    def add(self, encoded: Encoded) -> None:
         """Count the records of one block."""
-        self.read += rows.block.records
-        self.kept += rows.batch.num_rows
-        self.filtered += rows.filtered
+        self.read += encoded.block.records
+        self.kept += encoded.kept
+        self.filtered += encoded.filtered
         if self._progress is not None:
             self._progress(Progress(self.bytes_read, self._size, self.read))
 
@@ -78,6 +78,11 @@ class RejectKeeper:
     @property
     def count(self) -> int:
         return self.reasons.total()
+
+    @property
+    def left(self) -> int:
+        """How many more there may be."""
+        return max(0, self._limits.max_rows - self.count)
 
     def add(self, rejects: Sequence[Reject]) -> None:
         """Keep ``rejects``. Raises RejectLimitError as soon as there are more than ``max_rows``."""
@@ -125,7 +130,7 @@ class RejectKeeper:
 class Tuples:
     """The encoded blocks for COPY, each entered in the books as it is taken. Several threads may take from it."""
 
-    def __init__(self, encoded: Iterator[tuple[Rows, bytes]], tally: Tally, keeper: RejectKeeper) -> None:
+    def __init__(self, encoded: Iterator[Encoded], tally: Tally, keeper: RejectKeeper) -> None:
         self._encoded = encoded
         self._tally = tally
         self._keeper = keeper
@@ -136,7 +141,7 @@ class Tuples:
 
     def __next__(self) -> bytes:
         with self._taking:
-            rows, encoded = next(self._encoded)
-            self._tally.add(rows)
-            self._keeper.add(rows.rejects)
-        return encoded
+            encoded = next(self._encoded)
+            self._tally.add(encoded)
+            self._keeper.add(encoded.rejects)
+        return encoded.tuples

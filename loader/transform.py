@@ -1,14 +1,14 @@
 """Rows as parsed → rows as the table wants them, column by column and all values at once.
 
 The order for a column: null texts (already NULL), its ``transform`` chain, ``default``, then ``format`` or the
-type's own rules, then NOT NULL and length. For the record: the hook, then the filter. A value that does not
-convert rejects its record, never its neighbours.
+type's own rules, then NOT NULL and length. For the record: the hook, then the filter. A text that the client
+cannot convert makes its record doubtful, for the server to judge, and never touches its neighbours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import Formatter
 
 import numpy as np
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from loader import arrays
 from loader.columns import LoadColumn
 from loader.convert import Mask, convert, decode, fits, has_nul
-from loader.records import Block, Rows, reject
+from loader.records import Block, Doubtful, Rows, reject, shown
 from loader.report import Reject
 from loader.steps import apply_chain
 
@@ -35,6 +35,15 @@ class _Fault:
     bad: Mask
     reason: str
     texts: pa.Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A column's values. ``doubtful``: those whose ``texts`` the client could not convert, NULL in ``array``."""
+
+    array: pa.Array
+    texts: pa.Array | None = None
+    doubtful: Mask | None = None
 
 
 class Transformer:
@@ -60,46 +69,73 @@ class Transformer:
         self._filter = filter
         self._defaults = {column.name: typed_default(column) for column in columns if column.default is not None}
 
-    def transform(self, rows: Rows) -> Rows:
-        """The rows to be stored; the rejects and the filtered count include those of this stage.
+    @property
+    def looks(self) -> bool:
+        """Whether a hook or a filter wants to see the records."""
+        return self._hook is not None or self._filter is not None
 
-        Raises TransformError where the hook fails.
+    def convert(self, rows: Rows) -> Rows:
+        """The rows as values of their columns' types.
+
+        Records that PostgreSQL is sure to refuse are among the rejects; records with a text that only it can
+        judge are among the doubtful.
         """
         faults: list[_Fault] = []
-        made_columns = [self._column(column, rows, faults) for column in self._columns]
-        batch = pa.RecordBatch.from_arrays(made_columns, schema=schema_of(self._columns))
-        made = Rows(rows.block, batch, rows.index, rows.rejects)
-        if faults:
-            made = _set_aside(made, faults)
-        if self._hook is not None and made.batch.num_rows:
-            made = Rows(made.block, self._hook(made.batch), made.index, made.rejects)
-        return made if self._filter is None else _filtered(made, self._filter)
+        made = [self._column(column, rows, faults) for column in self._columns]
+        batch = pa.RecordBatch.from_arrays([each.array for each in made], schema=schema_of(self._columns))
+        converted = Rows(rows.block, batch, rows.index, rows.rejects)
+        doubtful = [each.doubtful for each in made if each.doubtful is not None and each.doubtful.any()]
+        if not faults and not doubtful:
+            return converted
+        refused: Mask = np.zeros(len(rows.index), bool)
+        for fault in faults:
+            refused |= fault.bad
+        asked: Mask = np.zeros(len(rows.index), bool)
+        for mask in doubtful:
+            asked |= mask
+        asked &= ~refused
+        kept = converted.keep(~(refused | asked))
+        return replace(
+            kept,
+            rejects=rows.rejects + _rejects(converted, faults),
+            doubtful=_doubtful(made, self._columns, rows.index, asked) if asked.any() else None,
+        )
 
-    def _column(self, column: LoadColumn, rows: Rows, faults: list[_Fault]) -> pa.Array:
+    def finish(self, rows: Rows) -> Rows:
+        """The rows after the hook and the filter, which see whole records. Raises TransformError."""
+        if self._hook is not None and rows.batch.num_rows:
+            rows = replace(rows, batch=self._hook(rows.batch))
+        return rows if self._filter is None else _filtered(rows, self._filter)
+
+    def _column(self, column: LoadColumn, rows: Rows, faults: list[_Fault]) -> _Made:
         given = self._value(column, rows) if column.value is not None else rows.batch.column(column.name)
-        texts = None
         if pa.types.is_binary(given.type):
             given, bad = decode(given)
             _note(faults, column, bad, "invalid_encoding", rows.batch.column(column.name))
             _note(faults, column, has_nul(given), "nul_byte", given)
         if pa.types.is_string(given.type):
-            texts, array = self._from_text(column, given, faults)
+            made = self._from_text(column, given, faults)
         else:
-            array = _filled(given, self._defaults[column.name]) if column.name in self._defaults else given
+            default = self._defaults.get(column.name)
+            made = _Made(given if default is None else _filled(given, default))
         if column.type.max_length is not None:
-            _note(faults, column, ~fits(array, column.type), "value_too_long", texts)
-        if array.null_count and (column.not_null or column.name in self._key):
-            missing = arrays.mask(array.is_null())
+            _note(faults, column, ~fits(made.array, column.type), "value_too_long", made.texts)
+        if made.array.null_count and (column.not_null or column.name in self._key):
+            missing = arrays.mask(made.array.is_null())
+            if made.doubtful is not None:
+                missing &= ~made.doubtful
             _note(faults, column, missing, "null_value" if column.not_null else "null_key", None)
-        return array
+        return made
 
-    def _from_text(self, column: LoadColumn, texts: pa.Array, faults: list[_Fault]) -> tuple[pa.Array, pa.Array]:
+    def _from_text(self, column: LoadColumn, texts: pa.Array, faults: list[_Fault]) -> _Made:
         texts = apply_chain(column.steps, texts)
         if column.default is not None:
             texts = _filled(texts, arrays.text(column.default))
         array, bad = _typed(column, texts)
-        _note(faults, column, bad, "invalid_value", texts)
-        return texts, array
+        if column.format is None:
+            return _Made(array, texts, bad)
+        _note(faults, column, bad, "invalid_value", texts)  # a format is the client's: nobody else can judge it
+        return _Made(array)
 
     def _value(self, column: LoadColumn, rows: Rows) -> pa.Array:
         assert column.value is not None
@@ -146,26 +182,28 @@ def _note(faults: list[_Fault], column: LoadColumn, bad: Mask, reason: str, text
         faults.append(_Fault(column, bad, reason, texts))
 
 
-def _set_aside(rows: Rows, faults: Sequence[_Fault]) -> Rows:
-    """Take the records with a fault out of ``rows``; a record with several is rejected for the first."""
+def _rejects(rows: Rows, faults: Sequence[_Fault]) -> tuple[Reject, ...]:
+    """The records with a fault; one with several is rejected for the first."""
     fault_of: npt.NDArray[np.int64] = np.full(len(rows.index), len(faults))
     for number in reversed(range(len(faults))):
         fault_of[faults[number].bad] = number
-    rejects = [
+    return tuple(
         _reject(rows.block, int(rows.index[row]), int(row), faults[fault_of[row]])
         for row in np.flatnonzero(fault_of < len(faults))
-    ]
-    kept = rows.keep(fault_of == len(faults))
-    return Rows(kept.block, kept.batch, kept.index, rows.rejects + tuple(rejects))
+    )
 
 
-SHOWN = 100
-"""Characters of a value that a message shows."""
+def _doubtful(
+    made: Sequence[_Made], columns: Sequence[LoadColumn], index: npt.NDArray[np.int64], asked: Mask
+) -> Doubtful:
+    chosen = arrays.booleans(asked)
+    values = [(each.array if each.texts is None else each.texts).filter(chosen) for each in made]
+    return Doubtful.of(values, [column.name for column in columns], index[asked])
 
 
 def _reject(block: Block, record: int, row: int, fault: _Fault) -> Reject:
     column, type_name = fault.column, fault.column.type.name
-    value = _shown(fault.texts[row].as_py()) if fault.texts is not None else ""
+    value = shown(fault.texts[row].as_py()) if fault.texts is not None else ""
     message = {
         "invalid_value": f"{value} is not a valid {type_name}",
         "invalid_encoding": f"{value} is not valid UTF-8",
@@ -177,14 +215,8 @@ def _reject(block: Block, record: int, row: int, fault: _Fault) -> Reject:
     return reject(block, record, fault.reason, message, column.name)
 
 
-def _shown(value: str | bytes | None) -> str:
-    text = repr(value)[1:] if isinstance(value, bytes) else repr(value)
-    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
-
-
 def _filtered(rows: Rows, filter: Filter) -> Rows:
     kept: npt.NDArray[np.bool_] = arrays.mask(filter(rows.batch))
     if kept.all():
         return rows
-    remaining = rows.keep(kept)
-    return Rows(remaining.block, remaining.batch, remaining.index, rows.rejects, int((~kept).sum()))
+    return replace(rows.keep(kept), filtered=int((~kept).sum()))

@@ -70,7 +70,9 @@ def test_what_is_taken_is_what_postgresql_reads(dsn: str, name: str, data: st.Da
     with connection.cursor() as cursor:
         cursor.execute("SET timezone = 'Europe/Berlin'")
         cursor.execute(f"CREATE TEMP TABLE t (value {name}, source text)")
-        payload = HEADER + encode(rows_of(batch), with_position=False) + TRAILER
+        payload = (
+            HEADER + encode(rows_of(batch), [column_type(name), column_type("text")], with_position=False) + TRAILER
+        )
         cursor.copy_expert("COPY t FROM STDIN (FORMAT binary)", io.BytesIO(payload))
         cursor.execute(f"SELECT source, value::text FROM t WHERE NOT pg_input_is_valid(source, '{name}')")
         assert cursor.fetchall() == []
@@ -83,7 +85,7 @@ def test_what_is_taken_is_what_postgresql_reads(dsn: str, name: str, data: st.Da
     ("name", "texts"),
     [
         ("bigint", ["1", "+1", " 12 ", "-9223372036854775808", "007"]),
-        ("numeric(15,2)", ["1", "1.5", "1e3", "-.5", "5.", "1.50"]),
+        ("numeric(15,2)", ["1", "1.5", "-.5", "5.", "1.50"]),
         ("double precision", ["0.1", "1e308", "-Infinity", "nan", "+5"]),
         ("boolean", ["t", "yes", "ON", "0", "False"]),
         ("date", ["2024-02-29", "0001-01-01"]),

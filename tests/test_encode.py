@@ -11,8 +11,14 @@ import pytest
 
 from loader.encode import HEADER, TRAILER, encode
 from loader.fields import Dialect
+from loader.pgtypes import ColumnType
 from loader.records import Block, Rows
 from loader.spec import CsvSpec
+
+
+def types_of(batch: pa.RecordBatch) -> list[ColumnType]:
+    """Types that travel just as Arrow has them."""
+    return [ColumnType("any", kind) for kind in batch.schema.types]
 
 
 def rows_of(batch: pa.RecordBatch, offset: int = 0) -> Rows:
@@ -39,14 +45,14 @@ GOLDEN = bytes.fromhex("0003 00000008 0000000000000001 00000002 c3a9 ffffffff".r
 def test_a_row_is_encoded_as_the_manual_says() -> None:
     """Field count, then each field's length and bytes; -1 is NULL's length."""
     batch = pa.record_batch({"a": pa.array([1], pa.int64()), "b": ["é"], "c": pa.array([None], pa.bool_())})
-    assert encode(rows_of(batch), with_position=False) == GOLDEN
+    assert encode(rows_of(batch), types_of(batch), with_position=False) == GOLDEN
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 5_000, 200_000])
 def test_batches_of_every_size_come_whole(dsn: str, count: int) -> None:
     """pgpq keeps small batches back until its end is written; not a row may stay behind."""
     batch = pa.record_batch({"a": pa.array(range(count), pa.int64())})
-    encoded = encode(rows_of(batch), with_position=False)
+    encoded = encode(rows_of(batch), types_of(batch), with_position=False)
     assert len(encoded) == count * 14
     assert len(read_back(dsn, "a bigint", encoded)) == count
 
@@ -54,7 +60,7 @@ def test_batches_of_every_size_come_whole(dsn: str, count: int) -> None:
 def test_positions_rise_with_the_file() -> None:
     """A block's byte offset plus the record's number in it."""
     batch = pa.record_batch({"a": pa.array([7, 8], pa.int64())})
-    encoded = encode(rows_of(batch, offset=1000), with_position=True)
+    encoded = encode(rows_of(batch, offset=1000), types_of(batch), with_position=True)
     assert [encoded[at : at + 8] for at in (18, 44)] == [(1000).to_bytes(8), (1001).to_bytes(8)]
 
 
@@ -81,7 +87,9 @@ def test_every_binary_type_arrives_as_it_is(dsn: str) -> None:
     }
     batch = pa.RecordBatch.from_arrays(list(columns.values()), [f"c{number}" for number in range(len(columns))])
     definition = ", ".join(f"c{number} {name}" for number, name in enumerate(columns))
-    first, second, third = (row for (row,) in read_back(dsn, definition, encode(rows_of(batch), with_position=False)))
+    first, second, third = (
+        row for (row,) in read_back(dsn, definition, encode(rows_of(batch), types_of(batch), with_position=False))
+    )
     assert str(first).startswith(
         "(-32768,-2147483648,-9223372036854775808,1.5,0.1,-1234567890.10,10000000000000000000000000000000000000,t,"
         '0001-01-01,"0001-01-01 00:00:00","1970-01-01 '

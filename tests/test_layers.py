@@ -18,11 +18,12 @@ SHELVES: list[set[str]] = [
     {"arrays", "errors", "names", "overlap", "pgtypes", "report", "tables"},  # words
     {"datetimes", "expression"},
     {"spec"},
-    {"columns", "fields", "steps"},
+    {"columns", "fields", "steps", "wire"},
     {"convert", "records"},
     {"blocks", "database", "decode", "encode", "files", "hooks", "parse", "s3", "transform"},  # stages
-    {"catalog", "source", "staging"},
-    {"ledger", "merge", "reading", "shelf"},
+    {"catalog", "lane", "source", "staging"},
+    {"judge", "ledger", "reading", "refusals", "shelf"},
+    {"merge"},
     {"infer", "tally"},
     {"plan"},  # assembly
     {"pipeline"},

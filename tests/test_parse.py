@@ -25,7 +25,7 @@ def rows_of(
     """The only block of ``data``, parsed and transformed into columns a, b, … of ``types``."""
     columns = [LoadColumn(chr(97 + at), column_type(name), at) for at, name in enumerate(types.split("|"))]
     (block,) = split([data], Dialect.of(csv or CsvSpec()), name="x.csv")
-    return Transformer(columns, {}).transform(Parser(columns, len(columns), null, name="x.csv").parse(block))
+    return Transformer(columns, {}).convert(Parser(columns, len(columns), null, name="x.csv").parse(block))
 
 
 def values(rows: Rows) -> list[list[Any]]:
@@ -70,15 +70,14 @@ def test_an_empty_line_is_a_null_where_there_is_one_column() -> None:
     assert values(rows_of(b"1\n\n3\n", "bigint")) == [[1], [None], [3]]
 
 
-def test_a_value_that_does_not_convert_rejects_its_record_alone() -> None:
-    """With the column, the reason and the value; the first bad column names the reason."""
-    rows = rows_of(b"1,a\nx,b\n3,c\ny,d\n", "bigint|text")
+def test_a_value_that_does_not_convert_makes_its_record_doubtful_alone() -> None:
+    """As text, whole, for the server to judge; its neighbours are rows."""
+    rows = rows_of(b"1,a\nx,b\n3,c\ny,\n", "bigint|text")
     assert values(rows) == [[1, "a"], [3, "c"]]
-    assert rejected(rows) == [
-        (2, 2, 4, "a", "invalid_value", b"x,b"),
-        (4, 4, 12, "a", "invalid_value", b"y,d"),
-    ]
-    assert rows.rejects[0].message == "'x' is not a valid bigint"
+    assert not rows.rejects
+    assert rows.doubtful is not None
+    assert rows.doubtful.index.tolist() == [1, 3]
+    assert rows.doubtful.texts.to_pylist() == [{"a": "x", "b": "b"}, {"a": "y", "b": None}]
 
 
 def test_nul_and_bytes_that_are_not_utf8_reject_their_records() -> None:

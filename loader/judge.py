@@ -1,0 +1,124 @@
+"""The two lanes of a block: what the client is sure of goes straight into COPY's form, the rest by the server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from loader import arrays
+from loader.columns import LoadColumn
+from loader.convert import convert
+from loader.encode import encode, positions
+from loader.lane import Judged, Refusal, TextLane
+from loader.records import Block, Doubtful, Encoded, Rows, reject, shown
+from loader.report import Reject
+
+
+class Judge:
+    """Settles the doubtful records of blocks, and encodes all. Safe to share between threads.
+
+    ``by_server``: there is a column whose values only the server can make the bytes of, so all records go its way.
+    """
+
+    def __init__(self, lane: TextLane, columns: Sequence[LoadColumn], *, with_position: bool) -> None:
+        self._lane = lane
+        self._columns = columns
+        self._types = [column.type for column in columns]
+        self._with_position = with_position
+        self._by_server = any(type_.wire == "server" for type_ in self._types)
+
+    def encode(self, rows: Rows) -> Encoded:
+        """The rows as binary COPY tuples, the doubtful ones as the server made them."""
+        if self._by_server:
+            rows = _all_doubtful(rows)
+        tuples = encode(rows, self._types, with_position=self._with_position)
+        kept, rejects = rows.batch.num_rows, rows.rejects
+        if rows.doubtful is not None:
+            asked = rows.doubtful
+            at = positions(rows.block, asked.index) if self._with_position else None
+            judged_tuples, judged = self._lane.tuples(asked.texts, at)
+            tuples += judged_tuples
+            kept += len(judged.kept)
+            rejects += _refused(rows.block, asked, judged)
+        return Encoded(rows.block, tuples, kept, rejects, rows.filtered)
+
+    def show(self, rows: Rows) -> Rows:
+        """The doubtful records that the server takes, as typed rows among the others, for a hook or filter to see."""
+        if rows.doubtful is None:
+            return rows
+        asked = rows.doubtful
+        texts, judged = self._lane.canonical(asked.texts)
+        typed, unseen = [], np.zeros(texts.num_rows, bool)
+        rejects = list(_refused(rows.block, asked, judged))
+        index = asked.index[judged.kept]
+        for column, type_, values in zip(self._columns, self._types, texts.columns, strict=True):
+            array, bad = convert(values, type_)
+            typed.append(array)
+            for row in np.flatnonzero(bad & ~unseen):
+                message = (
+                    f"PostgreSQL takes {shown(values[row].as_py())}, but it cannot be shown to the filter or the hook"
+                )
+                rejects.append(reject(rows.block, int(index[row]), "unrepresentable", message, column.name))
+            unseen |= bad
+        batch = pa.RecordBatch.from_arrays(typed, schema=rows.batch.schema)
+        joined = pa.concat_batches([rows.batch, batch.filter(arrays.booleans(~unseen))])
+        index = np.concatenate((rows.index, index[~unseen]))
+        order = np.argsort(index, kind="stable")
+        return replace(
+            rows,
+            batch=joined.take(arrays.integers(order)),
+            index=index[order],
+            rejects=rows.rejects + tuple(rejects),
+            doubtful=None,
+        )
+
+
+def _all_doubtful(rows: Rows) -> Rows:
+    """Every record for the server, in the file's order."""
+    asked = Doubtful.of(rows.batch.columns, rows.batch.schema.names, rows.index)
+    if rows.doubtful is not None:
+        texts = pa.concat_batches([asked.texts, rows.doubtful.texts])
+        index = np.concatenate((asked.index, rows.doubtful.index))
+        order = np.argsort(index, kind="stable")
+        asked = Doubtful(texts.take(arrays.integers(order)), index[order])
+    return replace(
+        rows, batch=rows.batch.slice(0, 0), index=rows.index[:0], doubtful=asked if len(asked.index) else None
+    )
+
+
+def _refused(block: Block, asked: Doubtful, judged: Judged) -> tuple[Reject, ...]:
+    return tuple(
+        reject(block, int(asked.index[each.row]), reason_of(each.sqlstate), _message(each, asked), each.column)
+        for each in judged.refusals
+    )
+
+
+def _message(refusal: Refusal, asked: Doubtful) -> str:
+    """PostgreSQL's sentence, with the value where that does not show it."""
+    value = asked.texts.column(refusal.column)[refusal.row].as_py() if refusal.column is not None else None
+    if value is None or f'"{value}"' in refusal.message:
+        return refusal.message
+    return f"{refusal.message}: {shown(value)}"
+
+
+REASON_OF_STATE = {
+    "22001": "value_too_long",
+    "22003": "out_of_range",
+    "22008": "out_of_range",
+    "22021": "invalid_encoding",
+    "22P05": "invalid_encoding",
+    "23502": "null_value",
+    "23503": "foreign_key_violation",
+    "23505": "unique_violation",
+    "23514": "check_violation",
+    "23P01": "exclusion_violation",
+}
+"""Reason codes for PostgreSQL's SQLSTATEs (manual, appendix A)."""
+
+
+def reason_of(sqlstate: str) -> str:
+    """The reject's reason code: by the SQLSTATE's own entry, else a data exception is an invalid value."""
+    return REASON_OF_STATE.get(sqlstate, "invalid_value" if sqlstate.startswith("22") else "refused")

@@ -1,0 +1,359 @@
+"""The text lane: PostgreSQL itself judges a record's texts, and makes the bytes of those that it takes.
+
+A temporary table has the load's columns with the target's own types. Records are COPYed into it as text, so
+the types' input functions read them, with their modifiers and domains, exactly as ``COPY`` into the target would,
+on every version and for every type. What it takes is read back as the tuples of binary COPY, and goes on beside
+those that the client made. What it refuses is told with its own words.
+
+The first refusal of a batch is found by COPY's own report of the line; from PostgreSQL 16 on, ``pg_input_error_info``
+then finds the others at once, else they are found one by one.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import psycopg2
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+
+from loader import arrays
+from loader.columns import LoadColumn
+from loader.database import Database
+from loader.errors import DatabaseError
+from loader.records import POSITION
+
+_HEADER_LENGTH = 19  # signature, flags, length of the header's extension, which is 0
+_TRAILER_LENGTH = 2
+
+_TABLE = sql.Identifier("pg_temp", "loader_lane")
+
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """PostgreSQL would not have the text of ``column`` (None where it named none) in row ``row`` of a batch."""
+
+    row: int
+    column: str | None
+    sqlstate: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """``kept``: the rows that PostgreSQL took, from 0, shape (k,); ``refusals``: the others."""
+
+    kept: Numbers
+    refusals: tuple[Refusal, ...]
+
+
+class TextLane:
+    """A load's way to ask. Its sessions are opened when they are first needed, one for each thread that asks.
+
+    ``session_zone`` is the zone of the sessions: where a column's own ``zone`` differs, its texts are read there.
+    """
+
+    def __init__(self, database: Database, columns: Sequence[LoadColumn], session_zone: str) -> None:
+        self._database = database
+        self._columns = list(columns)
+        self._zoned = [
+            (place, column.zone)
+            for place, column in enumerate(columns)
+            if column.zone != session_zone and column.type.name.endswith("with time zone")
+        ]
+        self._idle: list[Connection] = []
+        self._lock = threading.Lock()
+        self._stack = ExitStack()
+
+    def tuples(self, texts: pa.RecordBatch, positions: Numbers | None = None) -> tuple[bytes, Judged]:
+        """The records as binary COPY tuples, followed by `POSITION` where ``positions`` are given."""
+        with self._session() as connection:
+            texts, judged = self._in_their_zones(connection, texts, everything(texts))
+            judged = self._fill(connection, texts, judged, positions)
+            columns: list[sql.Composable] = [
+                sql.SQL("{}::text" if column.type.text_only else "{}").format(_name(place))
+                for place, column in enumerate(self._columns)
+            ]
+            columns += [sql.Identifier(POSITION)] if positions is not None else []
+            made = _copied_out(connection, columns)
+            connection.commit()
+        return made[_HEADER_LENGTH:-_TRAILER_LENGTH], judged
+
+    def canonical(self, texts: pa.RecordBatch) -> tuple[pa.RecordBatch, Judged]:
+        """The records that PostgreSQL takes, each value in PostgreSQL's own spelling (dates as ISO 8601)."""
+        with self._session() as connection:
+            texts, judged = self._in_their_zones(connection, texts, everything(texts))
+            judged = self._fill(connection, texts, judged)
+            spelled = [self._spelled(connection, place) for place in range(len(self._columns))]
+            connection.commit()
+        return pa.RecordBatch.from_arrays(spelled, texts.schema.names), judged
+
+    def _in_their_zones(
+        self, connection: Connection, texts: pa.RecordBatch, judged: Judged
+    ) -> tuple[pa.RecordBatch, Judged]:
+        """Times of columns with a zone of their own are read there, and spelled with their offset."""
+        columns = list(texts.columns)
+        for place, zone in self._zoned:
+            if columns[place].null_count == len(columns[place]):
+                continue
+            with _zone(connection, zone):
+                empty = [pa.nulls(len(texts), pa.string())] * len(columns)
+                empty[place] = columns[place]
+                alone = pa.RecordBatch.from_arrays(empty, texts.schema.names)
+                judged = self._fill(connection, alone, judged)
+                spelled = self._spelled(connection, place)
+                connection.commit()
+            places = np.full(len(texts), -1, np.int64)
+            places[judged.kept] = np.arange(len(judged.kept))
+            known = pc.if_else(arrays.booleans(places >= 0), arrays.integers(places), arrays.null(pa.int64()))
+            columns[place] = spelled.take(known)
+        return pa.RecordBatch.from_arrays(columns, texts.schema.names), judged
+
+    def _spelled(self, connection: Connection, place: int) -> pa.Array:
+        statement = sql.SQL("SELECT {}::text FROM {} ORDER BY {}").format(
+            _name(place), _TABLE, sql.Identifier(POSITION)
+        )
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            values = [value for (value,) in cursor]
+        known = arrays.booleans(np.array([value is not None for value in values], bool))
+        return pc.if_else(known, arrays.texts([value or "" for value in values]), arrays.null(pa.string()))
+
+    def _fill(
+        self, connection: Connection, texts: pa.RecordBatch, judged: Judged, positions: Numbers | None = None
+    ) -> Judged:
+        """Put those of ``judged.kept`` into the table that it takes, with their ``positions`` or else their rows."""
+        lines = _Lines(texts, np.arange(texts.num_rows) if positions is None else positions)
+        kept: list[Numbers] = []
+        refusals: list[Refusal] = []
+        rows, asked = judged.kept, False
+        while len(rows):
+            refusal = self._try(connection, lines, rows)
+            if refusal is None:
+                kept.append(rows)
+                break
+            at, error = refusal
+            refusals.append(self._refusal(int(rows[at]), error))
+            if at:  # those before it were read without a fault
+                before = rows[:at]
+                if self._try(connection, lines, before) is not None:
+                    raise DatabaseError("PostgreSQL took a value and then did not; this is a defect of the loader")
+                kept.append(before)
+            rows = rows[at + 1 :]
+            if not asked:
+                asked = True
+                found = self._ask(connection, texts, rows)
+                refusals += found
+                rows = np.setdiff1d(rows, np.array([each.row for each in found], np.int64))
+        chosen = np.concatenate(kept) if kept else np.empty(0, np.int64)
+        return Judged(chosen, (*judged.refusals, *refusals))
+
+    def _try(self, connection: Connection, lines: _Lines, rows: Numbers) -> tuple[int, psycopg2.Error] | None:
+        """COPY the rows; None, or the first that is refused, its place among ``rows`` and the error."""
+        names = [_name(place) for place in range(len(self._columns))]
+        names.append(sql.Identifier(POSITION))
+        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(_TABLE, sql.SQL(", ").join(names))
+        with connection.cursor() as cursor:
+            cursor.execute("SAVEPOINT loader_lane")
+            try:
+                cursor.copy_expert(statement.as_string(connection), _Once(lines.of(rows)), size=1 << 20)
+            except psycopg2.Error as error:
+                at = _line(error)
+                if at is None or connection.closed:
+                    raise
+                cursor.execute("ROLLBACK TO SAVEPOINT loader_lane")
+                return at, error
+            cursor.execute("RELEASE SAVEPOINT loader_lane")
+        return None
+
+    def _refusal(self, row: int, error: psycopg2.Error) -> Refusal:
+        column = _COLUMN.search(error.diag.context or "")
+        name = self._columns[int(column[1])].name if column and int(column[1]) < len(self._columns) else None
+        return Refusal(row, name, error.pgcode or "", error.diag.message_primary or str(error))
+
+    def _ask(self, connection: Connection, texts: pa.RecordBatch, rows: Numbers) -> list[Refusal]:
+        """What ``pg_input_error_info`` refuses of the rows; nothing where it is not to be had or has no answer."""
+        if connection.server_version < 160000 or not len(rows):
+            return []
+        chosen = texts.take(arrays.integers(rows))
+        questions, values = [], []
+        for place, column in enumerate(self._columns):
+            if not _may_fail(column) or chosen.column(place).null_count == len(rows):
+                continue
+            questions.append(_QUESTION.format(column=sql.Literal(place), type=sql.Literal(column.type.name)))
+            values.append(chosen.column(place).to_pylist())
+        if not questions:
+            return []
+        with connection.cursor() as cursor:
+            cursor.execute("SAVEPOINT loader_lane")
+            try:
+                cursor.execute(sql.SQL(" UNION ALL ").join(questions), values)
+                answers = cursor.fetchall()
+            except psycopg2.Error:  # the input function of an extension's type that can only raise
+                if connection.closed:
+                    raise
+                answers = []
+            cursor.execute("ROLLBACK TO SAVEPOINT loader_lane")
+        found: dict[int, Refusal] = {}
+        for place, number, sqlstate, message in sorted(answers, key=lambda each: (each[1], each[0])):
+            row = int(rows[number - 1])
+            found.setdefault(row, Refusal(row, self._columns[place].name, sqlstate, message))
+        return list(found.values())
+
+    @contextmanager
+    def _session(self) -> Iterator[Connection]:
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is None:
+            with self._lock:
+                connection = self._stack.enter_context(self._database.session())
+            self._prepare(connection)
+        yield connection
+        with self._lock:
+            self._idle.append(connection)
+
+    def _prepare(self, connection: Connection) -> None:
+        columns = [
+            sql.SQL("{} {}").format(_name(place), sql.SQL(column.type.name))
+            for place, column in enumerate(self._columns)
+        ]
+        columns.append(sql.SQL("{} bigint").format(sql.Identifier(POSITION)))
+        with connection.cursor() as cursor:
+            cursor.execute("SET datestyle TO ISO")  # of the output; the order of day and month stays the role's
+            cursor.execute("SET extra_float_digits TO 1")
+            cursor.execute(
+                sql.SQL("CREATE TEMPORARY TABLE loader_lane ({}) ON COMMIT DELETE ROWS").format(
+                    sql.SQL(", ").join(columns)
+                )
+            )
+        connection.commit()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+
+_QUESTION = sql.SQL(
+    "SELECT {column}, v.number, e.sql_error_code, e.message"
+    " FROM unnest(%s::text[]) WITH ORDINALITY AS v (text, number),"
+    " LATERAL pg_input_error_info(v.text, {type}) AS e WHERE NOT pg_input_is_valid(v.text, {type})"
+)
+
+_LINE = re.compile(r"^COPY loader_lane[^0-9]*([0-9]+)", re.MULTILINE)  # whatever language the server speaks
+_COLUMN = re.compile(r"^COPY loader_lane[^0-9]*[0-9]+.*?\bc([0-9]+)\b", re.MULTILINE)
+
+
+def _line(error: psycopg2.Error) -> int | None:
+    """The line, from 0, of the text that COPY was reading. Each record is one line of COPY's text format."""
+    if (error.pgcode or "")[:2] in _FATAL:
+        return None
+    found = _LINE.search(error.diag.context or "")
+    return int(found[1]) - 1 if found else None
+
+
+_FATAL = ("08", "53", "57", "58", "XX", "40", "42")
+"""Classes of SQLSTATE that are about the server or the statement, never about a value."""
+
+
+def everything(texts: pa.RecordBatch) -> Judged:
+    return Judged(np.arange(texts.num_rows, dtype=np.int64), ())
+
+
+def _may_fail(column: LoadColumn) -> bool:
+    return column.type.name != "text"
+
+
+def _name(place: int) -> sql.Identifier:
+    return sql.Identifier(f"c{place}")
+
+
+class _Lines:
+    """Records as lines of COPY's text format (manual, COPY, "Text Format")."""
+
+    def __init__(self, texts: pa.RecordBatch, positions: Numbers) -> None:
+        fields = [_escaped(column) for column in texts.columns]
+        fields.append(arrays.integers(positions).cast(pa.string()))
+        joined = pc.binary_join_element_wise(*fields, arrays.text("\t"))
+        self._lines = pc.binary_join_element_wise(joined, arrays.text("\n"), arrays.text(""))
+
+    def of(self, rows: Numbers) -> bytes:
+        lines = self._lines if len(rows) == len(self._lines) else self._lines.take(arrays.integers(rows))
+        return arrays.ends_and_bytes(lines)[1].tobytes()
+
+
+def _escaped(values: pa.Array) -> pa.Array:
+    for character, escape in _ESCAPES:
+        if pc.any(pc.match_substring(values, character)).as_py():
+            values = pc.replace_substring(values, pattern=character, replacement=escape)
+    return pc.fill_null(values, arrays.text("\\N"))
+
+
+_ESCAPES = (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r"))
+
+
+class _Once:
+    """What `copy_expert` reads from: one buffer."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, _size: int = -1) -> bytes:
+        data, self._data = self._data, b""
+        return data
+
+    def readline(self, _size: int = -1) -> bytes:
+        """Of psycopg2's protocol, which never calls it."""
+        raise NotImplementedError
+
+
+class _Pieces:
+    """What `copy_expert` writes to."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self._pieces.append(data)
+
+    def all(self) -> bytes:
+        return b"".join(self._pieces)
+
+
+def _copied_out(connection: Connection, columns: Sequence[sql.Composable]) -> bytes:
+    pieces: Any = _Pieces()
+    statement = sql.SQL("COPY (SELECT {} FROM {} ORDER BY {}) TO STDOUT (FORMAT binary)").format(
+        sql.SQL(", ").join(columns), _TABLE, sql.Identifier(POSITION)
+    )
+    with connection.cursor() as cursor:
+        cursor.copy_expert(statement.as_string(connection), pieces, size=1 << 20)
+    made: bytes = pieces.all()
+    return made
+
+
+@contextmanager
+def _zone(connection: Connection, zone: str) -> Iterator[None]:
+    """The session's time zone is ``zone`` inside; a bare offset is ISO 8601's, east of Greenwich."""
+    with connection.cursor() as cursor:
+        if re.fullmatch(r"[+-][0-9:]+", zone):
+            cursor.execute("SET TIME ZONE INTERVAL %s HOUR TO MINUTE", (zone,))
+        else:
+            cursor.execute("SELECT set_config('timezone', %s, false)", (zone,))
+        yield
+        cursor.execute("RESET timezone")
+        connection.commit()
