@@ -22,6 +22,7 @@ from loader.datetimes import localize
 from loader.pgtypes import ColumnType
 
 Mask = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
 Converted = tuple[pa.Array, Mask]
 """The typed array, NULL where a value did not convert, and the mask of those values, both of shape (n,)."""
 
@@ -52,6 +53,8 @@ def decode(values: pa.Array) -> Converted:
 
 def has_nul(values: pa.Array) -> Mask:
     """Texts that hold a NUL, which PostgreSQL's text cannot."""
+    if arrays.ends_and_bytes(values)[1].all():
+        return np.zeros(len(values), bool)
     return mask(pc.match_substring(values, "\0"))
 
 
@@ -59,10 +62,33 @@ def convert(values: pa.Array, type_: ColumnType, zone: str = "UTC") -> Converted
     """Text → ``type_``. ``zone`` is where a timestamptz without an offset is."""
     if pa.types.is_string(type_.arrow):
         return values, ~wire.has_form(values, type_)
+    if (at_once := _at_once(values, type_.arrow)) is not None:
+        return at_once, np.zeros(len(values), bool)
     trimmed = pc.utf8_trim(values, characters=_BLANKS)
     if type_.name == "timestamp with time zone" or (pa.types.is_timestamp(type_.arrow) and type_.arrow.tz is not None):
         return _timestamptz(trimmed, zone)
     return _CONVERTERS[type_.arrow.id](trimmed, type_.arrow)
+
+
+def _at_once(values: pa.Array, kind: pa.DataType) -> pa.Array | None:
+    """All values as Arrow has them, where it takes every one and is surely right: the fast way."""
+    if pa.types.is_timestamp(kind) or pa.types.is_time(kind) or pa.types.is_boolean(kind):
+        return None
+    data = arrays.ends_and_bytes(values)[1]
+    if may_mislead(kind, data):
+        return None
+    try:
+        array = values.cast(kind)
+    except pa.ArrowInvalid:
+        return None
+    return array if is_surely_right(array, data) else None
+
+
+def may_mislead(kind: pa.DataType, data: Bytes) -> bool:
+    """Whether ``data`` holds what Arrow makes values of ``kind`` of that PostgreSQL would not."""
+    if pa.types.is_integer(kind):
+        return _may_hold_hexadecimal(data)
+    return pa.types.is_decimal(kind) and _may_hold_odd_decimals(data)
 
 
 def fits(values: pa.Array, type_: ColumnType) -> Mask:
@@ -74,7 +100,7 @@ def fits(values: pa.Array, type_: ColumnType) -> Mask:
     return ~too_long
 
 
-def is_surely_right(values: pa.Array, data: bytes) -> bool:
+def is_surely_right(values: pa.Array, data: Bytes) -> bool:
     """Whether what Arrow's CSV reader made of the column, in a block of the bytes ``data``, is what PostgreSQL would.
 
     A cheap look at the typed values; False sends the column the careful way, by its text.
@@ -89,21 +115,19 @@ def is_surely_right(values: pa.Array, data: bytes) -> bool:
     return True
 
 
-def may_hold_hexadecimal(data: bytes) -> bool:
-    """Whether ``0x`` stands anywhere in ``data``: Arrow's integers take it, and wrap around where it is too long.
+def _may_hold_hexadecimal(view: Bytes) -> bool:
+    """Whether ``0x`` stands anywhere: Arrow's integers take it, and wrap around where it is too long.
 
     Two comparisons a byte, vectorised: bytes.find takes five times as long where digits are common.
     """
-    view = np.frombuffer(data, np.uint8)
     return bool(((view[:-1] == ord("0")) & (view[1:] | 0x20 == ord("x"))).any())
 
 
-def may_hold_odd_decimals(data: bytes) -> bool:
-    """Whether ``data`` holds an exponent or a run of 15 digits: there Arrow's decimals may wrap around (pyarrow 26).
+def _may_hold_odd_decimals(view: Bytes) -> bool:
+    """Whether there is an exponent or a run of 15 digits: there Arrow's decimals may wrap around (pyarrow 26).
 
     Of 15 digits in a row, eight fill an aligned word, so words are looked at and not runs.
     """
-    view = np.frombuffer(data, np.uint8)
     digit = view - np.uint8(ord("0")) < 10
     if (digit[: len(view) // 8 * 8].view(np.uint64) == 0x0101010101010101).any():
         return True
@@ -123,11 +147,11 @@ def _within_precision(values: pa.Array) -> bool:
     return all(each is None or abs(each.scaleb(values.type.scale)) < limit for each in bounds.values())
 
 
-def _may_be_out_of_range(values: pa.Array, data: bytes) -> bool:
+def _may_be_out_of_range(values: pa.Array, view: Bytes) -> bool:
     known = arrays.numbers(values.drop_null())
     if np.isinf(known).any():
         return True
-    return bool((known == 0).any()) and (b"e-" in data or b"E-" in data)
+    return bool((known == 0).any()) and bool(((view[:-1] | 0x20 == ord("e")) & (view[1:] == ord("-"))).any())
 
 
 def _after_year_zero(values: pa.Array) -> bool:
@@ -177,10 +201,29 @@ def _boolean(values: pa.Array, _kind: pa.DataType) -> Converted:
 
 def _date(values: pa.Array, kind: pa.DataType) -> Converted:
     def days(texts: pa.Array) -> Converted:
-        array, bad = _cast(texts, kind)
-        return _without(array, bad | mask(pc.less(array.cast(pa.int32()), arrays.integer(_FIRST_DAY, pa.int32()))))
+        there = texts.is_valid()
+        wrong = np.zeros(len(texts), bool)
+        wrong[arrays.mask(there)] = ~_are_days(texts.drop_null())
+        if not wrong.any():
+            return texts.cast(kind), wrong
+        return pc.if_else(arrays.booleans(wrong), arrays.null(pa.string()), texts).cast(kind), wrong
 
     return _shaped(values, DATE, days)
+
+
+def _are_days(texts: pa.Array) -> Mask:
+    """Which texts of the shape of `DATE` are days of the calendar. Arrow would only say that not all are."""
+    digits = arrays.ends_and_bytes(texts)[1].reshape(-1, 10).astype(np.int16) - ord("0")
+    year = digits[:, 0] * 1000 + digits[:, 1] * 100 + digits[:, 2] * 10 + digits[:, 3]
+    month = digits[:, 5] * 10 + digits[:, 6]
+    day = digits[:, 8] * 10 + digits[:, 9]
+    leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
+    last = _LAST_DAYS[np.minimum(month, 13)] + ((month == 2) & leap)
+    real: Mask = (year > 0) & (day > 0) & (day <= last)
+    return real
+
+
+_LAST_DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31, 0])
 
 
 def _timestamp(values: pa.Array, kind: pa.DataType) -> Converted:

@@ -39,7 +39,7 @@ class Judge:
         if rows.doubtful is not None:
             asked = rows.doubtful
             at = positions(rows.block, asked.index) if self._with_position else None
-            judged_tuples, judged = self._lane.tuples(asked.texts, at)
+            judged_tuples, judged = self._lane.tuples(asked, at)
             tuples += judged_tuples
             kept += len(judged.kept)
             rejects += _refused(rows.block, asked, judged)
@@ -50,7 +50,7 @@ class Judge:
         if rows.doubtful is None:
             return rows
         asked = rows.doubtful
-        texts, judged = self._lane.canonical(asked.texts)
+        texts, judged = self._lane.canonical(asked)
         typed, unseen = [], np.zeros(texts.num_rows, bool)
         rejects = list(_refused(rows.block, asked, judged))
         index = asked.index[judged.kept]
@@ -78,12 +78,13 @@ class Judge:
 
 def _all_doubtful(rows: Rows) -> Rows:
     """Every record for the server, in the file's order."""
-    asked = Doubtful.of(rows.batch.columns, rows.batch.schema.names, rows.index)
+    names = rows.batch.schema.names
+    asked = Doubtful.of(rows.batch.columns, names, rows.index, suspects=names)
     if rows.doubtful is not None:
         texts = pa.concat_batches([asked.texts, rows.doubtful.texts])
         index = np.concatenate((asked.index, rows.doubtful.index))
         order = np.argsort(index, kind="stable")
-        asked = Doubtful(texts.take(arrays.integers(order)), index[order])
+        asked = replace(asked, texts=texts.take(arrays.integers(order)), index=index[order])
     return replace(
         rows, batch=rows.batch.slice(0, 0), index=rows.index[:0], doubtful=asked if len(asked.index) else None
     )

