@@ -110,7 +110,6 @@ REASON_OF_STATE = {
     "22003": "out_of_range",
     "22008": "out_of_range",
     "22021": "invalid_encoding",
-    "22P05": "invalid_encoding",
     "23502": "null_value",
     "23503": "foreign_key_violation",
     "23505": "unique_violation",

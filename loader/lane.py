@@ -266,8 +266,8 @@ def _line(error: psycopg2.Error) -> int | None:
     return int(found[1]) - 1 if found else None
 
 
-_FATAL = ("08", "53", "57", "58", "XX", "40", "42")
-"""Classes of SQLSTATE that are about the server or the statement, never about a value."""
+_FATAL = ("08", "40", "53", "57", "58", "XX")
+"""Classes of SQLSTATE that are about the server, never about a value. Others may be: regclass says 42P01."""
 
 
 def _all(asked: Doubtful) -> Judged:

@@ -27,8 +27,10 @@ view's check option, and what a trigger's function raises (manual, appendix A)."
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether PostgreSQL's error is about what a record holds."""
-    return isinstance(error, psycopg2.Error) and (error.pgcode or "")[:2] in REFUSALS
+    """Whether PostgreSQL's error is about what a record holds, and not about the ledger."""
+    if not isinstance(error, psycopg2.Error) or (error.pgcode or "")[:2] not in REFUSALS:
+        return False
+    return error.diag.schema_name != "loader"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,14 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """``broken``: SQL of a condition over a staged row; ``columns`` are those of the constraint."""
+    """``broken``: SQL of a condition over a staged row; ``columns`` are those of the constraint. ``again``: whoever
+    goes may make others break it, so it is asked until nobody does."""
 
     broken: sql.Composable
     columns: tuple[str, ...]
     sqlstate: str
     message: str
+    again: bool = False
 
 
 def sift(
@@ -66,7 +70,10 @@ def sift(
     for question in _questions(connection, shape, table, keyed=keyed, emptied=emptied):
         if len(found) >= at_most:
             break
-        found += _take_out(connection, shape, question, at_most - len(found))
+        while taken := _take_out(connection, shape, question, at_most - len(found)):
+            found += taken
+            if not question.again or len(found) >= at_most:
+                break
     return found
 
 
@@ -98,9 +105,11 @@ def _questions(
     connection: Connection, shape: _Shape, table: Table, *, keyed: bool, emptied: bool
 ) -> Iterator[_Question]:
     yield from _checks(connection, shape, table)
-    yield from _foreign_keys(connection, shape, table)
+    references = list(_foreign_keys(connection, shape, table))
+    yield from (each for each in references if not each.again)
     if not keyed:
         yield from _unique_indexes(connection, shape, table, emptied=emptied)
+    yield from (each for each in references if each.again)
 
 
 _CHECKS = """
@@ -143,7 +152,7 @@ def _foreign_keys(connection: Connection, shape: _Shape, table: Table) -> Iterat
             some = sql.SQL(" OR ").join(sql.SQL("{} IS NOT NULL").format(shape.column(each)) for each in columns)
             broken = sql.SQL("({} OR (({}) AND NOT ({})))").format(broken, some, whole)
         message = f'insert into table "{table.name}" violates foreign key constraint "{name}": no such row in {shown}'
-        yield _Question(broken, tuple(columns), "23503", message)
+        yield _Question(broken, tuple(columns), "23503", message, again=own)
 
 
 def _missing(
