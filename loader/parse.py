@@ -17,9 +17,9 @@ import pyarrow.csv
 from loader.columns import LoadColumn
 from loader.convert import FALSE_TEXTS, TRUE_TEXTS, is_surely_right, may_hold_hexadecimal
 from loader.errors import ShapeError
-from loader.fields import UnterminatedQuoteError, join_record, split_record
-from loader.records import Block, Rows, irregular_quotes, layout, reject
+from loader.records import Block, Rows, reject
 from loader.report import Reject
+from loader.respell import Spelling, respell
 
 
 class Parser:
@@ -39,22 +39,24 @@ class Parser:
     def parse(self, block: Block) -> Rows:
         """The rows of ``block``. Never raises for what a record holds; such records are among the rejects."""
         if not block.terminated:
-            return self._unterminated(block)
-        data = block.data if block.regular else _respelled(block)
-        if not data.endswith((b"\n", b"\r")):
-            data += b"\n"  # at a bare end of file Arrow takes an empty field after a quoted one for quoted
-        return self._typed(block, data) or self._read(block, data, as_text=True)
+            return self._given_up(block)
+        text = respell(block, self._null)
+        if not text.data.endswith((b"\n", b"\r")):
+            # at a bare end of file Arrow takes an empty field after a quoted one for quoted
+            text = replace(text, data=text.data + b"\n")
+        return self._typed(block, text) or self._read(block, text, as_text=True)
 
-    def _typed(self, block: Block, data: bytes) -> Rows | None:
+    def _typed(self, block: Block, text: Spelling) -> Rows | None:
+        data = text.data
         if b"\0" in data or (self._has_integers and may_hold_hexadecimal(data)):
             return None
         try:
-            rows = self._read(block, data, as_text=False)
+            rows = self._read(block, text, as_text=False)
         except pa.ArrowInvalid:
             return None
         return rows if all(is_surely_right(column, data) for column in rows.batch.columns) else None
 
-    def _read(self, block: Block, data: bytes, *, as_text: bool) -> Rows:
+    def _read(self, block: Block, text: Spelling, *, as_text: bool) -> Rows:
         misshapen: list[tuple[int, int]] = []  # (record within the block, fields it has)
 
         def set_aside(row: pyarrow.csv.InvalidRow) -> str:
@@ -62,17 +64,16 @@ class Parser:
             return "skip"
 
         types = {str(column.field): pa.binary() if as_text else column.read_as for column in self._columns}
-        quote = block.dialect.quote
         table = pyarrow.csv.read_csv(
-            pa.BufferReader(data),
+            pa.BufferReader(text.data),
             read_options=pyarrow.csv.ReadOptions(
                 use_threads=False,  # blocks are the unit of parallelism; this also numbers the invalid rows
-                block_size=len(data) + 1,  # one piece, so one record batch
+                block_size=len(text.data) + 1,  # one piece, so one record batch
                 column_names=[str(number) for number in range(self._fields)],
             ),
             parse_options=pyarrow.csv.ParseOptions(
-                delimiter=chr(block.dialect.delimiter),
-                quote_char=chr(quote) if quote is not None else False,
+                delimiter=chr(text.delimiter),
+                quote_char=chr(text.quote) if text.quote is not None else False,
                 double_quote=True,
                 escape_char=False,
                 newlines_in_values=True,
@@ -111,13 +112,14 @@ class Parser:
         reason = "too_few_fields" if fields < self._fields else "too_many_fields"
         return reject(block, index, reason, f"{fields} fields where {self._fields} are expected")
 
-    def _unterminated(self, block: Block) -> Rows:
+    def _given_up(self, block: Block) -> Rows:
         empty = pa.RecordBatch.from_arrays(
             [pa.nulls(0, column.read_as) for column in self._columns],
             [column.name for column in self._columns],
         )
-        message = "a quote is opened and never closed; the record runs to the end of the file"
-        return Rows(block, empty, np.empty(0, np.int64), (reject(block, 0, "unterminated_quote", message),))
+        message = "a quote in this line, or in one before it, is out of place: no records of the right shape come of it"
+        rejects = (reject(block, index, "unbalanced_quote", message) for index in range(block.records))
+        return Rows(block, empty, np.empty(0, np.int64), tuple(rejects))
 
 
 def _spellings(texts: Sequence[str]) -> list[str]:
@@ -126,23 +128,3 @@ def _spellings(texts: Sequence[str]) -> list[str]:
 
 def _whole(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.nulls(0, kind)])
-
-
-def _respelled(block: Block) -> bytes:
-    """The block with its irregularly quoted records in the spelling that Arrow reads as COPY does."""
-    dialect = block.dialect
-    odd = irregular_quotes(block.data, layout(block.data, dialect).quotes, dialect)
-    if dialect.escape is not None and not dialect.doubled:
-        escapes = np.flatnonzero(np.frombuffer(block.data, np.uint8) == dialect.escape)
-        odd = np.concatenate((odd, escapes))
-    pieces: list[bytes] = []
-    copied = 0
-    for index in np.unique(np.searchsorted(block.starts, odd, side="right") - 1):
-        start, stop = int(block.starts[index]), int(block.starts[index + 1])
-        try:
-            respelled = join_record(split_record(block.raw(index), dialect), dialect)
-        except UnterminatedQuoteError:
-            raise AssertionError("a record of a terminated block has its quotes in pairs") from None
-        pieces += [block.data[copied:start], respelled, b"\n"]
-        copied = stop
-    return b"".join([*pieces, block.data[copied:]])

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from loader.blocks import RECORD_LIMIT, read_preamble, split
+from loader.blocks import RECORD_LIMIT, split
 from loader.errors import ShapeError
 from loader.fields import Dialect, UnterminatedQuoteError, split_record
+from loader.margins import read_preamble
 from loader.records import Block
 from loader.spec import CsvSpec
 
