@@ -107,9 +107,9 @@ class Splitter:
         self._runaway: _Runaway | None = None
 
     def feed(self, chunk: bytes) -> Iterator[Block]:
-        self._data = self._data[self._at :] + chunk if self._at < len(self._data) else chunk
-        self._at = 0
+        self._data = self._data + chunk if self._data else chunk
         yield from self._blocks(final=False)
+        self._data, self._at = self._data[self._at :], 0
 
     def flush(self) -> Iterator[Block]:
         yield from self._blocks(final=True)
