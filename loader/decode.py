@@ -9,7 +9,7 @@ from __future__ import annotations
 import bz2
 import codecs
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Protocol
 
@@ -189,57 +189,75 @@ def _broken_off(name: str, compression: str, position: int) -> DecodeError:
 # --- text
 
 
-def transcode(chunks: Iterator[bytes], encoding: str, *, name: str) -> Iterator[bytes]:
-    """The text that ``chunks`` hold in ``encoding``, as UTF-8 without a byte order mark.
+def find_encoding(chunks: Iterator[bytes], declared: str) -> tuple[str, Iterator[bytes]]:
+    """What the text is encoded in, and the chunks without its byte order mark.
 
-    A byte order mark of UTF-8, 16 or 32 decides, whatever ``encoding`` says. UTF-8 and ASCII pass through
-    untouched. UTF-16 and UTF-32 without a mark are little-endian. Raises DecodeError for the first byte that is
-    not of the encoding, with its place.
+    A byte order mark of UTF-8, 16 or 32 decides, whatever encoding was ``declared``. UTF-16 and UTF-32 without a
+    mark are little-endian. The name is that of Python's codec; ASCII is taken for the UTF-8 that it is.
     """
     head, chunks = _peek(chunks, _BOM_LENGTH)
-    bom, encoding = next(((bom, found) for bom, found in _BOMS if head.startswith(bom)), (b"", encoding))
-    text = _without(chunks, len(bom)) if bom else chunks
-    if codecs.lookup(encoding).name in _UTF8:
-        yield from text
-    else:
-        decoder = _Decoder(encoding, len(bom), name)
-        for data in _slices(text, PIECE):
-            yield from decoder.feed(data)
-        yield from decoder.feed(b"", final=True)
+    for bom, found in _BOMS:
+        if head.startswith(bom):
+            return found, _without(chunks, len(bom))
+    codec = codecs.lookup(declared).name
+    return "utf-8" if codec in _UTF8 else _WITHOUT_BOM.get(codec, codec), chunks
 
 
-class _Decoder:
-    """An incremental decoder that knows where it stands. ``position`` is that of the first byte it is fed."""
+def transcode(chunks: Iterator[bytes], encoding: str, *, name: str) -> Iterator[bytes]:
+    """The text that ``chunks`` hold in ``encoding``, one of `find_encoding`'s, as UTF-8 without a byte order mark.
 
-    def __init__(self, encoding: str, position: int, name: str) -> None:
-        codec = codecs.lookup(encoding).name
-        self._decoder = codecs.getincrementaldecoder(_WITHOUT_BOM.get(codec, codec))("strict")
-        self._encoding = encoding
-        self._position = position
-        self._name = name
-        self._started = False
-
-    def feed(self, data: bytes, *, final: bool = False) -> Iterator[bytes]:
-        held = len(self._decoder.getstate()[0])  # bytes of a character that was cut in two
+    UTF-8 passes through untouched. A byte that cannot be decoded becomes three that are not valid UTF-8, so that
+    it costs its record and no more: the surrogate U+DC00 and the byte's value. Raises DecodeError where the codec
+    cannot go on after such a byte (Python's idna and punycode).
+    """
+    if encoding == "utf-8":
+        yield from chunks
+        return
+    decoder = codecs.getincrementaldecoder(encoding)(_ERRORS)
+    begun = False
+    for data in chain(_slices(chunks, PIECE), [None]):
         try:
-            text = self._decoder.decode(data, final)
-        except UnicodeDecodeError as error:
-            raise self._invalid(self._position - held + error.start, error.reason) from error
-        except UnicodeError as error:  # a few codecs tell no place
-            raise self._invalid(self._position - held, str(error)) from error
-        if text and not self._started:
+            text = decoder.decode(data or b"", data is None)
+        except UnicodeError as error:
+            raise DecodeError(f"{name}: not valid {encoding}: {error}") from error
+        if text and not begun:
             # the mark as other encodings have it, GB 18030's for one
-            text, self._started = text.removeprefix("\ufeff"), True
-        try:
-            encoded = text.encode()
-        except UnicodeEncodeError as error:  # UTF-7, for one, can spell half a surrogate pair
-            raise self._invalid(self._position, "surrogates not allowed") from error
-        self._position += len(data)
-        if encoded:
-            yield encoded
+            text, begun = text.removeprefix("\ufeff"), True
+        if text:
+            yield text.encode("utf-8", "surrogatepass")
 
-    def _invalid(self, position: int, reason: str) -> DecodeError:
-        return DecodeError(f"{self._name}: not valid {self._encoding} at byte {position}: {reason}")
+
+def _spell_undecodable(error: UnicodeError) -> tuple[str, int]:
+    """A surrogate for each byte that cannot be decoded, as Python's ``surrogateescape``, but for ASCII's bytes too.
+
+    A byte of ASCII that was taken for the second half of a character is given another chance: it may be a line end
+    or a delimiter. Not so where every character has at least two bytes.
+    """
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    bad = error.object[error.start : error.end]
+    if not error.encoding.lower().startswith(("utf-16", "utf16", "utf-32", "utf32")):
+        size = next((at for at, byte in enumerate(bad) if at and byte < 0x80), len(bad))
+        bad = bad[:size]
+    return "".join(chr(0xDC00 + byte) for byte in bad), error.start + len(bad)
+
+
+_ERRORS = "loader.undecodable"
+codecs.register_error(_ERRORS, _spell_undecodable)
+
+
+def gather(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks, small ones put together: to take in a chunk costs what is held already, which may be a record."""
+    held: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        held.append(chunk)
+        size += len(chunk)
+        if size >= SLICE:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
 
 
 # --- chunks

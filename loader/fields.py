@@ -7,23 +7,33 @@ character is in use, the two differ; such records come through here: split as Po
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from loader.spec import CsvSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The bytes that structure a file, each a single byte; ``quote`` and ``escape`` are None for none."""
+    """The bytes that structure a file, in UTF-8.
 
-    delimiter: int
+    ``delimiter`` is one or several bytes; ``quote`` and ``escape`` are single bytes, None for none. A record that
+    begins with ``comment`` is none; empty where there are no comments. ``transcoded``: the file's own bytes were
+    others, and what could not be decoded stands in its text as `decode` spells it.
+    """
+
+    delimiter: bytes
     quote: int | None
     escape: int | None
+    comment: bytes = b""
+    transcoded: bool = False
 
     @classmethod
-    def of(cls, csv: CsvSpec) -> Dialect:
+    def of(cls, csv: CsvSpec, *, transcoded: bool = False) -> Dialect:
         quote = ord(csv.quote) if csv.quote else None
-        return cls(ord(csv.delimiter), quote, (ord(csv.escape) if csv.escape else quote) if quote else None)
+        escape = (ord(csv.escape) if csv.escape else quote) if quote else None
+        return cls(csv.delimiter.encode(), quote, escape, csv.comment.encode(), transcoded)
 
     @property
     def doubled(self) -> bool:
@@ -43,39 +53,49 @@ def split_record(record: bytes, dialect: Dialect) -> list[Field]:
 
     Raises UnterminatedQuoteError.
     """
+    outside, inside = _tokens(dialect)
     fields: list[Field] = []
-    value = bytearray()
-    quoted = inside = False
-    at, end = 0, len(record)
-    while at < end:
-        byte = record[at]
-        if inside:
-            following = record[at + 1] if at + 1 < end else None
-            if byte == dialect.escape and following is not None and following in (dialect.escape, dialect.quote):
-                value.append(following)
-                at += 1
-            elif byte == dialect.quote:
-                inside = False
-            else:
-                value.append(byte)
-        elif byte == dialect.delimiter:
-            fields.append((bytes(value), quoted))
-            value.clear()
-            quoted = False
-        elif byte == dialect.quote:
-            inside = quoted = True
+    value: list[bytes] = []
+    quoted = False
+    at = 0
+    while (found := outside.search(record, at)) is not None:
+        value.append(record[at : found.start()])
+        at = found.end()
+        if found[0] == dialect.delimiter:
+            fields.append((b"".join(value), quoted))
+            value, quoted = [], False
         else:
-            value.append(byte)
-        at += 1
-    if inside:
-        raise UnterminatedQuoteError("a quoted field is still open at its end")
-    fields.append((bytes(value), quoted))
+            at = _unquote(record, at, inside, value)
+            quoted = True
+    value.append(record[at:])
+    fields.append((b"".join(value), quoted))
     return fields
+
+
+def _unquote(record: bytes, at: int, inside: re.Pattern[bytes], value: list[bytes]) -> int:
+    """Add to ``value`` what stands between quotes from ``at`` on, and return the place past the closing one."""
+    while (found := inside.search(record, at)) is not None:
+        value.append(record[at : found.start()])
+        at = found.end()
+        if len(found[0]) == 1:
+            return at
+        value.append(found[0][1:])
+    raise UnterminatedQuoteError("a quoted field is still open at its end")
+
+
+@lru_cache(maxsize=16)
+def _tokens(dialect: Dialect) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    """What ends a run of plain bytes outside quotes, and inside them."""
+    delimiter = re.escape(dialect.delimiter)
+    if dialect.quote is None:
+        return re.compile(delimiter), re.compile(rb"(?!)")
+    quote, escape = (re.escape(bytes([byte])) for byte in (dialect.quote, dialect.escape or dialect.quote))
+    return re.compile(delimiter + b"|" + quote), re.compile(escape + b"[" + escape + quote + b"]|" + quote)
 
 
 def join_record(fields: list[Field], dialect: Dialect) -> bytes:
     """The record in regular spelling: a field is quoted as a whole or not at all, inner quotes are doubled."""
     quote = b"" if dialect.quote is None else bytes([dialect.quote])
-    return bytes([dialect.delimiter]).join(
+    return dialect.delimiter.join(
         quote + value.replace(quote, quote * 2) + quote if quoted else value for value, quoted in fields
     )

@@ -19,9 +19,9 @@ import pyarrow.csv
 from loader.columns import LoadColumn
 from loader.convert import FALSE_TEXTS, TRUE_TEXTS, is_surely_right, may_mislead
 from loader.errors import ShapeError
-from loader.fields import UnterminatedQuoteError, join_record, split_record
-from loader.records import Block, Rows, irregular_quotes, layout, reject
+from loader.records import Block, Rows, reject
 from loader.report import Reject
+from loader.respell import Spelling, respell
 
 SUSPICION = 8
 """Blocks for which a column is read as text after Arrow could not convert a value of it. To find out anew in each
@@ -53,15 +53,16 @@ class Parser:
     def parse(self, block: Block) -> Rows:
         """The rows of ``block``. Never raises for what a record holds; such records are among the rejects."""
         if not block.terminated:
-            return self._unterminated(block)
-        data = block.data if block.regular else _respelled(block)
-        if not data.endswith((b"\n", b"\r")):
-            data += b"\n"  # at a bare end of file Arrow takes an empty field after a quoted one for quoted
-        view = np.frombuffer(data, np.uint8)
+            return self._given_up(block)
+        text = respell(block, self._null)
+        if not text.data.endswith((b"\n", b"\r")):
+            # at a bare end of file Arrow takes an empty field after a quoted one for quoted
+            text = replace(text, data=text.data + b"\n")
+        view = np.frombuffer(text.data, np.uint8)
         careful = self._suspects(view)
         while len(careful) < len(self._columns):
             try:
-                rows = self._read(block, data, careful)
+                rows = self._read(block, text, careful)
             except pa.ArrowInvalid as error:
                 careful |= self._accused(error)
                 continue
@@ -69,7 +70,7 @@ class Parser:
             if not odd:
                 return rows
             careful |= odd
-        return self._read(block, data, careful)
+        return self._read(block, text, careful)
 
     def _suspects(self, data: npt.NDArray[np.uint8]) -> set[int]:
         """Columns to be read as text from the start: those that a block before had to, for a while."""
@@ -92,7 +93,7 @@ class Parser:
         self._suspicion[place] = SUSPICION
         return {place}
 
-    def _read(self, block: Block, data: bytes, as_text: set[int]) -> Rows:
+    def _read(self, block: Block, text: Spelling, as_text: set[int]) -> Rows:
         misshapen: list[tuple[int, int]] = []  # (record within the block, fields it has)
 
         def set_aside(row: pyarrow.csv.InvalidRow) -> str:
@@ -103,17 +104,16 @@ class Parser:
             str(column.field): pa.binary() if place in as_text else column.read_as
             for place, column in enumerate(self._columns)
         }
-        quote = block.dialect.quote
         table = pyarrow.csv.read_csv(
-            pa.BufferReader(data),
+            pa.BufferReader(text.data),
             read_options=pyarrow.csv.ReadOptions(
                 use_threads=False,  # blocks are the unit of parallelism; this also numbers the invalid rows
-                block_size=len(data) + 1,  # one piece, so one record batch
+                block_size=len(text.data) + 1,  # one piece, so one record batch
                 column_names=[str(number) for number in range(self._fields)],
             ),
             parse_options=pyarrow.csv.ParseOptions(
-                delimiter=chr(block.dialect.delimiter),
-                quote_char=chr(quote) if quote is not None else False,
+                delimiter=chr(text.delimiter),
+                quote_char=chr(text.quote) if text.quote is not None else False,
                 double_quote=True,
                 escape_char=False,
                 newlines_in_values=True,
@@ -152,13 +152,14 @@ class Parser:
         reason = "too_few_fields" if fields < self._fields else "too_many_fields"
         return reject(block, index, reason, f"{fields} fields where {self._fields} are expected")
 
-    def _unterminated(self, block: Block) -> Rows:
+    def _given_up(self, block: Block) -> Rows:
         empty = pa.RecordBatch.from_arrays(
             [pa.nulls(0, column.read_as) for column in self._columns],
             [column.name for column in self._columns],
         )
-        message = "a quote is opened and never closed; the record runs to the end of the file"
-        return Rows(block, empty, np.empty(0, np.int64), (reject(block, 0, "unterminated_quote", message),))
+        message = "a quote in this line, or in one before it, is out of place: no records of the right shape come of it"
+        rejects = (reject(block, index, "unbalanced_quote", message) for index in range(block.records))
+        return Rows(block, empty, np.empty(0, np.int64), tuple(rejects))
 
 
 def _spellings(texts: Sequence[str]) -> list[str]:
@@ -167,23 +168,3 @@ def _spellings(texts: Sequence[str]) -> list[str]:
 
 def _whole(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.nulls(0, kind)])
-
-
-def _respelled(block: Block) -> bytes:
-    """The block with its irregularly quoted records in the spelling that Arrow reads as COPY does."""
-    dialect = block.dialect
-    odd = irregular_quotes(block.data, layout(block.data, dialect).quotes, dialect)
-    if dialect.escape is not None and not dialect.doubled:
-        escapes = np.flatnonzero(np.frombuffer(block.data, np.uint8) == dialect.escape)
-        odd = np.concatenate((odd, escapes))
-    pieces: list[bytes] = []
-    copied = 0
-    for index in np.unique(np.searchsorted(block.starts, odd, side="right") - 1):
-        start, stop = int(block.starts[index]), int(block.starts[index + 1])
-        try:
-            respelled = join_record(split_record(block.raw(index), dialect), dialect)
-        except UnterminatedQuoteError:
-            raise AssertionError("a record of a terminated block has its quotes in pairs") from None
-        pieces += [block.data[copied:start], respelled, b"\n"]
-        copied = stop
-    return b"".join([*pieces, block.data[copied:]])

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from loader.blocks import read_preamble, split
-from loader.decode import decompress, transcode
+from loader.blocks import split
+from loader.decode import decompress, find_encoding, gather, transcode
 from loader.fields import Dialect
+from loader.margins import read_preamble, without_footer
 from loader.records import Block
 from loader.spec import CsvSpec
 
@@ -23,14 +24,29 @@ class Records:
 
 
 def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str) -> Records:
-    """Decompress, transcode to UTF-8, take off the header, and split into blocks, of which the first is read.
+    """Decompress, transcode to UTF-8, take off header and footer, and split into blocks, of which the first is read.
 
     Raises DecodeError or ShapeError, also from ``blocks``.
     """
-    dialect = Dialect.of(csv)
-    text = transcode(decompress(chunks, csv.compression, name=name), csv.encoding, name=name)
-    preamble = read_preamble(text, dialect, name=name, skip_lines=csv.skip_lines, header=bool(csv.header))
-    blocks = split(preamble.rest, dialect, name=name, offset=preamble.offset, line=preamble.line)
+    encoding, encoded = find_encoding(decompress(chunks, csv.compression, name=name), csv.encoding)
+    text = gather(transcode(encoded, encoding, name=name))
+    dialect = Dialect.of(csv, transcoded=encoding != "utf-8")
+    preamble = read_preamble(
+        text,
+        dialect,
+        name=name,
+        skip_lines=csv.skip_lines,
+        header=bool(csv.header),
+        header_rows=csv.header_rows,
+    )
+    blocks = split(
+        without_footer(preamble.rest, csv.skip_footer, name=name),
+        dialect,
+        name=name,
+        offset=preamble.offset,
+        line=preamble.line,
+        fields=None if preamble.names is None else len(preamble.names),
+    )
     first = next(blocks, None)
     return Records(preamble.names, first, chain([first] if first else [], blocks))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -27,20 +27,45 @@ Positions = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where records and lines of a run of bytes end.
+    """Where records and lines of a run of bytes begin and end.
 
     ``ends`` and ``line_ends`` hold the position just past each record end and each physical line end;
-    ``quotes`` the position of each quote that opens or closes.
+    ``quotes`` the position of each quote that opens or closes. ``comments``, shape (n, 2), holds where each
+    comment line begins and the position just past its end; a comment's line end ends no record, and its quotes
+    are none.
     """
 
     ends: Positions
     quotes: Positions
     line_ends: Positions
+    comments: Positions
 
     @property
     def cut(self) -> int:
-        """The position past the last complete record, 0 where there is none."""
-        return int(self.ends[-1]) if len(self.ends) else 0
+        """The position past the last complete record or comment, 0 where there is none."""
+        return max(int(self.ends[-1]) if len(self.ends) else 0, int(self.comments[-1, 1]) if len(self.comments) else 0)
+
+    @property
+    def open(self) -> bool:
+        """The last record is still inside quotes at the end."""
+        return len(self.quotes) % 2 == 1
+
+    def starts(self, size: int) -> Positions:
+        """Where each record begins in the first ``size`` bytes, which no record straddles, and then ``size``."""
+        borders = np.concatenate((np.zeros(1, np.intp), self.ends[: np.searchsorted(self.ends, size, side="right")]))
+        if len(self.comments):
+            comments = self.comments[: np.searchsorted(self.comments[:, 0], size)]
+            borders = np.setdiff1d(np.concatenate((borders, comments[:, 1])), comments[:, 0])
+        return borders if len(borders) and borders[-1] >= size else np.append(borders, size)
+
+    def until(self, size: int) -> Layout:
+        """That of the first ``size`` bytes, which no record straddles."""
+        return Layout(
+            self.ends[: np.searchsorted(self.ends, size, side="right")],
+            self.quotes[: np.searchsorted(self.quotes, size)],
+            self.line_ends[: np.searchsorted(self.line_ends, size, side="right")],
+            self.comments[: np.searchsorted(self.comments[:, 0], size)],
+        )
 
 
 @dataclass(frozen=True)
@@ -49,8 +74,8 @@ class Block:
 
     ``offset``: its first byte in the file's text (bytes, from 0). ``record``: the number of its first record
     (from 1). ``line``: the physical line it begins on (from 1). ``records``: how many it holds. ``shortest``:
-    bytes of the shortest of them, line end included. ``regular``: quotes stand only where RFC 4180 puts them.
-    ``terminated``: False for the last block of a file that ends inside quotes.
+    bytes of the shortest of them, line end included. ``regular``: Arrow reads it as COPY does, just as it is.
+    ``terminated``: False for lines that were given up after an unbalanced quote; each is a record then.
     """
 
     data: bytes
@@ -64,15 +89,22 @@ class Block:
     dialect: Dialect
 
     @cached_property
-    def _layout(self) -> Layout:
-        return layout(self.data, self.dialect)
+    def layout(self) -> Layout:
+        return layout(self.data, self.dialect if self.terminated else lines_only(self.dialect))
 
     @cached_property
     def starts(self) -> Positions:
-        """Where each record begins in ``data``; one entry more than there are records: the end."""
-        ends = self._layout.ends
-        inner = np.concatenate(([0], ends)).astype(np.intp)
-        return inner if inner[-1] == len(self.data) else np.append(inner, len(self.data))
+        """Where each record begins in ``data``; one entry more than there are records: the end.
+
+        A record ends where the next begins, unless comments stand between the two: see `ends`.
+        """
+        return self.layout.starts(len(self.data))
+
+    @cached_property
+    def ends(self) -> Positions:
+        """The position just past each record's line end in ``data``."""
+        ends = self.layout.ends
+        return ends if len(ends) == self.records else np.append(ends, len(self.data))
 
     def empty_lines(self) -> Positions:
         """The records (from 0) that are nothing but a line end."""
@@ -82,15 +114,20 @@ class Block:
         return np.flatnonzero((first == _LF) | (first == _CR))
 
     def raw(self, index: int) -> bytes:
-        """Record ``index`` (from 0) as it stands in the file, without its line end."""
-        record = self.data[self.starts[index] : self.starts[index + 1]]
-        if index >= len(self._layout.ends):  # the last record of a file that ends without a line end
+        """Record ``index`` (from 0) as it stands in the file's text, without its line end."""
+        record = self.data[self.starts[index] : self.ends[index]]
+        if index >= len(self.layout.ends):  # the last record of a file that ends without a line end
             return record
         return record[:-2] if record.endswith(b"\r\n") else record[:-1]
 
     def line_of(self, index: int) -> int:
         """The physical line on which record ``index`` begins."""
-        return self.line + int(np.searchsorted(self._layout.line_ends, self.starts[index], side="right"))
+        return self.line + int(np.searchsorted(self.layout.line_ends, self.starts[index], side="right"))
+
+
+def lines_only(dialect: Dialect) -> Dialect:
+    """The dialect in which each physical line is a record or a comment."""
+    return replace(dialect, quote=None, escape=None)
 
 
 def layout(data: bytes, dialect: Dialect, *, final: bool = True) -> Layout:
@@ -100,11 +137,19 @@ def layout(data: bytes, dialect: Dialect, *, final: bool = True) -> Layout:
     """
     view = np.frombuffer(data, np.uint8)
     line_ends = _line_ends(data, view, final=final)
-    quotes = _quotes(data, view, dialect)
-    if not len(quotes):
-        return Layout(line_ends, quotes, line_ends)
-    outside = np.searchsorted(quotes, line_ends) & 1 == 0
-    return Layout(line_ends[outside], quotes, line_ends)
+    if dialect.comment and dialect.comment in data:
+        quotes, comments = _quotes_past_comments(data, line_ends, dialect, final=final)
+    else:
+        quotes, comments = _quotes(data, view, dialect), _NO_COMMENTS
+    ends = line_ends
+    if len(quotes):
+        ends = ends[np.searchsorted(quotes, line_ends) & 1 == 0]
+    if len(comments):
+        ends = ends[~np.isin(ends, comments[:, 1])]
+    return Layout(ends, quotes, line_ends, comments)
+
+
+_NO_COMMENTS: Positions = np.empty((0, 2), np.intp)
 
 
 def _line_ends(data: bytes, view: npt.NDArray[np.uint8], *, final: bool) -> Positions:
@@ -125,20 +170,61 @@ def _quotes(data: bytes, view: npt.NDArray[np.uint8], dialect: Dialect) -> Posit
     if dialect.quote is None:
         return np.empty(0, np.intp)
     if dialect.escape is not None and not dialect.doubled and dialect.escape in data:
-        return _quotes_past_escapes(data, dialect.quote, dialect.escape)
+        return np.array([at for match in _section(dialect).finditer(data) for at in _toggles(match)], np.intp)
     return np.flatnonzero(view == dialect.quote)
 
 
-def _quotes_past_escapes(data: bytes, quote: int, escape: int) -> Positions:
-    """Inside quotes, COPY takes an escape with a following quote or escape as one character."""
-    q, e = re.escape(bytes([quote])), re.escape(bytes([escape]))
-    section = re.compile(q + rb"(?:[^" + q + e + rb"]++|" + e + rb"[" + q + e + rb"]|" + e + rb")*+(" + q + rb")?")
+@lru_cache(maxsize=16)
+def _section(dialect: Dialect, *, or_comment: bool = False) -> re.Pattern[bytes]:
+    """A quoted section (group 1: its closing quote), or the end of a line and a comment after it (group 2)."""
+    pattern = rb"(?!)()"
+    if dialect.quote is not None and dialect.escape is not None:
+        q, e = re.escape(bytes([dialect.quote])), re.escape(bytes([dialect.escape]))
+        if dialect.doubled:  # the second of a pair begins a section of its own
+            pattern = q + rb"[^" + q + rb"]*+(" + q + rb")?"
+        else:  # inside quotes, COPY takes an escape with a following quote or escape as one character
+            pattern = q + rb"(?:[^" + q + e + rb"]++|" + e + rb"[" + q + e + rb"]|" + e + rb")*+(" + q + rb")?"
+    if or_comment:  # a first byte that must be one of three lets the search skip what lies between
+        pattern += rb"|[\r\n](" + re.escape(dialect.comment) + rb"[^\r\n]*+)"
+    return re.compile(pattern)
+
+
+def _toggles(match: re.Match[bytes]) -> tuple[int, ...]:
+    return (match.start(),) if match[1] is None else (match.start(), match.end() - 1)
+
+
+def _quotes_past_comments(
+    data: bytes, line_ends: Positions, dialect: Dialect, *, final: bool
+) -> tuple[Positions, Positions]:
+    """The quotes, and the comment lines, of which one without its end counts only where ``final``."""
     toggles: list[int] = []
-    for match in section.finditer(data):
-        toggles.append(match.start())
-        if match[1] is not None:
-            toggles.append(match.end() - 1)
-    return np.array(toggles, np.intp)
+    begins: list[int] = []
+    at = 0
+    if data.startswith(dialect.comment):
+        begins.append(0)
+        at = int(line_ends[0]) - 1 if len(line_ends) else len(data)
+    for match in _section(dialect, or_comment=True).finditer(data, at):
+        if match[2] is None:
+            toggles += _toggles(match)
+        else:
+            begins.append(match.start(2))
+    starts = np.array(begins, np.intp)
+    following = np.searchsorted(line_ends, starts, side="right")
+    ends = np.append(line_ends, len(data))[following]
+    comments = np.column_stack((starts, ends))
+    return np.array(toggles, np.intp), comments if final else comments[following < len(line_ends)]
+
+
+def delimiters(data: bytes, quotes: Positions, dialect: Dialect) -> Positions:
+    """Where each delimiter outside quotes begins; ``quotes`` are those of the layout of ``data``."""
+    view, delimiter = np.frombuffer(data, np.uint8), dialect.delimiter
+    found = view[: max(len(view) - len(delimiter) + 1, 0)] == delimiter[0]
+    for number, byte in enumerate(delimiter[1:], start=1):
+        found &= view[number : len(found) + number] == byte
+    places = np.flatnonzero(found)
+    if len(delimiter) > 1 and (np.diff(places) < len(delimiter)).any():  # such as "|||" where "||" delimits
+        places = np.array([match.start() for match in re.finditer(re.escape(delimiter), data)], np.intp)
+    return places[np.searchsorted(quotes, places) & 1 == 0] if len(quotes) else places
 
 
 def irregular_quotes(data: bytes, quotes: Positions, dialect: Dialect) -> Positions:
@@ -146,15 +232,46 @@ def irregular_quotes(data: bytes, quotes: Positions, dialect: Dialect) -> Positi
     if not len(quotes):
         return quotes
     view = np.frombuffer(data, np.uint8)
+    opening, closing = quotes[0::2], quotes[1::2]
+    before, after = np.maximum(opening - 1, 0), np.minimum(closing + 1, len(view) - 1)
     border = np.zeros(256, bool)
-    border[[dialect.delimiter, _LF, _CR]] = True
+    border[[_LF, _CR]] = True
     if dialect.doubled:
         border[dialect.quote] = True
+    if len(dialect.delimiter) == 1:
+        border[dialect.delimiter[0]] = True
+        odd_opening, odd_closing = ~border[view[before]], ~border[view[after]]
+    else:
+        places = delimiters(data, quotes, dialect)
+        odd_opening = ~border[view[before]] & ~np.isin(opening, places + len(dialect.delimiter))
+        odd_closing = ~border[view[after]] & ~np.isin(closing + 1, places)
     odd = np.zeros(len(quotes), bool)
-    opening, closing = quotes[0::2], quotes[1::2]
-    odd[0::2] = ~border[view[opening - 1]] & (opening > 0)
-    odd[1::2] = ~border[view[np.minimum(closing + 1, len(view) - 1)]] & (closing + 1 < len(view))
+    odd[0::2] = odd_opening & (opening > 0)
+    odd[1::2] = odd_closing & (closing + 1 < len(view))
     return quotes[odd]
+
+
+def first_invalid_byte(raw: bytes) -> int | None:
+    """Where ``raw`` is no valid UTF-8 any more (bytes, from 0); None where all of it is."""
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start
+    return None
+
+
+_UNDECODABLE = re.compile(rb"\xed([\xb0-\xb3])([\x80-\xbf])")
+
+
+def as_in_file(raw: bytes, dialect: Dialect) -> bytes:
+    """``raw`` with the bytes that could not be decoded as they were, which `decode` spelt U+DC00 and their value."""
+    if not dialect.transcoded or b"\xed" not in raw:
+        return raw
+    return _UNDECODABLE.sub(lambda match: bytes([(match[1][0] & 3) << 6 | match[2][0] & 63]), raw)
+
+
+RECORD_LIMIT = 16 << 20
+"""Bytes of the longest record. A block grows up to this for a record that does not fit, so it bounds memory."""
 
 
 RAW_LIMIT = 1 << 20
@@ -225,7 +342,7 @@ def reject(block: Block, index: int, reason: str, message: str, column: str | No
         column=column,
         reason=reason,
         message=message,
-        raw=block.raw(index)[:RAW_LIMIT],
+        raw=as_in_file(block.raw(index)[:RAW_LIMIT], block.dialect),
     )
 
 

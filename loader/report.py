@@ -20,7 +20,7 @@ ROW_COUNTS = (
 REASONS: dict[str, str] = {
     "too_few_fields": "the record has fewer fields than the header has columns",
     "too_many_fields": "the record has more fields than the header has columns",
-    "unterminated_quote": "a quoted field is still open at the end of the file",
+    "unbalanced_quote": "a quote out of place makes one record of several lines; they were given up, line by line",
     "nul_byte": "PostgreSQL's text cannot hold the byte 0",
     "invalid_encoding": "the bytes are not valid in the file's encoding",
     "invalid_value": "the text is not a value of the column's type",

@@ -20,7 +20,8 @@ SHELVES: list[set[str]] = [
     {"spec"},
     {"columns", "fields", "steps", "wire"},
     {"convert", "records"},
-    {"blocks", "database", "decode", "encode", "files", "hooks", "parse", "s3", "transform"},  # stages
+    {"respell"},
+    {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
     {"catalog", "lane", "source", "staging"},
     {"judge", "ledger", "reading", "refusals", "shelf"},
     {"merge"},

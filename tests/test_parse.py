@@ -96,13 +96,13 @@ def test_a_text_over_its_length_is_rejected() -> None:
     assert [each.reason for each in rows.rejects] == ["value_too_long"]
 
 
-def test_an_open_quote_rejects_what_it_swallowed() -> None:
-    """Its raw text is kept, newlines and all."""
+def test_an_open_quote_costs_its_own_line() -> None:
+    """The next line has the right shape again."""
     columns = [LoadColumn("a", column_type("text"), 0)]
     blocks = list(split([b'x\n"open\nand on\n'], Dialect.of(CsvSpec()), name="x.csv"))
     parsed = [Parser(columns, 1, ("",), name="x.csv").parse(block) for block in blocks]
-    assert [row.batch.num_rows for row in parsed] == [1, 0]
-    assert rejected(parsed[1]) == [(2, 2, 2, None, "unterminated_quote", b'"open\nand on\n')]
+    assert [row.batch.num_rows for row in parsed] == [1, 0, 1]
+    assert rejected(parsed[1]) == [(2, 2, 2, None, "unbalanced_quote", b'"open')]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,105 @@
+"""Blocks in odd spellings → bytes that Arrow reads as COPY would read the block.
+
+Arrow knows one delimiter of one byte, and quotes where RFC 4180 puts them. Comments are cut out; a delimiter
+of several bytes gives way to a byte that the block has not; a record with irregular quotes or with escapes is
+split as COPY splits it and written again. Fields, and whether they were quoted, stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from loader.fields import Dialect, join_record, split_record
+from loader.records import Block, delimiters, irregular_quotes
+
+# Control characters first: a block has the others more often, and one that is free is found at once.
+_CANDIDATES = bytes([0x1F, 0x1E, 0x1D, 0x1C, *range(1, 9), 11, 12, *range(14, 28), 127, 9, *range(32, 127)])
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """A block for Arrow: ``data`` with as many records, and the bytes that structure it; doubled quotes, no escapes."""
+
+    data: bytes
+    delimiter: int
+    quote: int | None
+
+
+def respell(block: Block, null: Sequence[str] = ("",)) -> Spelling:
+    """``block``, which must be terminated, in regular spelling. ``null``: unquoted texts that must stay unquoted."""
+    if not block.regular:
+        block = _without_comments(block)
+        if len(block.dialect.delimiter) > 1:
+            free = _free_byte(block, null)
+            if free is None:
+                return _quoted_throughout(block, null)
+            block = _delimited_by(block, free)
+        block = _with_regular_quotes(block)
+    return Spelling(block.data, block.dialect.delimiter[0], block.dialect.quote)
+
+
+def _without_comments(block: Block) -> Block:
+    comments = block.layout.comments
+    kept = zip(np.append(0, comments[:, 1]), np.append(comments[:, 0], len(block.data)), strict=True)
+    data = b"".join(block.data[start:end] for start, end in kept) if len(comments) else block.data
+    return replace(block, data=data, dialect=replace(block.dialect, comment=b""))
+
+
+def _free_byte(block: Block, null: Sequence[str]) -> int | None:
+    """A byte that can delimit: neither the block nor a text that means NULL has it."""
+    return next((byte for byte in _usable(block.dialect, null) if byte not in block.data), None)
+
+
+def _usable(dialect: Dialect, null: Sequence[str]) -> list[int]:
+    taken = {dialect.quote, dialect.escape, *"".join(null).encode()}
+    return [byte for byte in _CANDIDATES if byte not in taken]
+
+
+def _delimited_by(block: Block, byte: int) -> Block:
+    """The block with the single ``byte``, which it must not hold, for a delimiter."""
+    old, new, data, quotes = block.dialect.delimiter, bytes([byte]), block.data, block.layout.quotes
+    if not len(quotes):
+        data = data.replace(old, new)
+    else:
+        places = delimiters(data, quotes, block.dialect)
+        view = np.frombuffer(data, np.uint8).copy()
+        view[places] = byte
+        rest = (places[:, None] + np.arange(1, len(old))).ravel()
+        data = np.delete(view, rest).tobytes()
+    return replace(block, data=data, dialect=replace(block.dialect, delimiter=new))
+
+
+def _with_regular_quotes(block: Block) -> Block:
+    dialect = block.dialect
+    odd = irregular_quotes(block.data, block.layout.quotes, dialect)
+    if dialect.escape is not None and not dialect.doubled:
+        escapes = np.flatnonzero(np.frombuffer(block.data, np.uint8) == dialect.escape)
+        odd = np.concatenate((odd, escapes))
+    if not len(odd):
+        return block
+    pieces: list[bytes] = []
+    copied = 0
+    for index in np.unique(np.searchsorted(block.starts, odd, side="right") - 1):
+        start, stop = int(block.starts[index]), int(block.starts[index + 1])
+        respelt = join_record(split_record(block.raw(index), dialect), dialect)
+        pieces += [block.data[copied:start], respelt, b"\n"]
+        copied = stop
+    return replace(block, data=b"".join([*pieces, block.data[copied:]]))
+
+
+def _quoted_throughout(block: Block, null: Sequence[str]) -> Spelling:
+    """For a block that holds every byte that could delimit it: fields that hold the one chosen are quoted."""
+    dialect = block.dialect
+    usable = _usable(dialect, null)
+    quote = dialect.quote or next(byte for byte in (ord('"'), *reversed(usable)) if byte in usable)
+    delimiter = next(byte for byte in usable if byte != quote)
+    regular = Dialect(bytes([delimiter]), quote, quote)
+    lines = []
+    for index in range(block.records):
+        fields = split_record(block.raw(index), dialect)
+        spelt = [(value, quoted or delimiter in value or quote in value) for value, quoted in fields]
+        lines.append(join_record(spelt, regular) + b"\n")
+    return Spelling(b"".join(lines), delimiter, quote)
