@@ -43,7 +43,7 @@ class Judge:
             tuples += judged_tuples
             kept += len(judged.kept)
             rejects += _refused(rows.block, asked, judged)
-        return Encoded(rows.block, tuples, kept, rejects, rows.filtered)
+        return Encoded(rows.block, tuples, kept, rejects, rows.filtered, rows.short, rows.long)
 
     def show(self, rows: Rows) -> Rows:
         """The doubtful records that the server takes, as typed rows among the others, for a hook or filter to see."""

@@ -21,7 +21,7 @@ from loader.convert import FALSE_TEXTS, TRUE_TEXTS, is_surely_right, may_mislead
 from loader.errors import ShapeError
 from loader.records import Block, Rows, reject
 from loader.report import Reject
-from loader.respell import Spelling, respell
+from loader.respell import Spelling, even, respell
 
 SUSPICION = 8
 """Blocks for which a column is read as text after Arrow could not convert a value of it. To find out anew in each
@@ -33,16 +33,20 @@ _ACCUSED = re.compile(r"^In CSV column #(\d+):")
 class Parser:
     """Parses blocks whose records have ``fields`` fields into the columns that are read from the file.
 
+    ``pad``: records with too few fields are filled with NULL, and surplus fields dropped, instead of rejected.
     Safe to share between threads: what it remembers between blocks decides only how fast it is. The batch has a
     column for each of ``columns`` that has a field, under its name, as ``read_as`` or, read the careful way, as
     binary text.
     """
 
-    def __init__(self, columns: Sequence[LoadColumn], fields: int, null: Sequence[str], *, name: str) -> None:
+    def __init__(
+        self, columns: Sequence[LoadColumn], fields: int, null: Sequence[str], *, name: str, pad: bool = False
+    ) -> None:
         self._columns = [column for column in columns if column.field is not None]
         self._fields = fields
         self._null = list(null)
         self._name = name
+        self._pad = pad
         self._misled = {
             kind: {place for place, each in enumerate(self._columns) if is_kind(each.read_as)}
             for kind, is_kind in ((pa.int64(), pa.types.is_integer), (pa.decimal128(1), pa.types.is_decimal))
@@ -54,7 +58,14 @@ class Parser:
         """The rows of ``block``. Never raises for what a record holds; such records are among the rejects."""
         if not block.terminated:
             return self._given_up(block)
-        text = respell(block, self._null)
+        rows = self._parse(block, respell(block, self._null))
+        if self._pad and any(each.reason != "too_few_fields" or each.raw for each in rows.rejects):
+            evened = even(block, self._fields, self._null[0])
+            rows = self._parse(block, respell(evened.block, self._null))
+            rows = replace(rows, short=evened.short, long=evened.long)
+        return rows
+
+    def _parse(self, block: Block, text: Spelling) -> Rows:
         if not text.data.endswith((b"\n", b"\r")):
             # at a bare end of file Arrow takes an empty field after a quoted one for quoted
             text = replace(text, data=text.data + b"\n")

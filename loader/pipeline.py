@@ -198,7 +198,7 @@ class Load:
             else:
                 counts = self._staged(connection, load_id, plan, tuples, keeper)
             keeper.settle(self.tally.read)
-        self.rejected, self.notes = dict(keeper.reasons), plan.notes + _notes(counts)
+        self.rejected, self.notes = dict(keeper.reasons), plan.notes + self.tally.notes() + _notes(counts)
         report = self.report("loaded", counts)
         ledger.finish(connection, report)
         connection.commit()
@@ -206,7 +206,9 @@ class Load:
 
     def _work(self, plan: Plan, lane: TextLane, load_id: int) -> Callable[[Block], Encoded]:
         """What is done with each block, on any thread: parse, transform, encode."""
-        parser = Parser(plan.reading, plan.fields, self.spec.csv.null, name=self.source.uri)
+        parser = Parser(
+            plan.reading, plan.fields, self.spec.csv.null, name=self.source.uri, pad=self.spec.csv.ragged == "pad"
+        )
         constants = self._constants(load_id)
         transformer = Transformer(plan.reading, constants, key=plan.key, hook=plan.hook, filter=plan.filter)
         judge = Judge(lane, plan.reading, with_position=plan.with_position)

@@ -307,7 +307,8 @@ class Rows:
     """Records of one block on their way to staging.
 
     ``batch``: one row a record, columns of shape (n,). ``index``: shape (n,), each row's record within the
-    block, from 0. ``rejects``: records that were set aside. ``filtered``: how many the filter left out.
+    block, from 0. ``rejects``: records that were set aside. ``filtered``: how many the filter left out. ``short``
+    and ``long``: how many were filled with NULL, or lost surplus fields, to be of the right shape.
     """
 
     block: Block
@@ -316,6 +317,8 @@ class Rows:
     rejects: tuple[Reject, ...] = ()
     filtered: int = 0
     doubtful: Doubtful | None = None
+    short: int = 0
+    long: int = 0
 
     def keep(self, mask: npt.NDArray[np.bool_]) -> Rows:
         """These rows without those where ``mask`` is False."""
@@ -331,6 +334,8 @@ class Encoded:
     kept: int
     rejects: tuple[Reject, ...]
     filtered: int
+    short: int = 0
+    long: int = 0
 
 
 def reject(block: Block, index: int, reason: str, message: str, column: str | None = None) -> Reject:

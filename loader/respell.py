@@ -103,3 +103,37 @@ def _quoted_throughout(block: Block, null: Sequence[str]) -> Spelling:
         spelt = [(value, quoted or delimiter in value or quote in value) for value, quoted in fields]
         lines.append(join_record(spelt, regular) + b"\n")
     return Spelling(b"".join(lines), delimiter, quote)
+
+
+@dataclass(frozen=True, slots=True)
+class Evened:
+    """A block whose records were all given one number of fields: ``short`` were filled, ``long`` cut off."""
+
+    block: Block
+    short: int
+    long: int
+
+
+def even(block: Block, fields: int, null: str) -> Evened:
+    """``block``, which must be terminated, with ``fields`` fields in each record that is no empty line.
+
+    Short records are filled with ``null``; surplus fields go. Offsets are no longer those of the file.
+    """
+    dialect = block.dialect
+    places = delimiters(block.data, block.layout.quotes, dialect)
+    before = np.searchsorted(places, block.starts)
+    counts = np.diff(before) + 1
+    uneven = np.setdiff1d(np.flatnonzero(counts != fields), block.empty_lines())
+    pieces: list[bytes] = []
+    copied = 0
+    for index in uneven:
+        start, stop = int(block.starts[index]), int(block.starts[index + 1])
+        if counts[index] < fields:
+            record = block.raw(index) + (dialect.delimiter + null.encode()) * int(fields - counts[index])
+        else:
+            record = block.data[start : places[before[index] + fields - 1]]
+        pieces += [block.data[copied:start], record, b"\n"]
+        copied = stop
+    data = b"".join([*pieces, block.data[copied:]])
+    short = int((counts[uneven] < fields).sum())
+    return Evened(replace(block, data=data), short, len(uneven) - short)

@@ -557,6 +557,9 @@ def _read_csv(section: _Section) -> CsvSpec:
     delimiter = _read_delimiter(section)
     quote = _read_character(section, "quote", _CSV_DEFAULT.quote)
     escape = _read_character(section, "escape", quote)  # as with COPY, the quote unless given
+    ragged, null = _read_ragged(section), _read_null(section, delimiter, quote)
+    if ragged == "pad" and not null:
+        section.note("ragged", '"pad" fills records with NULL, and null = [] says that no text means NULL')
     if quote and quote in delimiter:
         section.note("delimiter", f"must not hold the quote {_shown(quote)}")
     if escape and not quote:
@@ -572,8 +575,8 @@ def _read_csv(section: _Section) -> CsvSpec:
         comment=_read_comment(section, quote),
         encoding=_read_encoding(section),
         compression=cast(Compression, section.choice("compression", _CSV_DEFAULT.compression, get_args(Compression))),
-        null=_read_null(section, delimiter, quote),
-        ragged=_read_ragged(section),
+        null=null,
+        ragged=ragged,
     )
 
 

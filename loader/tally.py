@@ -39,6 +39,16 @@ class Tally:
         self.read = 0  # records
         self.kept = 0
         self.filtered = 0
+        self.short = 0
+        self.long = 0
+
+    def notes(self) -> tuple[str, ...]:
+        """What was done to records to make them fit."""
+        told = (
+            (self.short, "records had too few fields and were filled with NULL"),
+            (self.long, "records had too many fields, and the surplus ones were dropped"),
+        )
+        return tuple(f"{count:,} {what}" for count, what in told if count)
 
     def watch(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """The chunks, counted."""
@@ -51,6 +61,8 @@ class Tally:
         self.read += encoded.block.records
         self.kept += encoded.kept
         self.filtered += encoded.filtered
+        self.short += encoded.short
+        self.long += encoded.long
         if self._progress is not None:
             self._progress(Progress(self.bytes_read, self._size, self.read))
 

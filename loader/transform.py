@@ -83,7 +83,7 @@ class Transformer:
         faults: list[_Fault] = []
         made = [self._column(column, rows, faults) for column in self._columns]
         batch = pa.RecordBatch.from_arrays([each.array for each in made], schema=schema_of(self._columns))
-        converted = Rows(rows.block, batch, rows.index, rows.rejects)
+        converted = replace(rows, batch=batch)
         doubtful = [each.doubtful for each in made if each.doubtful is not None and each.doubtful.any()]
         if not faults and not doubtful:
             return converted

@@ -127,6 +127,19 @@ def test_without_a_quote_character_quotes_are_text() -> None:
     assert values(rows_of(b'1,"a\n2,b"\n', csv=CsvSpec(quote="", escape=""))) == [[1, '"a'], [2, 'b"']]
 
 
+def test_ragged_records_are_made_even_where_asked() -> None:
+    """Filled with NULL, or cut; an empty line stays a reject, and offsets are those of the file."""
+    columns = [LoadColumn(name, column_type("text"), at) for at, name in enumerate("abc")]
+    data = b'1,x\n2,"y\nq",z,more\n\n3\n4,"a,b",c\n5,,,"x,"\n'
+    (block,) = split([data], Dialect.of(CsvSpec()), name="x.csv", fields=3)
+    rows = Parser(columns, 3, ("",), name="x.csv", pad=True).parse(block)
+    assert [[(each or b"").decode() if isinstance(each, bytes) else each or "" for each in row] for row in values(rows)] == [
+        ["1", "x", ""], ["2", "y\nq", "z"], ["3", "", ""], ["4", "a,b", "c"], ["5", "", ""],
+    ]  # fmt: skip
+    assert (rows.short, rows.long) == (2, 2)
+    assert rejected(rows) == [(3, 4, 21, None, "too_few_fields", b"")]
+
+
 csv_texts = st.text(alphabet='ab," \n\r', max_size=60).map(str.encode)
 
 
@@ -135,7 +148,7 @@ def test_every_record_is_a_row_or_a_reject(data: bytes) -> None:
     """With the fields that COPY's rules give it, and none is lost, wherever quotes and line ends stand."""
     dialect = Dialect.of(CsvSpec())
     columns = [LoadColumn(name, column_type("text"), at) for at, name in enumerate("ab")]
-    for block in split([data], dialect, name="x.csv"):
+    for block in split([data], dialect, name="x.csv", fields=2):
         rows = Parser(columns, 2, ("",), name="x.csv").parse(block)
         found: dict[int, list[str | None]] = dict(zip(rows.index.tolist(), values(rows), strict=True))
         gone = {each.record - block.record for each in rows.rejects}
@@ -148,4 +161,4 @@ def test_every_record_is_a_row_or_a_reject(data: bytes) -> None:
                 continue
             expected = [None if not value and not quoted else value.decode() for value, quoted in fields]
             assert found.get(index, expected) == expected
-            assert (index in gone) == (len(fields) != 2)
+            assert (index in gone) == (not block.terminated or len(fields) != 2)
