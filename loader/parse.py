@@ -117,7 +117,7 @@ class Parser:
             [column.name for column in self._columns],
         )
         message = "a quote is opened and never closed; the record runs to the end of the file"
-        return Rows(block, empty, np.empty(0, np.int64), (reject(block, 0, "unterminated_quote", message),))
+        return Rows(block, empty, np.empty(0, np.int64), (reject(block, 0, "unbalanced_quote", message),))
 
 
 def _spellings(texts: Sequence[str]) -> list[str]:

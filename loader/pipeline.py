@@ -44,13 +44,14 @@ class How:
 
     ``force``: load what was loaded before. ``workers``: threads that parse, by default one a core.
     ``progress``: is told how far it is, block by block. ``wait``: how long to wait for another load into the
-    same table, in seconds.
+    same table, in seconds. ``replay_of``: the source holds rejects of that load.
     """
 
     force: bool = False
     workers: int | None = None
     progress: Callable[[Progress], None] | None = None
     wait: float = TURN_WAIT
+    replay_of: int | None = None
 
 
 PLAINLY = How()
@@ -143,7 +144,8 @@ class Load:
         self.began = time.monotonic()
         self.table = ".".join(part for part in spec.table_name if part)
         self.load_id: int | None = None
-        self.rejected: dict[str, int] = {}
+        self.rejected: Mapping[str, int] = {}
+        self.rejected_columns: Mapping[str, Mapping[str, int]] = {}
         self.notes: tuple[str, ...] = ()
         self.tally = Tally(source.size, how.progress)
 
@@ -161,9 +163,14 @@ class Load:
             self.table = str(catalog.describe(connection, *self.spec.table_name))
             with ledger.turn(connection, self.table, wait=self.how.wait):
                 ledger.clear_abandoned(connection, self.table)
-                if not self.how.force and (earlier := ledger.find_loaded(connection, self.source, self.table)):
+                force, replay_of = self.how.force, self.how.replay_of
+                if not force and (
+                    earlier := ledger.find_loaded(connection, self.source, self.table, replay_of=replay_of)
+                ):
                     return self._skipped(*earlier)
-                self.load_id = ledger.begin(connection, self.source, self.table, self.spec, forced=self.how.force)
+                self.load_id = ledger.begin(
+                    connection, self.source, self.table, self.spec, forced=force, replay_of=replay_of
+                )
                 try:
                     with self._clear_errors():
                         return self._load(connection, self.load_id)
@@ -174,6 +181,7 @@ class Load:
     def _load(self, connection: Connection, load_id: int) -> LoadReport:
         name = self.source.uri
         records = open_records(self.tally.watch(self.source.chunks()), self.spec.csv, name=name)
+        ledger.note_file(connection, load_id, records.header, self.spec.csv)
         plan = self._plan(connection, records.header, records.first)
         parser = Parser(plan.columns, plan.fields, self.spec.csv.null, name=name)
         transformer = Transformer(
@@ -188,6 +196,7 @@ class Load:
             RejectKeeper(self.database, load_id, self.spec.rejects, name) as keeper,
             overlapped(records.blocks, work, workers=self.workers) as encoded,
         ):
+            self.rejected, self.rejected_columns = keeper.reasons, keeper.columns
             tuples = Tuples(encoded, self.tally, keeper)
             counts = (
                 self._straight(connection, plan, tuples)
@@ -195,7 +204,7 @@ class Load:
                 else self._staged(connection, load_id, plan, tuples)
             )
             keeper.settle(self.tally.read)
-        self.rejected, self.notes = dict(keeper.reasons), plan.notes + _notes(counts)
+        self.notes = plan.notes + _notes(counts)
         report = self.report("loaded", counts)
         ledger.finish(connection, report)
         connection.commit()
@@ -303,7 +312,9 @@ class Load:
             version=self.source.version,
             bytes_read=self.tally.bytes_read,
             seconds=round(time.monotonic() - self.began, 3),
-            rejects_by_reason=self.rejected,
+            rejects_by_reason=dict(self.rejected),
+            rejects_by_column={name: dict(codes) for name, codes in self.rejected_columns.items()},
+            replay_of=self.how.replay_of,
             notes=self.notes,
             error=error,
             retryable=retryable,

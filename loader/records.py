@@ -183,8 +183,11 @@ class Rows:
         return replace(self, batch=self.batch.filter(booleans(mask)), index=self.index[mask])
 
 
-def reject(block: Block, index: int, reason: str, message: str, column: str | None = None) -> Reject:
-    """Set aside record ``index`` (from 0) of ``block``."""
+def reject(
+    block: Block, index: int, reason: str, message: str, column: str | None = None, *, sqlstate: str | None = None
+) -> Reject:
+    """Set aside record ``index`` (from 0) of ``block``. ``sqlstate``: PostgreSQL's code, where it refused."""
+    raw = block.raw(index)
     return Reject(
         record=block.record + index,
         line=block.line_of(index),
@@ -192,5 +195,7 @@ def reject(block: Block, index: int, reason: str, message: str, column: str | No
         column=column,
         reason=reason,
         message=message,
-        raw=block.raw(index)[:RAW_LIMIT],
+        raw=raw[:RAW_LIMIT],
+        raw_length=len(raw),
+        sqlstate=sqlstate,
     )

@@ -26,6 +26,7 @@ SHELVES: list[set[str]] = [
     {"infer", "tally"},
     {"plan"},  # assembly
     {"pipeline"},
+    {"replay"},
     {"local"},  # faces
     {"cli", "handler"},
     {"__main__", "twin"},

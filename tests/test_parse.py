@@ -103,7 +103,7 @@ def test_an_open_quote_rejects_what_it_swallowed() -> None:
     blocks = list(split([b'x\n"open\nand on\n'], Dialect.of(CsvSpec()), name="x.csv"))
     parsed = [Parser(columns, 1, ("",), name="x.csv").parse(block) for block in blocks]
     assert [row.batch.num_rows for row in parsed] == [1, 0]
-    assert rejected(parsed[1]) == [(2, 2, 2, None, "unterminated_quote", b'"open\nand on\n')]
+    assert rejected(parsed[1]) == [(2, 2, 2, None, "unbalanced_quote", b'"open\nand on\n')]
 
 
 @pytest.mark.parametrize(
