@@ -262,7 +262,7 @@ STATUS_COLUMNS = (
     "rejects_by_reason", "rejects_by_column", "bytes_read", "notes", "error", "started_at", "finished_at",
 )  # fmt: skip
 
-FILE_COLUMNS = ("header", "dialect", "spec")
+FILE_COLUMNS = ("bucket", "key", "header", "dialect", "spec")
 """What there is to know of one load beyond its status: how its file was written, and what it was told."""
 
 
