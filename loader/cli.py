@@ -140,7 +140,7 @@ def _load_each(options: argparse.Namespace, names: Sequence[str], load: Callable
             except LoaderError as error:
                 _say(f"loader: {error}")
                 exit_code = max(exit_code, error.exit_code)
-                reports += [error.report] if error.report else []
+                reports.append(error.report or LoadReport("failed", name, "", "", error=str(error)))
             else:
                 if not options.json:
                     _print_report(reports[-1])

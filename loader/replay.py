@@ -188,7 +188,8 @@ def _check_loaded(original: Original) -> None:
     """The rejects of a load that failed are not all that is missing of its file."""
     if original.state == "failed":
         raise LoaderError(
-            f"load {original.load_id} failed and changed nothing: load the whole of {original.source} after the mend"
+            f"load {original.load_id} failed and changed nothing; mend its source and load the whole of it with: "
+            f"loader replay {original.source}"
         )
     if original.state == "running":
         raise LoaderError(f"load {original.load_id} is still running")
