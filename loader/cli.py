@@ -6,7 +6,6 @@ Exit codes: 0 loaded or already loaded, 1 the load failed and changed nothing, 2
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import re
@@ -19,10 +18,14 @@ from typing import TYPE_CHECKING, Any
 from loader.errors import LoaderError, UsageError
 
 if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+
     from loader.database import Database
     from loader.report import LoadReport
     from loader.spec import LoadSpec
     from loader.tally import Progress
+
+_REPLAY_USAGE = "loader replay LOAD_ID [FILE] | SOURCE [--force] [--dsn URI] [--json]"
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -72,11 +75,21 @@ def _parser() -> argparse.ArgumentParser:
     _add_json(status)
     status.set_defaults(run=_status)
 
-    rejects = commands.add_parser("rejects", help="the rejected records of a load, with their reasons")
+    rejects = commands.add_parser("rejects", help="the rejected records of a load, as a file to mend or with reasons")
     rejects.add_argument("load_id", type=int, metavar="LOAD_ID")
-    rejects.add_argument("--format", choices=["csv", "jsonl"], default="csv")
+    rejects.add_argument(
+        "--format", choices=["csv", "jsonl"], default="csv", help="csv: a file to mend and replay; jsonl: with reasons"
+    )
     _add_dsn(rejects)
     rejects.set_defaults(run=_rejects)
+
+    replay = commands.add_parser("replay", help="load again after a mend", usage=_REPLAY_USAGE)
+    replay.add_argument("what", metavar="LOAD_ID | SOURCE", help="a load whose rejects, or a source to load again")
+    replay.add_argument("source", nargs="?", metavar="FILE", help="its mended rejects; default: as they were kept")
+    replay.add_argument("--force", action="store_true", help="load again what was loaded before")
+    _add_dsn(replay)
+    _add_json(replay)
+    replay.set_defaults(run=_replay)
 
     local = commands.add_parser("local", help="the embedded PostgreSQL: start it, stop it, how to connect")
     local.add_argument("action", choices=["start", "stop"])
@@ -101,30 +114,57 @@ def _positive(text: str) -> int:
 
 def _load(options: argparse.Namespace) -> int:
     from loader.pipeline import How, load_one
-    from loader.report import LoadReport
     from loader.source import expand
 
     specs = _SpecChoice(options)
     uris = [uri for source in options.sources for uri in expand(source)]
     specs.check(uris)
+
+    def load(uri: str, database: Database) -> LoadReport:
+        with _progress_bar(uri, shown=sys.stderr.isatty() and not options.json) as progress:
+            return load_one(uri, specs.of(uri), database, How(options.force, options.workers, progress))
+
+    return _load_each(options, uris, load)
+
+
+def _load_each(options: argparse.Namespace, names: Sequence[str], load: Callable[[str, Database], LoadReport]) -> int:
+    """Try each, print what became of it, and give the exit code."""
+    from loader.report import LoadReport
+
     reports: list[LoadReport] = []
     exit_code = 0
     with _database(options) as database:
-        for uri in uris:
+        for name in names:
             try:
-                with _progress_bar(uri, shown=sys.stderr.isatty() and not options.json) as progress:
-                    how = How(options.force, options.workers, progress)
-                    reports.append(load_one(uri, specs.of(uri), database, how))
+                reports.append(load(name, database))
             except LoaderError as error:
                 _say(f"loader: {error}")
                 exit_code = max(exit_code, error.exit_code)
-                reports += [error.report] if error.report else []
+                reports.append(error.report or LoadReport("failed", name, "", "", error=str(error)))
             else:
                 if not options.json:
                     _print_report(reports[-1])
     if options.json:
         _print_json(LoadReport.combine(reports).to_dict())
     return exit_code
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from loader.pipeline import How
+    from loader.replay import replay, replay_source
+    from loader.source import expand
+
+    how = How(options.force)
+    if re.fullmatch("[0-9]+", options.what):  # a file of that name is ./7
+        load_id = int(options.what)
+        return _load_each(
+            options, [options.what], lambda _, database: replay(load_id, database, source=options.source, how=how)
+        )
+    if options.source is not None:
+        raise UsageError(
+            f"{options.what}: is not a load's id, so the second argument, {options.source}, is one too many"
+        )
+    return _load_each(options, expand(options.what), lambda uri, database: replay_source(uri, database, how=how))
 
 
 class _SpecChoice:
@@ -171,36 +211,42 @@ def _infer(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from loader.ledger import history
+    from loader.ledger import find_load, history
 
-    with _database(options) as database, database.session() as connection:
-        loads = history(connection, options.load_id)
-    if options.load_id is not None and not loads:
+    if options.load_id is None:
+        with _ledger(options) as connection:
+            loads = history(connection)
+        if options.json:
+            _print_json(loads)
+        else:
+            _print_history(loads)
+        return 0
+    with _ledger(options) as connection:
+        load = find_load(connection, options.load_id)
+    if load is None:
         raise LoaderError(f"there is no load {options.load_id}")
     if options.json:
-        _print_json(loads if options.load_id is None else loads[0])
-    elif options.load_id is not None:
-        for name, value in loads[0].items():
-            print(f"{name:15} {_plain(value)}")
+        _print_json(load)
     else:
-        _print_history(loads)
+        for name, value in load.items():
+            print(f"{name:17} {_shown(value)}")
     return 0
 
 
 def _rejects(options: argparse.Namespace) -> int:
-    from loader.ledger import REJECT_COLUMNS, history, rejects
+    from loader.ledger import find_load, rejects
+    from loader.replay import find_original, write_rejects
 
-    with _database(options) as database, database.session() as connection:
-        if not history(connection, options.load_id):
+    with _ledger(options) as connection:
+        if options.format == "csv":
+            original = find_original(connection, options.load_id)
+            for left_out in write_rejects(connection, original, sys.stdout.buffer):
+                _say(f"loader: {left_out}")
+            return 0
+        if find_load(connection, options.load_id) is None:
             raise LoaderError(f"there is no load {options.load_id}")
-        found = rejects(connection, options.load_id)
-        if options.format == "jsonl":
-            for each in found:
-                print(json.dumps(each, ensure_ascii=False))
-        else:
-            writer = csv.DictWriter(sys.stdout, REJECT_COLUMNS)
-            writer.writeheader()
-            writer.writerows(found)
+        for each in rejects(connection, options.load_id):
+            print(json.dumps(each, ensure_ascii=False))
     return 0
 
 
@@ -235,6 +281,21 @@ def _database(options: argparse.Namespace) -> Iterator[Database]:
 
 
 @contextmanager
+def _ledger(options: argparse.Namespace) -> Iterator[Connection]:
+    """A connection to read the ledger on."""
+    import psycopg2
+
+    from loader.database import translate
+
+    with _database(options) as database:
+        try:
+            with database.session() as connection:
+                yield connection
+        except psycopg2.Error as error:
+            raise translate(error, "the ledger") from error
+
+
+@contextmanager
 def _progress_bar(uri: str, *, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
     if not shown:
         yield None
@@ -253,6 +314,8 @@ def _progress_bar(uri: str, *, shown: bool) -> Iterator[Callable[[Progress], Non
 
 
 def _print_report(report: LoadReport) -> None:
+    from loader.report import summarize_rejects
+
     print(f"{report.source} → {report.table}: {report.state} (load {report.load_id}) in {report.seconds:.1f} s")
     if report.state == "loaded":
         counts = ("inserted", "updated", "unchanged", "duplicate", "filtered", "rejected")
@@ -262,7 +325,12 @@ def _print_report(report: LoadReport) -> None:
     for note in report.notes:
         print(f"  note: {note}")
     if report.rows_rejected:
-        print(f"  see what was rejected with: loader rejects {report.load_id}")
+        for line in summarize_rejects(report.rejects_by_reason, report.rejects_by_column):
+            print(f"    {line}")
+        print(
+            f"  see what was rejected with: loader rejects {report.load_id}; "
+            f"mend it and load it with: loader replay {report.load_id} FILE"
+        )
 
 
 def _print_history(loads: Iterable[dict[str, Any]]) -> None:
@@ -281,8 +349,13 @@ def _print_json(document: object) -> None:
 
 
 def _plain(value: object) -> object:
-    """A ledger's value for people and for JSON."""
+    """A ledger's value for JSON."""
     return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def _shown(value: object) -> object:
+    """A ledger's value for people."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else _plain(value)
 
 
 def _say(message: str) -> None:

@@ -45,29 +45,32 @@ def open_source(path: str) -> FileSource:
 class FileSource:
     """One state of a regular file, told by which file it is, its size and its time of change.
 
-    A change that alters neither size nor time, which the kernel counts in milliseconds, goes unseen. Raises
+    ``name`` is what it goes by where its path is nobody's business, ``version`` what it is a version of where its
+    content alone does not say. A change that alters neither size nor time, which the kernel counts in milliseconds,
+    goes unseen. Raises
     SourceNotFoundError where there is no such file or no permission to read it, SourceError for what is no
     regular file.
     """
 
-    def __init__(self, path: str) -> None:
-        self.uri = _absolute(path)
+    def __init__(self, path: str, *, name: str | None = None, version: str | None = None) -> None:
+        self._path = _absolute(path)
+        self.uri = name or self._path
         self.bucket: str | None = None
         self.key = self.uri
         with self._clear_errors():
-            found = Path(self.uri).stat()
+            found = Path(self._path).stat()
             self._refuse_irregular(found.st_mode)
-            if not os.access(self.uri, os.R_OK):
+            if not os.access(self._path, os.R_OK):
                 raise PermissionError(None, "Permission denied")
         self.size = found.st_size
         self.last_modified = datetime.fromtimestamp(found.st_mtime, UTC)
-        self.version = None if self.size else _version(sha256().hexdigest())
+        self.version = version if version or self.size else _version(sha256().hexdigest())
         self._state = _state(found)
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:
         """The bytes from ``start`` on. Where that is 0, ``version`` is known when the last chunk is handed out."""
         # FileIO reads straight into the bytes it hands out: one copy, no buffer between
-        with self._clear_errors(), FileIO(self.uri) as file:
+        with self._clear_errors(), FileIO(self._path) as file:
             self._check_unchanged(file)
             position = file.seek(start)
             digest = sha256() if start == 0 and self.version is None else None

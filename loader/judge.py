@@ -14,7 +14,7 @@ from loader.convert import convert
 from loader.encode import encode, positions
 from loader.lane import Judged, Refusal, TextLane
 from loader.records import Block, Doubtful, Encoded, Rows, reject, shown
-from loader.report import Reject
+from loader.report import Reject, reason_of
 
 
 class Judge:
@@ -92,7 +92,14 @@ def _all_doubtful(rows: Rows) -> Rows:
 
 def _refused(block: Block, asked: Doubtful, judged: Judged) -> tuple[Reject, ...]:
     return tuple(
-        reject(block, int(asked.index[each.row]), reason_of(each.sqlstate), _message(each, asked), each.column)
+        reject(
+            block,
+            int(asked.index[each.row]),
+            reason_of(each.sqlstate),
+            _message(each, asked),
+            each.column,
+            sqlstate=each.sqlstate,
+        )
         for each in judged.refusals
     )
 
@@ -103,22 +110,3 @@ def _message(refusal: Refusal, asked: Doubtful) -> str:
     if value is None or f'"{value}"' in refusal.message:
         return refusal.message
     return f"{refusal.message}: {shown(value)}"
-
-
-REASON_OF_STATE = {
-    "22001": "value_too_long",
-    "22003": "out_of_range",
-    "22008": "out_of_range",
-    "22021": "invalid_encoding",
-    "23502": "null_value",
-    "23503": "foreign_key_violation",
-    "23505": "unique_violation",
-    "23514": "check_violation",
-    "23P01": "exclusion_violation",
-}
-"""Reason codes for PostgreSQL's SQLSTATEs (manual, appendix A)."""
-
-
-def reason_of(sqlstate: str) -> str:
-    """The reject's reason code: by the SQLSTATE's own entry, else a data exception is an invalid value."""
-    return REASON_OF_STATE.get(sqlstate, "invalid_value" if sqlstate.startswith("22") else "refused")

@@ -21,6 +21,7 @@ from loader.columns import LoadColumn
 from loader.errors import TableError
 from loader.records import POSITION
 from loader.refusals import Refused, is_refusal
+from loader.report import reason_of
 from loader.spec import LoadSpec
 from loader.staging import Staging
 from loader.tables import Table
@@ -266,7 +267,10 @@ class Merge:
 def _refused(position: int, error: psycopg2.Error) -> Refused:
     told = error.diag
     message = f"{told.message_primary}: {told.message_detail}" if told.message_detail else told.message_primary
-    return Refused(position, told.column_name, error.pgcode or "", message or str(error))
+    sqlstate = error.pgcode or ""
+    # no constraint by name: there is no partition for it
+    reason = "no_partition" if sqlstate == "23514" and told.constraint_name is None else reason_of(sqlstate)
+    return Refused(position, told.column_name, reason, sqlstate, message or str(error))
 
 
 def _names(names: Sequence[str]) -> sql.Composed:

@@ -16,7 +16,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader import catalog, ledger
 from loader.database import Database, translate
 from loader.errors import DatabaseError, LoaderError, UsageError
-from loader.judge import Judge, reason_of
+from loader.judge import Judge
 from loader.lane import TextLane
 from loader.merge import Counts, Merge, create_table, target_name
 from loader.overlap import overlapped
@@ -46,13 +46,14 @@ class How:
 
     ``force``: load what was loaded before. ``workers``: threads that parse, by default one a core.
     ``progress``: is told how far it is, block by block. ``wait``: how long to wait for another load into the
-    same table, in seconds.
+    same table, in seconds. ``replay_of``: the source holds rejects of that load.
     """
 
     force: bool = False
     workers: int | None = None
     progress: Callable[[Progress], None] | None = None
     wait: float = TURN_WAIT
+    replay_of: int | None = None
 
 
 PLAINLY = How()
@@ -145,7 +146,8 @@ class Load:
         self.began = time.monotonic()
         self.table = ".".join(part for part in spec.table_name if part)
         self.load_id: int | None = None
-        self.rejected: dict[str, int] = {}
+        self.rejected: Mapping[str, int] = {}
+        self.rejected_columns: Mapping[str, Mapping[str, int]] = {}
         self.notes: tuple[str, ...] = ()
         self.tally = Tally(source.size, how.progress)
 
@@ -163,9 +165,14 @@ class Load:
             self.table = str(catalog.describe(connection, *self.spec.table_name))
             with ledger.turn(connection, self.table, wait=self.how.wait):
                 ledger.clear_abandoned(connection, self.table)
-                if not self.how.force and (earlier := ledger.find_loaded(connection, self.source, self.table)):
+                force, replay_of = self.how.force, self.how.replay_of
+                if not force and (
+                    earlier := ledger.find_loaded(connection, self.source, self.table, replay_of=replay_of)
+                ):
                     return self._skipped(*earlier)
-                self.load_id = ledger.begin(connection, self.source, self.table, self.spec, forced=self.how.force)
+                self.load_id = ledger.begin(
+                    connection, self.source, self.table, self.spec, forced=force, replay_of=replay_of
+                )
                 try:
                     with self._clear_errors():
                         return self._load(connection, self.load_id)
@@ -186,19 +193,21 @@ class Load:
     def _attempt(self, connection: Connection, load_id: int, *, careful: bool) -> LoadReport:
         name = self.source.uri
         records = open_records(self.tally.watch(self.source.chunks()), self.spec.csv, name=name)
+        ledger.note_file(connection, load_id, records.header, self.spec.csv)
         plan = self._plan(connection, records, careful=careful)
         with (
             RejectKeeper(self.database, load_id, self.spec.rejects, name) as keeper,
             TextLane(self.database, plan.columns, plan.session_zone) as lane,
             overlapped(records.blocks, self._work(plan, lane, load_id), workers=self.workers) as encoded,
         ):
+            self.rejected, self.rejected_columns = keeper.reasons, keeper.columns
             tuples = Tuples(encoded, self.tally, keeper)
             if plan.straight:
                 counts = self._straight(connection, plan, tuples)
             else:
                 counts = self._staged(connection, load_id, plan, tuples, keeper)
             keeper.settle(self.tally.read)
-        self.rejected, self.notes = dict(keeper.reasons), plan.notes + self.tally.notes() + _notes(counts)
+        self.notes = plan.notes + self.tally.notes() + _notes(counts)
         report = self.report("loaded", counts)
         ledger.finish(connection, report)
         connection.commit()
@@ -279,7 +288,7 @@ class Load:
         refused = sorted([*refused, *more], key=lambda each: each.position)
         found = recall(self.source.chunks(), self.spec.csv, [each.position for each in refused], name=self.source.uri)
         for each, (block, index) in zip(refused, found, strict=True):
-            keeper.add([reject(block, index, reason_of(each.sqlstate), each.message, each.column)])
+            keeper.add([reject(block, index, each.reason, each.message, each.column, sqlstate=each.sqlstate)])
         return counts
 
     def _copy_streams(self, staging: Staging, tuples: Iterator[bytes]) -> None:
@@ -353,7 +362,9 @@ class Load:
             version=self.source.version,
             bytes_read=self.tally.bytes_read,
             seconds=round(time.monotonic() - self.began, 3),
-            rejects_by_reason=self.rejected,
+            rejects_by_reason=dict(self.rejected),
+            rejects_by_column={name: dict(codes) for name, codes in self.rejected_columns.items()},
+            replay_of=self.how.replay_of,
             notes=self.notes,
             error=error,
             retryable=retryable,

@@ -338,8 +338,11 @@ class Encoded:
     long: int = 0
 
 
-def reject(block: Block, index: int, reason: str, message: str, column: str | None = None) -> Reject:
-    """Set aside record ``index`` (from 0) of ``block``."""
+def reject(
+    block: Block, index: int, reason: str, message: str, column: str | None = None, *, sqlstate: str | None = None
+) -> Reject:
+    """Set aside record ``index`` (from 0) of ``block``. ``sqlstate``: PostgreSQL's code, where it refused."""
+    raw = block.raw(index)
     return Reject(
         record=block.record + index,
         line=block.line_of(index),
@@ -347,7 +350,9 @@ def reject(block: Block, index: int, reason: str, message: str, column: str | No
         column=column,
         reason=reason,
         message=message,
-        raw=as_in_file(block.raw(index)[:RAW_LIMIT], block.dialect),
+        raw=as_in_file(raw[:RAW_LIMIT], block.dialect),
+        raw_length=len(raw),
+        sqlstate=sqlstate,
     )
 
 

@@ -18,6 +18,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader.catalog import rows
 from loader.records import POSITION
+from loader.report import reason_of
 from loader.staging import Staging
 from loader.tables import Table
 
@@ -39,6 +40,7 @@ class Refused:
 
     position: int
     column: str | None
+    reason: str
     sqlstate: str
     message: str
 
@@ -245,4 +247,5 @@ def _take_out(connection: Connection, shape: _Shape, question: _Question, at_mos
             cursor.execute("ROLLBACK TO SAVEPOINT loader_sift")
             return []
         cursor.execute("RELEASE SAVEPOINT loader_sift")
-    return [Refused(position, column, question.sqlstate, question.message) for position in sorted(positions)]
+    reason = reason_of(question.sqlstate)
+    return [Refused(each, column, reason, question.sqlstate, question.message) for each in sorted(positions)]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import ledger
 from loader.database import Database
-from loader.errors import RejectLimitError
+from loader.errors import DatabaseUnavailableError, LoaderError, RejectLimitError
 from loader.records import Encoded
 from loader.report import Reject
 from loader.spec import RejectSpec
@@ -86,6 +87,7 @@ class RejectKeeper:
         self._connection: Connection | None = None
         self._batch: list[Reject] = []
         self.reasons: Counter[str] = Counter()
+        self.columns: dict[str, Counter[str]] = {}  # by column, where one is to blame, then by reason
 
     @property
     def count(self) -> int:
@@ -99,7 +101,10 @@ class RejectKeeper:
     def add(self, rejects: Sequence[Reject]) -> None:
         """Keep ``rejects``. Raises RejectLimitError as soon as there are more than ``max_rows``."""
         self._batch += rejects
-        self.reasons.update(each.reason for each in rejects)
+        for each in rejects:
+            self.reasons[each.reason] += 1
+            if each.column is not None:
+                self.columns.setdefault(each.column, Counter())[each.reason] += 1
         if len(self._batch) >= self.BATCH_RECORDS or sum(len(each.raw) for each in self._batch) >= self.BATCH_BYTES:
             self.flush()
         if self.count > self._limits.max_rows:
@@ -116,11 +121,24 @@ class RejectKeeper:
         """Enter what is waiting, and commit."""
         if not self._batch:
             return
+        connection = self._own_connection()
+        ledger.keep_rejects(connection, self._load_id, self._batch)
+        connection.commit()
+        self._batch = []
+
+    def reset(self) -> None:
+        """Forget every reject, in the ledger too: the load starts over."""
+        self._batch = []
+        self.reasons.clear()
+        self.columns.clear()
+        connection = self._own_connection()
+        ledger.forget_rejects(connection, self._load_id)
+        connection.commit()
+
+    def _own_connection(self) -> Connection:
         if self._connection is None:
             self._connection = self._stack.enter_context(self._database.session())
-        ledger.keep_rejects(self._connection, self._load_id, self._batch)
-        self._connection.commit()
-        self._batch = []
+        return self._connection
 
     def _too_many(self, what: str) -> RejectLimitError:
         self.flush()
@@ -136,6 +154,10 @@ class RejectKeeper:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        gone = isinstance(error, DatabaseUnavailableError | psycopg2.OperationalError)
+        if isinstance(error, Exception) and not gone:  # those of a load that failed can be looked at too
+            with suppress(psycopg2.Error, LoaderError):
+                self.flush()
         self._stack.__exit__(kind, error, trace)
 
 

@@ -182,9 +182,9 @@ class Reference:
             if inside and place not in begins and not (doubled and self.data[place - 1 : place] == quote):
                 return False
             after = self.data[place + 1 : place + 2]
-            if not inside and place + 1 < end and place + 1 not in before_delimiter:
-                if after not in (b"\r", b"\n") and not (doubled and after == quote):
-                    return False
+            closes = not inside and place + 1 < end and place + 1 not in before_delimiter
+            if closes and after not in (b"\r", b"\n") and not (doubled and after == quote):
+                return False
         return True
 
     def enter(self, at: int, end: int, terminated: bool) -> None:

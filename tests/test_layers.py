@@ -28,6 +28,7 @@ SHELVES: list[set[str]] = [
     {"infer", "tally"},
     {"plan"},  # assembly
     {"pipeline"},
+    {"replay"},
     {"local"},  # faces
     {"cli", "handler"},
     {"__main__", "twin"},

@@ -44,7 +44,7 @@ def embedded(version: int) -> Iterator[str]:
 
         server = get_server(Path(folder) / "data", cleanup_mode="delete", postgres_version=version)
         for setting in UNSAFE:
-            _alter_system(server.get_uri(), f"ALTER SYSTEM SET {setting} = off")
+            run_alone(server.get_uri(), f"ALTER SYSTEM SET {setting} = off")
         rules = Path(folder) / "data" / "pg_hba.conf"
         rules.write_text(f"local all rotating scram-sha-256\n{rules.read_text()}")
         reload(server.get_uri())
@@ -54,7 +54,8 @@ def embedded(version: int) -> Iterator[str]:
             server.cleanup()
 
 
-def _alter_system(dsn: str, statement: str) -> None:
+def run_alone(dsn: str, statement: str) -> None:
+    """Run a statement that cannot be part of a transaction."""
     connection = psycopg2.connect(dsn)
     connection.autocommit = True
     with connection.cursor() as cursor:
@@ -65,7 +66,7 @@ def _alter_system(dsn: str, statement: str) -> None:
 def reload(dsn: str) -> None:
     """Have the server read its configuration again, and wait until it has: new connections know when it did."""
     loaded = query(dsn, "SELECT pg_conf_load_time()")
-    _alter_system(dsn, "SELECT pg_reload_conf()")
+    run_alone(dsn, "SELECT pg_reload_conf()")
     while query(dsn, "SELECT pg_conf_load_time()") == loaded:
         pass
 
@@ -161,10 +162,10 @@ def server(request: pytest.FixtureRequest, servers: Any) -> str:
 def dsn(server: str) -> Iterator[str]:
     """The DSN of a fresh, empty database, which is dropped afterwards."""
     name = f"t_{uuid.uuid4().hex}"
-    _alter_system(server, f"CREATE DATABASE {name} STRATEGY file_copy")
+    run_alone(server, f"CREATE DATABASE {name} STRATEGY file_copy")
     head, separator, tail = server.partition("?")
     yield f"{head.rpartition('/')[0]}/{name}{separator}{tail}"
-    _alter_system(server, f"DROP DATABASE {name} WITH (FORCE)")
+    run_alone(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
