@@ -294,6 +294,19 @@ def test_a_source_is_loaded_again_as_it_was_last(dsn: str, file: Path) -> None:
     database.close()
 
 
+def test_what_an_early_ledger_did_not_keep_is_not_guessed(dsn: str, file: Path) -> None:
+    """Version 1 had neither headers nor dialects, and lost the order of a spec's columns."""
+    file.write_text("x,1\n1,1\n")
+    load(file, dsn, csv={"header": False}, columns={"id": "int", "b": "int"})
+    query(dsn, "UPDATE loader.loads SET dialect = NULL")
+    with pytest.raises(loader.LoaderError, match="the ledger does not have its file's header and dialect"):
+        again(dsn, 1)
+    database = Database(dsn)
+    with pytest.raises(loader.LoaderError, match="may not have the right order of its columns"):
+        replay_source(str(file), database)
+    database.close()
+
+
 def run(*arguments: str, dsn: str, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "loader", *arguments, "--dsn", dsn]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
