@@ -133,15 +133,19 @@ def schema(database: str, case: Case) -> Iterator[tuple[Connection, str, str]]:
         connection.close()
 
 
+PROBES = {"xml": "SELECT '<a/>'::xml", "icu": "CREATE COLLATION pg_temp.probe (provider = icu, locale = 'und')"}
+"""What a server may have been built without, and the statement that tells."""
+
+
 def _require(connection: Connection, what: str) -> None:
-    """An extension, or "xml"; skips where the server does not have it."""
+    """Have an extension, or one of `PROBES`; skips where the server does not have it."""
     try:
         with connection.cursor() as cursor:
-            if what == "xml":
-                cursor.execute("SELECT '<a/>'::xml")
-            else:
-                cursor.execute(f"CREATE EXTENSION IF NOT EXISTS {what} SCHEMA public")
-        connection.commit()
+            cursor.execute(PROBES.get(what, f"CREATE EXTENSION IF NOT EXISTS {what} SCHEMA public"))
+        if what in PROBES:
+            connection.rollback()
+        else:
+            connection.commit()
     except psycopg2.Error as error:
         connection.rollback()
         pytest.skip(f"this server has no {what}: {error.diag.message_primary}")
