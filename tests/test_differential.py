@@ -1,0 +1,36 @@
+"""The loader against COPY: tables over all types, and files of valid, nearly valid and hostile records.
+
+COPY is given the records one by one. What it takes the loader must take, to the letter of the text output;
+what it refuses must be rejected, and nothing else. `make fuzz` looks further; each counterexample that was ever found
+is a case in tests/corpus/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from support.differential import Arena, Example, arena, examples
+
+EXAMPLES = 200
+
+
+@pytest.fixture(scope="module", params=["embedded-18", "system-15"])
+def place(servers: Any, request: pytest.FixtureRequest) -> Iterator[Arena]:
+    with arena(servers(request.param)) as made:
+        yield made
+
+
+@given(example=examples())
+@settings(
+    max_examples=EXAMPLES,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+)
+def test_the_loader_takes_what_copy_takes_and_rejects_what_copy_refuses(place: Arena, example: Example) -> None:
+    """Equal rows in their text output, and the same records refused."""
+    loaded, copied = place.compare(example)
+    assert loaded.refused == copied.refused, (loaded.reasons, copied.reasons)
+    assert loaded.rows == copied.rows
