@@ -75,4 +75,5 @@ def ends_and_bytes(values: pa.Array) -> tuple[npt.NDArray[np.int32], npt.NDArray
     return ends - ends[0], np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
 
 
+TRUE = booleans(np.ones(1, bool))[0]
 FALSE = booleans(np.zeros(1, bool))[0]

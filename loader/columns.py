@@ -24,7 +24,7 @@ class LoadColumn:
     """One column that the load writes, and how its values come about.
 
     ``field``: its place in the file's records (from 0), None where ``value`` makes it. ``zone``: where its
-    local times are.
+    local times are. ``pattern``: of a type that was inferred, the texts that prove it right; see `infer`.
     """
 
     name: str
@@ -36,6 +36,7 @@ class LoadColumn:
     format: Format | None = None
     zone: str = "UTC"
     not_null: bool = False
+    pattern: str | None = None
 
     @property
     def read_as(self) -> pa.DataType:
@@ -43,7 +44,7 @@ class LoadColumn:
 
         Timestamps are read as text because Arrow's reader takes an hour without minutes, which PostgreSQL refuses.
         """
-        if self.steps or self.format or pa.types.is_timestamp(self.type.arrow):
+        if self.steps or self.format or self.pattern or pa.types.is_timestamp(self.type.arrow):
             return pa.string()
         return self.type.arrow
 

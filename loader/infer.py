@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from loader.columns import LoadColumn
-from loader.convert import DATE, TIMESTAMP, TIMESTAMP_WITH_OFFSET, decode
+from loader.convert import DATE, TIMESTAMP, TIMESTAMP_WITH_OFFSET, convert, decode
 from loader.fields import split_record
 from loader.parse import Parser
 from loader.pgtypes import column_type
@@ -25,19 +25,39 @@ from loader.spec import ColumnSpec, LoadSpec
 SAMPLE_RECORDS = 20_000
 """Records that are looked at. They come from the first block, so a sample costs no second read."""
 
-_WHOLE = r"(?:0|-?[1-9][0-9]*)"
+_WHOLE = r"(?:0|[1-9][0-9]*)"
+_EXPONENT = r"[eE][+-]?[0-9]{1,2}"
+_FIFTEEN_DIGITS = r"(?:(?:0|[1-9][0-9]{0,6})(?:\.[0-9]{1,8})?|[0-9]\.[0-9]{1,14}|[1-9][0-9]{0,14})"
 
-# First match wins. bigint holds any 18 digits; numeric keeps the digits of anything longer.
+# First match wins. Each pattern takes only texts that their type gives back with nothing lost: 007 is no number,
+# bigint holds any 18 digits, double precision any 15 (manual, 8.1.3), numeric all.
 _LADDER = (
     ("boolean", r"^(?:true|false|TRUE|FALSE|True|False|t|f)$"),
     ("bigint", r"^(?:0|-?[1-9][0-9]{0,17})$"),
-    ("numeric", rf"^(?:{_WHOLE}|-?(?:0|[1-9][0-9]*)\.[0-9]+)$"),
-    ("double precision", r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?$"),
+    ("numeric", rf"^-?{_WHOLE}(?:\.[0-9]+)?$"),
+    ("double precision", rf"^-?{_FIFTEEN_DIGITS}(?:{_EXPONENT})?$"),
+    ("numeric", rf"^-?{_WHOLE}(?:\.[0-9]+)?(?:{_EXPONENT})?$"),
     ("date", DATE),
     ("timestamp", TIMESTAMP),
     ("timestamptz", TIMESTAMP_WITH_OFFSET),
     ("uuid", r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"),
 )
+
+PATTERNS: dict[str, str] = dict(_LADDER)
+"""For each type that is inferred, the texts that a column of it may hold. A text that does not match widens the
+column, though the type might take it: ``007`` would lose its zeros."""
+
+_WIDER = {"bigint": ("numeric",), "double precision": ("numeric",), "date": ("timestamp",)}
+"""Types that hold all values of another with nothing lost."""
+
+
+def widened(type_name: str, texts: pa.Array) -> str:
+    """The narrowest wider type, for a column of an inferred type that does not hold these texts."""
+    wider: str
+    for wider in _WIDER.get(type_name, ()):
+        if _holds(wider, PATTERNS[wider], texts):
+            return wider
+    return "text"
 
 
 def infer_spec(source: Source, table: str) -> LoadSpec:
@@ -71,7 +91,14 @@ def _narrowest(values: pa.Array) -> str:
     texts = texts.drop_null().unique()
     if not len(texts):
         return "text"
-    for type_name, pattern in _LADDER:
-        if pc.all(pc.match_substring_regex(texts, pattern)).as_py():
-            return type_name
-    return "text"
+    return next((type_name for type_name, pattern in _LADDER if _holds(type_name, pattern, texts)), "text")
+
+
+def _holds(type_name: str, pattern: str, texts: pa.Array) -> bool:
+    """Whether all texts have the pattern, and are values: 2024-02-30 looks like a date."""
+    if not pc.all(pc.match_substring_regex(texts, pattern)).as_py():
+        return False
+    if type_name not in ("date", "timestamp", "timestamptz"):
+        return True
+    spelled = {"timestamp": "timestamp without time zone", "timestamptz": "timestamp with time zone"}
+    return not convert(texts, column_type(spelled.get(type_name, type_name)))[1].any()

@@ -16,6 +16,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader import catalog, ledger
 from loader.database import Database, translate
 from loader.errors import DatabaseError, LoaderError, UsageError
+from loader.infer import widened
 from loader.judge import Judge
 from loader.lane import TextLane
 from loader.merge import Counts, Merge, create_table, target_name
@@ -30,7 +31,7 @@ from loader.source import Source, expand, open_source
 from loader.spec import LoadSpec
 from loader.staging import Staging, copy
 from loader.tally import Progress, RejectKeeper, Tally, Tuples
-from loader.transform import Transformer
+from loader.transform import Transformer, WidenColumn
 
 STREAMS = 2
 """COPY streams into a staging table. Two load it in half the time of one where client and server have cores
@@ -150,6 +151,8 @@ class Load:
         self.rejected_columns: Mapping[str, Mapping[str, int]] = {}
         self.notes: tuple[str, ...] = ()
         self.tally = Tally(source.size, how.progress)
+        self.types: Mapping[str, str] = {}  # what was inferred
+        self.widened: dict[str, str] = {}
 
     def run(self) -> LoadReport:
         """Load it, or find that it was loaded before. Raises LoaderError, and the target is as it was."""
@@ -181,20 +184,29 @@ class Load:
                     raise
 
     def _load(self, connection: Connection, load_id: int) -> LoadReport:
-        """Load it in the hope that the target takes every record; where it refuses one, again and with care."""
-        try:
-            return self._attempt(connection, load_id, careful=False)
-        except psycopg2.Error as error:
-            if not is_refusal(error):
-                raise
+        """Load it in the hope that the target takes every record, and that the types that were inferred hold.
+
+        Where one does not, begin again: with care, or with a wider type.
+        """
+        careful = False
+        while True:
+            try:
+                return self._attempt(connection, load_id, careful=careful)
+            except WidenColumn as found:
+                was = self.types[found.column]
+                self.widened[found.column] = widened(was, found.texts)
+            except psycopg2.Error as error:
+                if careful or not is_refusal(error):
+                    raise
+                careful = True
             self._start_over(connection, load_id)
-        return self._attempt(connection, load_id, careful=True)
 
     def _attempt(self, connection: Connection, load_id: int, *, careful: bool) -> LoadReport:
         name = self.source.uri
         records = open_records(self.tally.watch(self.source.chunks()), self.spec.csv, name=name)
         ledger.note_file(connection, load_id, records.header, self.spec.csv)
         plan = self._plan(connection, records, careful=careful)
+        self.types = plan.inferred
         with (
             RejectKeeper(self.database, load_id, self.spec.rejects, name) as keeper,
             TextLane(self.database, plan.columns, plan.session_zone) as lane,
@@ -249,6 +261,7 @@ class Load:
             name=self.source.uri,
             session_zone=catalog.session_zone(connection),
             careful=careful,
+            widened=self.widened,
         )
 
     def _straight(self, connection: Connection, plan: Plan, tuples: Iterator[bytes]) -> Counts:

@@ -11,7 +11,7 @@ from loader import expression
 from loader.columns import LoadColumn, match_columns
 from loader.errors import SpecError
 from loader.hooks import find_hook
-from loader.infer import infer_columns
+from loader.infer import PATTERNS, infer_columns
 from loader.merge import merge_key
 from loader.pgtypes import ColumnType
 from loader.records import Block
@@ -42,6 +42,7 @@ class Plan:
     straight: bool
     careful: bool
     session_zone: str
+    inferred: Mapping[str, str]
     hook: Hook | None
     filter: Filter | None
     notes: tuple[str, ...]
@@ -63,18 +64,24 @@ def make_plan(
     name: str,
     session_zone: str,
     careful: bool = False,
+    widened: Mapping[str, str] | None = None,
 ) -> Plan:
     """Settle the columns, the key, the way into the target, the hook and the filter.
 
     Raises SpecError, ShapeError or TableError; nothing has been read or changed then.
     """
     notes: tuple[str, ...] = ()
+    widened = widened or {}
+    inferred: dict[str, str] = {}
     if not spec.columns and table.oid is None:
-        spec = replace(spec, columns=infer_columns(first, header, spec.csv.null, name=name))
-        notes = ("the columns' types were inferred from the first records",)
+        found = infer_columns(first, header, spec.csv.null, name=name)
+        inferred = {each.name: widened.get(each.name, each.type or "text") for each in found}
+        spec = replace(spec, columns=tuple(replace(each, type=inferred[each.name]) for each in found))
+        notes = ("the columns' types were inferred from the first records", *_widening_notes(widened))
     types = spell_types([column.type for column in spec.columns if column.type is not None])
     match = match_columns(spec, header, table, types, name=name, session_zone=session_zone)
     match = replace(match, columns=_travelling(match.columns, column_types, careful=careful))
+    match = replace(match, columns=_to_be_proved(match.columns, inferred))
     _check_formats(match.columns)
     _check_defaults(match.columns)
     key = merge_key(spec, table, match.columns)
@@ -87,6 +94,7 @@ def make_plan(
         reading=_reading(spec, match.columns),
         careful=careful,
         session_zone=session_zone,
+        inferred=inferred,
         straight=not careful and _goes_straight(spec, table, match.columns),
         hook=find_hook(spec.transform.python) if spec.transform.python else None,
         filter=_filter(spec, schema_of(match.columns), session_zone),
@@ -108,6 +116,18 @@ def _travelling(columns: tuple[LoadColumn, ...], column_types: ColumnTypes, *, c
         return type_.judged if careful and type_.hopeful else type_
 
     return tuple(replace(column, type=travelling(types[column.type.name])) for column in columns)
+
+
+def _to_be_proved(columns: tuple[LoadColumn, ...], inferred: Mapping[str, str]) -> tuple[LoadColumn, ...]:
+    """Columns of an inferred type with the pattern that their texts must have."""
+    return tuple(replace(each, pattern=PATTERNS.get(inferred.get(each.name, ""))) for each in columns)
+
+
+def _widening_notes(widened: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(
+        f'the column "{name}" is {type_name}, because a later record did not fit what the first ones showed'
+        for name, type_name in widened.items()
+    )
 
 
 def _reading(spec: LoadSpec, columns: tuple[LoadColumn, ...]) -> tuple[LoadColumn, ...]:

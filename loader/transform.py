@@ -37,6 +37,15 @@ class _Fault:
     texts: pa.Array | None
 
 
+class WidenColumn(Exception):  # noqa: N818 - it is no error, but the end of one attempt
+    """The type inferred for a column does not hold these texts of it: the load has to begin again with a wider one."""
+
+    def __init__(self, column: str, texts: pa.Array) -> None:
+        super().__init__(column)
+        self.column = column
+        self.texts = texts
+
+
 @dataclass(frozen=True, slots=True)
 class _Made:
     """A column's values. ``doubtful``: those whose ``texts`` the client could not convert, NULL in ``array``."""
@@ -132,6 +141,12 @@ class Transformer:
         if column.default is not None:
             texts = _filled(texts, arrays.text(column.default))
         array, bad = _typed(column, texts)
+        if column.pattern is not None:
+            odd = ~arrays.mask(pc.fill_null(pc.match_substring_regex(texts, column.pattern), arrays.TRUE))
+            if not pa.types.is_string(array.type):  # numeric, uuid: the server makes what the client cannot
+                odd |= bad
+            if odd.any():
+                raise WidenColumn(column.name, texts.filter(arrays.booleans(odd)))
         if column.format is None:
             return _Made(array, texts, bad)
         _note(faults, column, bad, "invalid_value", texts)  # a format is the client's: nobody else can judge it
