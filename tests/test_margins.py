@@ -136,3 +136,13 @@ def test_header_and_footer_of_a_whole_file() -> None:
     assert [(each.raw(0), each.record, each.line, each.records) for each in records.blocks] == [(b"1,2", 1, 4, 1)]
     empty = open_records(iter([b"a,b\n"]), CsvSpec(skip_footer=1), name="x.csv")
     assert (empty.header, empty.first) == (("a", "b"), None)
+
+
+def test_the_sample_is_the_first_block_of_whole_records() -> None:
+    """Lines that a stray quote cost say nothing about the columns; they are read as the file has them, still."""
+    records = open_records(iter([b'a,b\n1,"x\n2,y\n3,z\n']), CsvSpec(), name="x.csv")
+    assert records.first is not None
+    assert records.first.data == b"2,y\n3,z\n"
+    assert [each.data for each in records.blocks] == [b'1,"x\n', b"2,y\n3,z\n"]
+    lost = open_records(iter([b'1,"x']), CsvSpec(header=False), name="x.csv")
+    assert (lost.first, [each.data for each in lost.blocks]) == (None, [b'1,"x'])
