@@ -1,7 +1,8 @@
 """An object's bytes → its text in UTF-8: decompressed, then transcoded, a piece at a time.
 
 Whatever a few compressed bytes claim to hold, they are unpacked in pieces, so that memory does not depend on it.
-Text that is UTF-8 already passes through untouched: whether its bytes are valid is judged record by record, later.
+Text that is UTF-8 already passes through untouched: whether its bytes are valid is judged record by record, later;
+and what cannot be decoded from another encoding is spelt so that it is not valid either.
 """
 
 from __future__ import annotations
