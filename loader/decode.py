@@ -1,7 +1,8 @@
 """An object's bytes → its text in UTF-8: decompressed, then transcoded, a piece at a time.
 
 Whatever a few compressed bytes claim to hold, they are unpacked in pieces, so that memory does not depend on it.
-Text that is UTF-8 already passes through untouched: whether its bytes are valid is judged record by record, later.
+Text that is UTF-8 already passes through untouched: whether its bytes are valid is judged record by record, later;
+and what cannot be decoded from another encoding is spelt so that it is not valid either.
 """
 
 from __future__ import annotations
@@ -207,13 +208,13 @@ def transcode(chunks: Iterator[bytes], encoding: str, *, name: str) -> Iterator[
     """The text that ``chunks`` hold in ``encoding``, one of `find_encoding`'s, as UTF-8 without a byte order mark.
 
     UTF-8 passes through untouched. A byte that cannot be decoded becomes three that are not valid UTF-8, so that
-    it costs its record and no more: the surrogate U+DC00 and the byte's value. Raises DecodeError where the codec
-    cannot go on after such a byte (Python's idna and punycode).
+    it costs its record and no more: the surrogate U+DC00 and the byte's value. Raises DecodeError where Python's
+    codec cannot go on after such a byte.
     """
     if encoding == "utf-8":
         yield from chunks
         return
-    decoder = codecs.getincrementaldecoder(encoding)(_ERRORS)
+    decoder = codecs.getincrementaldecoder(encoding)("strict" if encoding in _STRICT_ONLY else _ERRORS)
     begun = False
     for data in chain(_slices(chunks, PIECE), [None]):
         try:
@@ -241,6 +242,8 @@ def _spell_undecodable(error: UnicodeError) -> tuple[str, int]:
         bad = bad[:size]
     return "".join(chr(0xDC00 + byte) for byte in bad), error.start + len(bad)
 
+
+_STRICT_ONLY = ("idna", "punycode")
 
 _ERRORS = "loader.undecodable"
 codecs.register_error(_ERRORS, _spell_undecodable)

@@ -7,7 +7,7 @@
      │    ├── SourceNotFoundError      no such bucket, key or path, or no permission to see it
      │    ├── SourceChangedError       it changed while it was read
      │    ├── SourceUnavailableError   S3 did not answer, after every retry            (retryable)
-     │    └── DecodeError              damaged compression, or bytes that are not of its encoding
+     │    └── DecodeError              damaged compression, or a codec that cannot go on after a bad byte
      ├── ShapeError                 the file is not the CSV that the spec describes
      ├── TransformError             a hook raised, or returned what it must not
      ├── RejectLimitError           more records were rejected than the spec allows
@@ -79,7 +79,7 @@ class SourceUnavailableError(SourceError):
 
 
 class DecodeError(SourceError):
-    """Damaged compression, or bytes that are not of the declared encoding."""
+    """Damaged compression, or a bad byte after which the codec of the encoding cannot go on."""
 
 
 class ShapeError(LoaderError):

@@ -54,6 +54,7 @@ class _Front:
         self._chunks = chunks
         self._name = name
         self._data = b""
+        self._at = 0  # what stands before it was taken
         self.offset = 0
         self.line = 1
 
@@ -62,14 +63,15 @@ class _Front:
         window = 4096
         while True:
             more = self._fill(window)
-            piece = self._data[:window]
-            found = layout(piece, dialect, final=not more and len(piece) == len(self._data))
+            piece = self._data[self._at : self._at + window]
+            last = not more and self._at + window >= len(self._data)
+            found = layout(piece, dialect, final=last)
             if len(found.ends):
                 return self._drop(int(found.starts(len(piece))[0]), int(found.ends[0]), found)
             if found.cut:  # comments only
                 self._drop(0, found.cut, found)
                 continue
-            if not more and len(piece) == len(self._data):
+            if last:
                 if not piece:
                     raise ShapeError(f"{self._name}: {self._missing(what)}")
                 return self._drop(0, len(piece), found)
@@ -81,22 +83,23 @@ class _Front:
         return f"the file ends where {what} should stand" if self.offset else f"the file is empty; {what} was expected"
 
     def rest(self) -> Iterator[bytes]:
-        if self._data:
-            yield self._data
+        if self._at < len(self._data):
+            yield self._data[self._at :]
         yield from self._chunks
 
     def _fill(self, size: int) -> bool:
         """Hold at least ``size`` bytes; False where the stream ended before that."""
-        while len(self._data) < size:
+        while len(self._data) - self._at < size:
             chunk = next(self._chunks, None)
             if chunk is None:
                 return False
-            self._data += chunk
+            self._data, self._at = self._data[self._at :] + chunk, 0
         return True
 
     def _drop(self, start: int, size: int, found: Layout) -> bytes:
         """Take ``size`` bytes off, of which the record is what begins at ``start``."""
-        record, self._data = self._data[start:size], self._data[size:]
+        record = self._data[self._at + start : self._at + size]
+        self._at += size
         self.offset += size
         self.line += int(np.searchsorted(found.line_ends, size, side="right"))
         return record.rstrip(b"\r\n")

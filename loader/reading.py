@@ -13,10 +13,14 @@ from loader.margins import read_preamble, without_footer
 from loader.records import Block
 from loader.spec import CsvSpec
 
+SAMPLE_BLOCKS = 4
+"""Blocks that are read for the first one that is no given-up lines: each is held until it is loaded."""
+
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """``header`` is None where the file has none, ``first`` where it has no record; ``blocks`` begin with ``first``."""
+    """``header`` is None where the file has none. ``first``: the first block that holds more than given-up lines,
+    None where there is none near the beginning; it is one of ``blocks``, too."""
 
     header: tuple[str, ...] | None
     first: Block | None
@@ -47,8 +51,12 @@ def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str) -> Records
         line=preamble.line,
         fields=None if preamble.names is None else len(preamble.names),
     )
-    first = next(blocks, None)
-    return Records(preamble.names, first, chain([first] if first else [], blocks))
+    begin: list[Block] = []
+    while len(begin) < SAMPLE_BLOCKS and (block := next(blocks, None)) is not None:
+        begin.append(block)
+        if block.terminated:
+            return Records(preamble.names, block, chain(begin, blocks))
+    return Records(preamble.names, None, chain(begin, blocks))
 
 
 def recall(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -9,7 +11,6 @@ from hypothesis import strategies as st
 from loader.blocks import RECORD_LIMIT, Splitter, split
 from loader.errors import ShapeError
 from loader.fields import Dialect, split_record
-from loader.margins import read_preamble
 from loader.records import Block
 from loader.spec import CsvSpec
 
@@ -182,8 +183,8 @@ class Reference:
             if inside and place not in begins and not (doubled and self.data[place - 1 : place] == quote):
                 return False
             after = self.data[place + 1 : place + 2]
-            closes = not inside and place + 1 < end and place + 1 not in before_delimiter
-            if closes and after not in (b"\r", b"\n") and not (doubled and after == quote):
+            allowed = after in (b"\r", b"\n") or (doubled and after == quote) or place + 1 in before_delimiter
+            if not inside and place + 1 < end and not allowed:
                 return False
         return True
 
@@ -223,7 +224,7 @@ def test_neither_blocks_nor_chunks_decide_what_is_broken(
 
 @given(csv_bytes, dialects, st.integers(1, 70))
 def test_blocks_tile_the_file(data: bytes, dialect: Dialect, size: int) -> None:
-    """Blocks follow each other without a gap and hold all bytes; their record counts and lines add up."""
+    """Blocks follow each other without a gap and hold all bytes, but for comments; their record counts add up."""
     offset, record = 0, 1
     for block in blocks_of(data, size, dialect):
         assert (block.offset, block.record) == (offset, record)
@@ -292,56 +293,6 @@ def test_a_record_over_the_limit_is_an_error_with_its_place() -> None:
         blocks_of(data, 1 << 20)
 
 
-def preamble(data: bytes, *, skip: int = 0, header: bool = True, chunk: int = 3):
-    chunks = [data[at : at + chunk] for at in range(0, len(data), chunk)]
-    return read_preamble(chunks, PLAIN, name="x.csv", skip_lines=skip, header=header)
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 3, 100])
-def test_the_header_is_read_as_a_record(chunk: int) -> None:
-    """Quoted names may hold delimiters, quotes and newlines; what follows starts at its true place."""
-    found = preamble(b'a,"b,""\nc"\r\n1,2\n', chunk=chunk)
-    assert (found.names, found.offset, found.line) == (("a", 'b,"\nc'), 12, 3)
-    assert b"".join(found.rest) == b"1,2\n"
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 100])
-def test_skipped_lines_are_physical_lines(chunk: int) -> None:
-    """Lines before the header may hold single quotes and anything else."""
-    found = preamble(b'Report of "May\r\n\na,b\n1,2', skip=2, chunk=chunk)
-    assert (found.names, found.offset, found.line) == (("a", "b"), 21, 4)
-    assert b"".join(found.rest) == b"1,2"
-
-
-def test_without_a_header_nothing_is_taken() -> None:
-    """The first line is a record."""
-    found = preamble(b"1,2\n", header=False)
-    assert found.names is None
-    assert b"".join(found.rest) == b"1,2\n"
-
-
-@pytest.mark.parametrize(
-    ("data", "skip", "message"),
-    [
-        (b"", 0, "the file is empty; a header was expected"),
-        (b"x\n", 1, "the file ends where a header should stand"),
-        (b"x\n", 3, "the file ends where the lines to skip should stand"),
-        (b'a,"b\n1,2\n', 0, "the header has a quote that is never closed"),
-        (b"a,\xff\n", 0, "the header's name 2, b'.{4}', is not valid UTF-8"),
-    ],
-)
-def test_a_file_without_the_header_it_should_have(data: bytes, skip: int, message: str) -> None:
-    """One sentence says what is missing."""
-    with pytest.raises(ShapeError, match=f"^x.csv: {message}"):
-        preamble(data, skip=skip)
-
-
-def test_a_header_wider_than_the_first_look() -> None:
-    """Twenty thousand columns are a header like any other."""
-    names = tuple(f"column_{number}" for number in range(20_000))
-    assert preamble(",".join(names).encode() + b"\n1\n", chunk=1 << 20).names == names
-
-
 @given(csv_bytes)
 def test_records_of_terminated_blocks_have_their_quotes_in_pairs(data: bytes) -> None:
     """So that each can be split into fields by itself."""
@@ -349,3 +300,78 @@ def test_records_of_terminated_blocks_have_their_quotes_in_pairs(data: bytes) ->
         if block.terminated:
             for index in range(block.records):
                 split_record(block.raw(index), PLAIN)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_comments_are_no_records(size: int) -> None:
+    """They count as lines and bytes, not as records; their quotes open nothing; in a quoted field there are none."""
+    data = b'# it\'s "so\r\n1,a\r\n#"\n#\n2,"\n# b"\n 3,#c\n#end "'
+    assert records_of(blocks_of(data, size, COMMENTED)) == [
+        (1, 2, 12, b"1,a", True),
+        (2, 5, 22, b'2,"\n# b"', True),
+        (3, 7, 31, b" 3,#c", True),
+    ]
+
+
+@pytest.mark.parametrize("comment", ["//", "REM ", "§"])
+@given(data=st.data(), size=st.integers(1, 20))
+def test_a_comment_may_be_several_bytes(comment: str, data: st.DataObject, size: int) -> None:
+    """And less than that is none."""
+    text = data.draw(st.lists(st.sampled_from([*comment, comment, "\n", '"', ","]), max_size=30).map("".join)).encode()
+    dialect = Dialect.of(CsvSpec(comment=comment))
+    assert records_of(blocks_of(text, size, dialect, fields=2)) == Reference(text, dialect, 2).found
+
+
+@pytest.mark.parametrize(
+    ("data", "fields", "broken"),
+    [
+        (b'1,"a\n2,b\n3,c\n', 2, [b'1,"a']),  # never closed
+        (b'1,a"\n2,b\n3,c\n', 2, [b'1,a"']),  # opened at the end of a field
+        (b'0,x\n1,"a" b"\n2,b\n3,"c"\n', 2, [b'1,"a" b"']),
+        (b'1,"a\nx\ny,z,z\n2,b\n3,c\n', 2, [b'1,"a', b"x", b"y,z,z"]),  # resumed where the shape is right
+        (b'1,"a\n2,b', 2, [b'1,"a']),  # the file's last record needs none after it
+        (b'1,"a', 2, [b'1,"a']),
+        (b'1,"a,x\n2,"b,c",d\n3,e,f\n', 3, [b'1,"a,x']),  # it closes at another's quote
+        (b'1,"a\nb" c\n2,b\n', 2, []),  # COPY makes two fields of it
+        (b'1,"a\nb",c\n2,b\n', 2, []),  # regular, though too wide: it is rejected as one record
+        (b'1,a"b"c,d\n2,b\n', 2, []),  # on one line
+        (b'1,"a\r2,b\r3,"c"\r', 2, [b'1,"a']),  # lines end as they do
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_what_a_stray_quote_costs(data: bytes, fields: int, broken: list[bytes], size: int) -> None:
+    """Its line, and those up to the next from which records have the right shape: never the rest of the file."""
+    assert [raw for *_, raw, terminated in records_of(blocks_of(data, size, fields=fields)) if not terminated] == broken
+
+
+def test_a_quote_left_open_early_in_a_large_file_costs_one_line() -> None:
+    """Also where the file goes on beyond the length that a record may have."""
+    good = b'17,"some text, quoted",18.5\n'
+    data = b'1,"open,2\n' + good * ((RECORD_LIMIT + (4 << 20)) // len(good))
+    blocks = blocks_of(data, 1 << 20, fields=3)
+    assert [(each.data, each.records) for each in blocks if not each.terminated] == [(b'1,"open,2\n', 1)]
+    assert sum(each.records for each in blocks) == data.count(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("stray", "good", "dialect"),
+    [
+        (b'1,"open,2\n', b'17,"some text, quoted",18.5\n' * 2, PLAIN),
+        (b'x,"a\\"\n', b'"\n', PLAIN),
+        (b'x,"a\\"\n', b"17,some text,18.5\n" * 2, BACKSLASH),  # open after each line, however it began
+        (b'"\\"\n', b"", BACKSLASH),
+        (b'#"\n1,"open,2\n', b"17,some text\n" * 2, COMMENTED),
+    ],
+)
+def test_many_stray_quotes_cost_time_in_proportion(stray: bytes, good: bytes, dialect: Dialect) -> None:
+    """Each is followed to its end once, not once for every stray quote on the way."""
+
+    def seconds(size: int) -> float:
+        data = (stray + good) * (size // len(stray + good))
+        began = time.process_time()
+        splitter = Splitter(dialect, name="x.csv", fields=3)
+        assert [*splitter.feed(data), *splitter.flush()]
+        return time.process_time() - began
+
+    seconds(1 << 10)
+    assert seconds(1 << 16) < 20 * seconds(1 << 13) + 1  # the square would be 64 times as much

@@ -13,7 +13,7 @@ import zstandard
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from loader.decode import PIECE, decompress, transcode
+from loader.decode import PIECE, SLICE, decompress, find_encoding, gather, transcode
 from loader.errors import DecodeError, SourceChangedError
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -50,7 +50,12 @@ def unpacked(data: bytes, compression: str = "auto", sizes: list[int] | None = N
 
 
 def recoded(data: bytes, encoding: str, sizes: list[int] | None = None) -> str:
-    return b"".join(transcode(cut_up(data, sizes or [1 << 23]), encoding, name="f")).decode()
+    return recoded_bytes(data, encoding, sizes).decode()
+
+
+def recoded_bytes(data: bytes, encoding: str, sizes: list[int] | None = None) -> bytes:
+    found, chunks = find_encoding(cut_up(data, sizes or [1 << 23]), encoding)
+    return b"".join(transcode(chunks, found, name="f"))
 
 
 def unpack_error(data: bytes, compression: str = "auto", sizes: list[int] | None = None) -> str:
@@ -243,45 +248,79 @@ def test_without_a_mark_the_small_end_comes_first(encoding: str) -> None:
 def test_utf8_passes_untouched(encoding: str) -> None:
     """It is not copied, and invalid bytes are for later: they cost a record, not the file."""
     chunks = [b"a\xff", b"\xc3", b"\xa9"]
-    handed = list(transcode(iter(chunks), encoding, name="f"))
+    found, text = find_encoding(iter(chunks), encoding)
+    handed = list(transcode(text, found, name="f"))
     assert all(one is other for one, other in zip(handed, chunks, strict=True))
+
+
+def bad(*values: int) -> bytes:
+    """How the bytes that cannot be decoded are spelt."""
+    return "".join(chr(0xDC00 + value) for value in values).encode("utf-8", "surrogatepass")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+@pytest.mark.parametrize(
+    ("encoding", "data", "text"),
+    [
+        ("cp1252", b"a\x81b\n\xe9", b"a" + bad(0x81) + b"b\n\xc3\xa9"),
+        ("utf-16-le", b"a\0\x00\xd8b\0\n\0", b"a" + bad(0x00, 0xD8) + b"b\n"),
+        ("utf-16-be", b"\0a\xdc\x00\0\n", b"a" + bad(0xDC, 0x00) + b"\n"),
+        ("utf-16", b"\xff\xfea\0b", b"a" + bad(0x62)),
+        ("utf-32-le", b"a\0\0\0\xff\xff\xff\xff\n\0\0\0", b"a" + bad(255, 255, 255, 255) + b"\n"),
+        ("cp932", b"a\x81", b"a" + bad(0x81)),
+        ("cp932", b"a\x81\nb,c\n", b"a" + bad(0x81) + b"\nb,c\n"),
+        ("euc-kr", b'"a\xb0","b"\n', b'"a' + bad(0xB0) + b'","b"\n'),
+        ("gb18030", b"\x81\x30\x81,1\n", bad(0x81) + b"0" + bad(0x81) + b",1\n"),
+    ],
+)
+def test_a_byte_that_cannot_be_decoded_is_no_valid_utf8(encoding: str, data: bytes, text: bytes, size: int) -> None:
+    """So it costs its record, later. What follows is read as ever: a line end or a delimiter is not swallowed."""
+    assert recoded_bytes(data, encoding, [size]) == text
 
 
 @unhurried
 @given(
-    st.sampled_from(["cp1252", "utf-16-le", "utf-16-be", "utf-32", "cp932", "gb18030", "euc-kr", "utf-7"]),
+    st.sampled_from(["cp1252", "utf-16-le", "utf-16-be", "utf-32", "cp932", "gb18030", "euc-kr", "utf-7", "big5"]),
     st.binary(max_size=30),
     cuts,
 )
-@example("cp1252", b"abc\x81", [3])
-@example("utf-16-le", b"a\0\x00\xd8", [1])
-@example("utf-16-le", b"a\0b", [1])
-@example("cp932", b"abc\x81", [1])
-def test_an_invalid_byte_is_told_with_its_place(encoding: str, data: bytes, sizes: list[int]) -> None:
-    """It is the byte at which decoding the whole at once fails."""
+@example("utf-7", b"+2AA-\n", [1])
+def test_bytes_at_random_are_text_or_are_spelt(encoding: str, data: bytes, sizes: list[int]) -> None:
+    """However they come in. Where all of them can be decoded, the text is Python's own."""
     assume(not data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")))
+    text = recoded_bytes(data, encoding, sizes)
+    assert text == recoded_bytes(data, encoding)
     try:
-        text = data.decode("utf-32-le" if encoding == "utf-32" else encoding)
-        text.encode()
-    except UnicodeDecodeError as error:
-        with pytest.raises(DecodeError, match=rf"^f: not valid {encoding} at byte {error.start}: "):
-            recoded(data, encoding, sizes)
-    except UnicodeEncodeError:
-        with pytest.raises(DecodeError, match=f"^f: not valid {encoding} at byte .*surrogates"):
-            recoded(data, encoding, sizes)
+        expected = data.decode("utf-32-le" if encoding == "utf-32" else encoding)
+    except UnicodeDecodeError:
+        with pytest.raises(UnicodeDecodeError):
+            text.decode()
     else:
-        assert recoded(data, encoding, sizes) == text.removeprefix("\ufeff")
+        assert text == expected.removeprefix("\ufeff").encode("utf-8", "surrogatepass")
 
 
-def test_the_place_counts_the_mark() -> None:
-    """It is a place in the file."""
-    with pytest.raises(DecodeError, match=r"^f: not valid utf-16-le at byte 4: "):
-        recoded(b"\xff\xfea\0\x00\xdc", "utf-8", [1])
+def test_bad_bytes_cost_no_more_time_than_they_are() -> None:
+    """A million of them in a row are spelt in a moment."""
+    data = b"\x81" * (1 << 20)
+    assert recoded_bytes(data, "cp1252") == bad(0x81) * len(data)
+
+
+def test_a_codec_that_cannot_go_on_is_an_error() -> None:
+    """Python's idna knows no error handlers; what it can read, it reads."""
+    assert recoded("bücher\n".encode("idna"), "idna") == "bücher\n"
+    with pytest.raises(DecodeError, match=r"^f: not valid idna: "):
+        recoded(b"b\xfc", "idna")
+
+
+def test_small_chunks_are_put_together() -> None:
+    """Each chunk costs what is held already; of many bytes that come alone, the square."""
+    assert [len(chunk) for chunk in gather([b"x"] * (SLICE + 5))] == [SLICE, 5]
+    assert list(gather([])) == []
 
 
 def test_a_large_text_is_transcoded_in_pieces() -> None:
     """A chunk's size puts no bound on what a chunk of another encoding takes."""
     text = "é" * (3 * PIECE)
-    pieces = list(transcode(iter([text.encode("latin-1")]), "latin-1", name="f"))
+    pieces = list(transcode(iter([text.encode("latin-1")]), "iso8859-1", name="f"))
     assert b"".join(pieces).decode() == text
     assert max(map(len, pieces)) <= 2 * PIECE

@@ -79,3 +79,17 @@ def test_an_open_quote_is_an_error() -> None:
     """The record would run on."""
     with pytest.raises(UnterminatedQuoteError):
         split_record(b'a,"b', PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "record", "fields"),
+    [
+        ("||", b"a|||b||", [b"a", b"|b", b""]),
+        ("\t|", b'"a\t|b"\t|c\t', [b"a\t|b", b"c\t"]),
+        ("§", "a§b".encode(), [b"a", b"b"]),
+        ("~|~", b"a~|~|~b", [b"a", b"|~b"]),
+    ],
+)
+def test_a_delimiter_of_several_bytes(delimiter: str, record: bytes, fields: list[bytes]) -> None:
+    """Is found from the left, and not inside quotes."""
+    assert [value for value, _ in split_record(record, Dialect.of(CsvSpec(delimiter=delimiter)))] == fields

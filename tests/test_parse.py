@@ -6,12 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from loader.blocks import split
 from loader.columns import LoadColumn
-from loader.fields import Dialect, UnterminatedQuoteError, split_record
+from loader.fields import Dialect, split_record
 from loader.parse import Parser
 from loader.pgtypes import column_type
 from loader.records import Rows
@@ -20,11 +20,16 @@ from loader.transform import Transformer
 
 
 def rows_of(
-    data: bytes, types: str = "bigint|text", *, null: tuple[str, ...] = ("",), csv: CsvSpec | None = None
+    data: bytes,
+    types: str = "bigint|text",
+    *,
+    null: tuple[str, ...] = ("",),
+    csv: CsvSpec | None = None,
+    dialect: Dialect | None = None,
 ) -> Rows:
     """The only block of ``data``, parsed and transformed into columns a, b, … of ``types``."""
     columns = [LoadColumn(chr(97 + at), column_type(name), at) for at, name in enumerate(types.split("|"))]
-    (block,) = split([data], Dialect.of(csv or CsvSpec()), name="x.csv")
+    (block,) = split([data], dialect or Dialect.of(csv or CsvSpec()), name="x.csv")
     return Transformer(columns, {}).convert(Parser(columns, len(columns), null, name="x.csv").parse(block))
 
 
@@ -105,6 +110,28 @@ def test_an_open_quote_costs_its_own_line() -> None:
     assert rejected(parsed[1]) == [(2, 2, 2, None, "unbalanced_quote", b'"open')]
 
 
+def test_lines_that_a_stray_quote_cost_are_rejected() -> None:
+    """One by one, each with its raw text; what follows them is rows again."""
+    columns = [LoadColumn(name, column_type("text"), at) for at, name in enumerate("ab")]
+    data = b'1,x\n2,"open\nand on\n3,y\n4,z\n'
+    blocks = split([data], Dialect.of(CsvSpec()), name="x.csv", fields=2)
+    parsed = [Parser(columns, 2, ("",), name="x.csv").parse(block) for block in blocks]
+    assert [row.batch.num_rows for row in parsed] == [1, 0, 2]
+    assert rejected(parsed[1]) == [
+        (2, 2, 4, None, "unbalanced_quote", b'2,"open'),
+        (3, 3, 12, None, "unbalanced_quote", b"and on"),
+    ]
+
+
+def test_undecodable_bytes_are_told_as_they_were() -> None:
+    """In the raw text of the reject, where the file's own encoding was another; a UTF-8 file's text is untouched."""
+    csv = CsvSpec(encoding="cp1252")
+    spelt = "2,a\udc81\n".encode("utf-8", "surrogatepass")
+    rows = rows_of(b"1,b\n" + spelt, dialect=Dialect.of(csv, transcoded=True))
+    assert rejected(rows) == [(2, 2, 4, "b", "invalid_encoding", b"2,a\x81")]
+    assert rejected(rows_of(spelt))[0][-1] == spelt[:-1]
+
+
 @pytest.mark.parametrize(
     ("data", "csv", "expected"),
     [
@@ -145,25 +172,34 @@ def test_ragged_records_are_made_even_where_asked() -> None:
     assert rejected(rows) == [(3, 4, 19, None, "too_few_fields", b"")]
 
 
-csv_texts = st.text(alphabet='ab," \n\r', max_size=60).map(str.encode)
+DIALECTS = [
+    Dialect.of(CsvSpec()),
+    Dialect.of(CsvSpec(escape="\\")),
+    Dialect.of(CsvSpec(delimiter="||", comment="#")),
+    Dialect.of(CsvSpec(delimiter="a|", escape="\\")),
+    Dialect.of(CsvSpec(delimiter="§", quote="", escape="")),
+    Dialect.of(CsvSpec(delimiter=" ", quote="'", escape="'", comment="b")),
+]
+csv_texts = st.lists(st.sampled_from([*"ab,\"' \n\r\\|#§", "||", "a|", "a||b\n", "a,b\n"]), max_size=50).map(
+    lambda each: "".join(each).encode()
+)
 
 
-@given(csv_texts)
-def test_every_record_is_a_row_or_a_reject(data: bytes) -> None:
+@given(csv_texts, st.sampled_from(DIALECTS))
+@example(b'a|||"b"\n"||"||""\n', DIALECTS[2])
+@example(b'#||"\na||b\n#\n"a"||\n\n#"', DIALECTS[2])
+@example(b'"\\""a|x"\\\\"y\n', DIALECTS[3])
+def test_every_record_is_a_row_or_a_reject(data: bytes, dialect: Dialect) -> None:
     """With the fields that COPY's rules give it, and none is lost, wherever quotes and line ends stand."""
-    dialect = Dialect.of(CsvSpec())
     columns = [LoadColumn(name, column_type("text"), at) for at, name in enumerate("ab")]
     for block in split([data], dialect, name="x.csv", fields=2):
         rows = Parser(columns, 2, ("",), name="x.csv").parse(block)
         found: dict[int, list[str | None]] = dict(zip(rows.index.tolist(), values(rows), strict=True))
         gone = {each.record - block.record for each in rows.rejects}
         assert sorted([*found, *gone]) == list(range(block.records))
-        for index in range(block.records):
-            try:
-                fields = split_record(block.raw(index), dialect)
-            except UnterminatedQuoteError:
-                assert index in gone
-                continue
+        for index in range(block.records) if block.terminated else ():
+            fields = split_record(block.raw(index), dialect)
             expected = [None if not value and not quoted else value.decode() for value, quoted in fields]
             assert found.get(index, expected) == expected
-            assert (index in gone) == (not block.terminated or len(fields) != 2)
+            assert (index in gone) == (len(fields) != 2)
+        assert block.terminated or not found

@@ -551,3 +551,37 @@ def test_what_copy_would_store_is_stored(
         loader.load(str(path), {"table": "ours", "csv": {"header": False}}, dsn=dsn, force=True)
     everything = "SELECT t::text FROM {} t ORDER BY 1"
     assert query(dsn, everything.format("ours")) == query(dsn, everything.format("theirs"))
+
+
+ODD_FILE = (
+    '// exported by "legacy\r\n'
+    "Nummer§|§Ort§|§Preis\r\n"
+    "§|§§|§EUR\r\n"
+    '1§|§"Köln §|§ Deutz"§|§1.50\r\n'
+    '// "\r\n'
+    '2§|§ein 3" Rohr 5" lang§|§2\r\n'
+    '3§|§"offen§|§3\r\n'
+    "4§|§Bonn\x81§|§4\r\n"
+    '5§|§"zwei\r\nZeilen"§|§\r\n'
+    "Summe§|§11,50\r\n"
+    "Ende"
+)
+
+
+@pytest.mark.parametrize("block_size", [1, 7, 1 << 20])
+def test_an_odd_dialect_from_end_to_end(dsn: str, file: Path, monkeypatch: pytest.MonkeyPatch, block_size: int) -> None:
+    """A long delimiter, comments, a header of two rows, a footer, stray quotes and a byte that is none, at once."""
+    monkeypatch.setattr(loader.reading, "split", partial(split, block_size=block_size))
+    file.write_bytes(ODD_FILE.encode("latin-1"))
+    dialect = {"delimiter": "§|§", "encoding": "cp1252", "comment": "//", "header_rows": 2, "skip_footer": 2}
+    report = load(file, dsn, csv=dialect, rejects={"max_ratio": 1})
+    assert counts(report) == {"read": 5, "inserted": 3, "rejected": 2}
+    assert query(dsn, 'SELECT "Nummer", "Ort", "Preis EUR"::text FROM trips ORDER BY 1') == [
+        (1, "Köln §|§ Deutz", "1.50"),
+        (2, "ein 3 Rohr 5 lang", "2"),
+        (5, "zwei\r\nZeilen", None),
+    ]
+    assert query(dsn, "SELECT record_number, line_number, reason, raw FROM loader.rejects ORDER BY 1") == [
+        (3, 7, "unbalanced_quote", '3§|§"offen§|§3'),
+        (4, 8, "invalid_encoding", "4§|§Bonn\\x81§|§4"),
+    ]
