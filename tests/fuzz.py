@@ -33,7 +33,7 @@ def _round(place: Arena, number: int) -> str | None:
     last: list[tuple[Example, str]] = []
 
     @seed(number)
-    @given(example=examples())
+    @given(example=examples(place.values))
     @settings(max_examples=ROUND, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     def compare(example: Example) -> None:
         try:

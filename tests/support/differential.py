@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,12 +85,12 @@ _SOUPS = {
 }
 
 
-def values(type_name: str) -> st.SearchStrategy[str]:
-    """Texts for a column: of its pool mostly, else mangled, numbers and dates at random, or any text."""
+def wild(type_name: str) -> st.SearchStrategy[str]:
+    """Texts of which most are no values: of the type's pool, mangled, numbers and dates at random, or any text."""
     pool = st.sampled_from(POOLS[type_name].split("|"))
     mangled = st.builds(_mangle, pool, st.sampled_from(_MANGLINGS))
     whole = st.integers(-(10**6), 10**6).map(str)
-    return st.one_of(pool, pool, pool, mangled, whole, *_SOUPS.values(), _HOSTILE, st.just(""))
+    return st.one_of(pool, pool, mangled, whole, *_SOUPS.values(), _HOSTILE, st.just(""))
 
 
 _MANGLINGS = ("upper", "lower", "blank before", "blank after", "tab", "without last", "without first", "doubled", "zero")
@@ -179,7 +179,7 @@ def _escaped(text: str, quote: str, escape: str) -> str:
     return text.replace(escape, escape * 2).replace(quote, escape + quote) if escape != quote else text.replace(quote, quote * 2)
 
 
-_CONSTRAINTS = ("", "", "", "", "NOT NULL", "CHECK (length({name}::text) < 6)", "CHECK ({name} IS NOT NULL)", "UNIQUE")
+_CONSTRAINTS = ("", "", "", "", "NOT NULL", "CHECK (length({name}::text) < 12)", "CHECK ({name} IS NOT NULL)", "UNIQUE")
 _UNIQUE_TYPES = frozenset({"int", "bigint", "text", "numeric", "date", "timestamptz", "double precision", "mood"})
 
 
@@ -197,21 +197,24 @@ def columns(draw: st.DrawFn) -> tuple[tuple[str, str], ...]:
 
 
 @st.composite
-def examples(draw: st.DrawFn, *, most_records: int = 50) -> Example:
-    """A table and a file for it."""
+def examples(draw: st.DrawFn, values: Mapping[str, Sequence[str]], *, most_records: int = 50) -> Example:
+    """A table and a file for it; most of its records are of ``values``, the texts that each type takes, or nearly."""
     table = draw(columns())
     dialect = draw(st.sampled_from(DIALECTS))
-    fields = [
-        st.builds(_written, values(type_name), st.sampled_from(_STYLES), st.just(dialect)) for type_name, _ in table
-    ]
-    shaped = st.tuples(*fields).map(list)
-    few = shaped.map(lambda record: record[:-1])
-    many = shaped.map(lambda record: [*record, "x"])
-    record = st.one_of(*[shaped] * 9, few, many)
-    made = draw(st.lists(record, max_size=most_records))
-    records = tuple(_joined(each, dialect) for each in made)
+
+    def field(text: st.SearchStrategy[str], styles: Sequence[str] = _STYLES) -> st.SearchStrategy[str]:
+        return st.builds(_written, text, st.sampled_from(styles), st.just(dialect))
+
+    good = [field(st.sampled_from(values[type_name]), _STYLES[:-1]) for type_name, _ in table]
+    fields = [good] * (2 + len(good))
+    for place, (type_name, _) in enumerate(table):
+        fields.append([*good[:place], field(wild(type_name)), *good[place + 1 :]])
+    fields += [[field(wild(type_name)) for type_name, _ in table], good[:-1], [*good, st.just("x")]]
+    record = st.one_of(*(st.tuples(*each) for each in fields))
+    least = draw(st.sampled_from([0, 1, most_records // 2]))
+    made = draw(st.lists(record, min_size=least, max_size=most_records))
     declared = tuple(f"c{place} {name} {constraint}".strip() for place, (name, constraint) in enumerate(table))
-    return Example(declared, records, dialect)
+    return Example(declared, tuple(_joined(each, dialect) for each in made), dialect)
 
 
 def _joined(fields: Sequence[str], dialect: Dialect) -> bytes:
@@ -241,7 +244,19 @@ class Arena:
             for statement in TYPES_OF_OUR_OWN.values():
                 cursor.execute(statement)
         self.connection.commit()
+        self.values = {type_name: self._values(type_name) for type_name in POOLS}
         self.records = self.taken = 0
+
+    def _values(self, type_name: str) -> list[str]:
+        """Those of the type's pool that this server takes, and the empty text, which is NULL."""
+        texts = POOLS[type_name].split("|")
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"CREATE TABLE d.probe (c {type_name})")
+        refused = copy_one_by_one(
+            self.connection, sql.Identifier("d", "probe"), None, [_written(text, "quoted", Dialect()).encode() for text in texts]
+        )
+        self.connection.rollback()
+        return [text for number, text in enumerate(texts, start=1) if number not in refused] + [""]
 
     def close(self) -> None:
         self.connection.close()
