@@ -1,4 +1,4 @@
-"""Look for files that the loader and COPY read differently, for as long as it is told: ``python tests/fuzz.py SECONDS``.
+"""Look for files that the loader and COPY read differently, for as long as told: ``python tests/fuzz.py SECONDS``.
 
 A counterexample is made as small as it can be and printed as a case of tests/corpus/; the exit code is then 1.
 """
