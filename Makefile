@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format floor clean
+.PHONY: help setup demo test check format floor fuzz clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ format: setup  ## put the code in its usual form
 
 floor: setup  ## TPC-H lineitem against psql \copy: rows equal, faster, in constant memory (about five minutes)
 	$(BIN)/python -m bench.floor
+
+fuzz: setup  ## the loader against COPY on files made up at random: make fuzz SECONDS=600
+	$(BIN)/python tests/fuzz.py $(or $(SECONDS),600)
 
 clean:  ## what make made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Look for files that the loader and COPY read differently, for as long as it is told: ``python tests/fuzz.py SECONDS``.
+"""Look for files that the loader and COPY read differently, for as long as told: ``python tests/fuzz.py SECONDS``.
 
 A counterexample is made as small as it can be and printed as a case of tests/corpus/; the exit code is then 1.
 """
@@ -33,7 +33,7 @@ def _round(place: Arena, number: int) -> str | None:
     last: list[tuple[Example, str]] = []
 
     @seed(number)
-    @given(example=examples())
+    @given(example=examples(place.values))
     @settings(max_examples=ROUND, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     def compare(example: Example) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Hostile files, each with what must come out: tests/corpus/*.toml, and tests/corpus/README.md says what stands in one."""
+"""Hostile files, each with what must come out: tests/corpus/*.toml, described in tests/corpus/README.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import psycopg2
 import pytest
 from psycopg2 import sql
-from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+from psycopg2.extensions import connection as Connection
 from support.copying import columns_of, copy_one_by_one, in_order, output_of, records_of, rows
 
 import loader
@@ -160,7 +160,8 @@ def run(connection: Connection, dsn: str, name: str, case: Case, folder: Path) -
     try:
         report = loader.load(str(path).replace("[", "[[]"), spec, dsn=dsn)
     except loader.LoaderError as failure:
-        assert failure.report is not None, failure
+        if failure.report is None:
+            raise
         report, error = failure.report, str(failure)
     connection.rollback()
     table = sql.Identifier(name, "t")
@@ -195,10 +196,8 @@ def check(case: Case, outcome: Outcome) -> None:
     else:
         assert outcome.error is None
         report = outcome.report
-        assert report.rows_read == sum(
-            (report.rows_inserted, report.rows_updated, report.rows_unchanged)
-            + (report.rows_duplicate, report.rows_filtered, report.rows_rejected)
-        )
+        counts = ("inserted", "updated", "unchanged", "duplicate", "filtered", "rejected")
+        assert report.rows_read == sum(getattr(report, f"rows_{name}") for name in counts)
         assert report.rows_rejected == len(outcome.rejects) == sum(report.rejects_by_reason.values())
         assert [_as_asked(got, case.rejects, place) for place, got in enumerate(outcome.rejects)] == case.rejects
     if case.rows is not None:
@@ -232,11 +231,18 @@ def copied(connection: Connection, name: str, case: Case) -> tuple[list[Row], li
     quote, delimiter = csv.get("quote", '"'), csv.get("delimiter", ",")
     escape = csv.get("escape", quote)
     null = csv.get("null", "")
-    given = {"DELIMITER": delimiter, "QUOTE": quote, "ESCAPE": escape, "NULL": null if isinstance(null, str) else null[0]}
+    given = {
+        "DELIMITER": delimiter,
+        "QUOTE": quote,
+        "ESCAPE": escape,
+        "NULL": null if isinstance(null, str) else null[0],
+    }
     options = "".join(f", {key} {sql.Literal(value).as_string(connection)}" for key, value in given.items())
     data = case.data.removeprefix(b"\xef\xbb\xbf")
     records = [record for _, record in records_of(data, quote=ord(quote), escape=ord(escape))]
-    header = [each.strip(quote) for each in records.pop(0).decode().split(delimiter)] if csv.get("header", True) else None
+    header = (
+        [each.strip(quote) for each in records.pop(0).decode().split(delimiter)] if csv.get("header", True) else None
+    )
     refused = copy_one_by_one(connection, sql.Identifier(name, "t"), header, records, options)
     return output_of(connection, sql.Identifier(name, "t")), sorted(refused)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg2
 from psycopg2 import sql
-from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+from psycopg2.extensions import connection as Connection
 
 
 def records_of(data: bytes, *, quote: int | None = 0x22, escape: int | None = 0x22) -> list[tuple[int, bytes]]:
@@ -97,5 +97,3 @@ def rows(connection: Connection, statement: sql.Composable | str) -> list[list[A
 def in_order(table: list[list[str | None]]) -> list[list[str | None]]:
     """A table's rows in an order of their own, to compare tables as the sets that they are."""
     return sorted(table, key=lambda row: [(value is not None, value or "") for value in row])
-
-

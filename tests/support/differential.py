@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import tomllib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,11 @@ from pathlib import Path
 import psycopg2
 from hypothesis import strategies as st
 from psycopg2 import sql
-from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
-from support.copying import copy_one_by_one, output_of, rows
+from psycopg2.extensions import connection as Connection
 
 import loader
 from loader.database import Database
+from support.copying import copy_one_by_one, output_of, rows
 
 TYPES_OF_OUR_OWN = {
     "mood": "CREATE TYPE mood AS ENUM ('sad', 'ok', 'very happy', 'a,b')",
@@ -27,53 +28,50 @@ TYPES_OF_OUR_OWN = {
     "point2": "CREATE TYPE point2 AS (x int, label text)",
 }
 
-_INTEGERS = "0|1|-1|+7|007| 12 |-0|32767|-32768|32768|2147483647|-2147483648|2147483648|9223372036854775807|-9223372036854775808|9223372036854775808|0x1F|1_000|0b11|1.0|1e3|--1|1 2|٣"
-_FLOATS = "0|-0|1.5|.5|5.|1e3|1E-5|1e38|1e39|1e308|1e309|5e-324|1e-400|Infinity|-inf|nan|NaN|0.1|16777217|123456789012345678|3.4028235e38|1.|0x1p3|1e|1,5|1d3"
-_DECIMALS = "0|-0|-0.00|1.50|1.5|1e3|1.005|-1.005|2.675|999.99|999.995|1000|99949|99950|.5|5.|NaN|Infinity|-inf|123456789012345678901234567890.123456789|0.000000000000000000001|1e-30|+1| 1 |1_000.5|0xFF|1e|1.2.3|$5|0.00999|0.01"
-_DATES = "2024-02-29|2023-02-29|2024-01-05|20240105|2024/1/5|Jan 5 2024|5 January 2024|1/18/1999|18/1/1999|2024.060|99-01-08|040404|infinity|-infinity|epoch|0044-03-15 BC|4713-01-01 BC|5874897-12-31|5874898-01-01|0001-01-01|0000-01-01|9999-12-31|10000-01-01|2024-1-5|2024-01-05 10:00|now x|24|2024-13-01| 2024-01-05 "
-_TIMESTAMPS = "2024-01-05 10:20:30|2024-01-05T10:20:30|2024-01-05 10:20|2024-01-05|2024-01-05 10|2024-01-05 10:20:30.123456|2024-01-05 10:20:30.1234567|2024-01-05 24:00:00|2024-01-05 24:00:01|2024-12-31 23:59:60|2024-01-05 10:20:30Z|2024-01-05 10:20:30+02|2024-01-05 10:20:30-03:30|2024-01-05 10:20:30 +0530|2024-01-05 10:20:30+16:00|2024-03-31 02:30|2024-10-27 02:30|2024-07-01 12:00 America/New_York|2024-01-05 3:04 PM|infinity|-infinity|0044-03-15 12:00 BC|294276-12-31 23:59:59.999999|294277-01-01|1893-03-31 23:00|1883-11-18 12:03:58|20240105T102030|2024-02-30 00:00|2024-01-05  10:20:30| 2024-01-05 10:20:30 |2024-01-05t10:20:30z|2024-01-05 10:20:30.|0001-01-01 00:00:00|0000-01-01 00:00"
-_TIMES = "10:20:30|10:20|102030|00:00|24:00:00|24:00:01|23:59:60|3:04 pm|12:00 AM|10:20:30.1234567|23:59:59.9999999|10:20:30+02|10:20:30 PST|allballs|25:00|10|T10:20|1:2:3| 10:20:30 |10:20:30."
-_INTERVALS = "1 day|1 year 2 mons 3 days 04:05:06.7|P1Y2M3DT4H5M6S|1-2|-1 day +02:03|1 hour ago|1.5 days|90|1 week|00:00:00|1 fortnight|infinity|999999999999 years|3 4:05:06"
-_TEXTS = "a|abc|abcd|abc   |    | |ä|äöü|🦆🦆🦆|🦆🦆🦆🦆|NULL|null|NA|\\N|N/A|nan|'|\\|a\tb|{x}|%s|AB|ABC|ab|AB "
-_ARRAYS = "{}|{1,2,3}|{1,NULL,3}|{null}| { 1 , 2 } |{{1,2},{3,4}}|[0:1]={1,2}|{1,2|{{1,2},{3}}|{a}|{99999999999}|{a,b}|{\"a,b\",\"c\"}|{\"\"}|{a b}|{1}x"
-_RANGES = "[1,5)|[1,5]|(,5]|empty|(,)|[5,1]|[1|[1.50,2.500)|[a,b]| [1 , 5) |{[1,3),[5,7]}|{}|{[3,1]}"
-_NETS = "192.168.0.1|192.168.0.1/24|192.168.0.0/24|10/8|::1|2001:DB8::/32|1.2.3.256|1.2.3.4/33|::g|08:00:2b:01:02:03|08002b010203|0800.2b01.0203"
-_UUIDS = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11|A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11|{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11}|a0eebc999c0b4ef8bb6d6bb9bd380a11|a0ee-bc99-9c0b-4ef8-bb6d-6bb9-bd38-0a11|a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1|{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"
-_JSONS = '{"a": 1}|{"a":1,"a":2}| [1, 2.50] |null|"x"|1e400|"\\u0000"|"\\ud83e"|{a:1}|[1,]|{"b":1,"a":{}}|12345678901234567890.10|01|NaN|tru|"\t"'
-_BITS = "101|B101|1|1010|xF||000|2|b01"
-_BYTES = "\\x00ff|\\xDE AD|abc|\\000\\377|\\x0|\\xzz|\\\\|\\|ä|\\8"
-_BOOLEANS = "t|T|tr|true|TRUE|y|yes|on|1|f|fa|false|n|no|of|off|0| true |o|2|truee|00"
-_SHAPES = "(1,2)|1,2| ( 1.5 , -2e3 ) |(1,2),(3,4)|((0,0),(1,1))|(1,2|x"
-_LEXEMES = "a fat cat|fat:2 a:1|'quoted word' b|fat & rat|!(a|'open|& a|a:x"
-_MONEY = "1|$1|$1,234.56|-$5.00|($5.00)|1234.567|abc|92233720368547758.08"
-_MOODS = "sad|ok|very happy|a,b|OK| ok|happy"
-_ROWS = '(1,a)|(1,)|(,"a,b")|(1)|(x,a)|( 1 ,a b)|(1,"a""b")'
-_LSNS = "0/0|16/B374D848|16|G/0|1/123456789"
+_TYPES = {
+    "integers": ["smallint", "int", "bigint", "oid", "positive"],
+    "floats": ["real", "double precision"],
+    "decimals": [
+        "numeric",
+        "numeric(5,2)",
+        "numeric(38,10)",
+        "numeric(50,10)",
+        "numeric(3,-2)",
+        "numeric(3,5)",
+        "cents",
+    ],
+    "booleans": ["boolean"],
+    "texts": ["text", "varchar", "varchar(3)", "char(3)", "char", "name", '"char"', "some_text", "code"],
+    "dates": ["date", "timestamp", "timestamptz"],
+    "timestamps": ["timestamp", "timestamp(0)", "timestamptz", "timestamptz(3)"],
+    "times": ["time", "time(2)", "timetz", "interval"],
+    "intervals": ["interval", "interval hour", "interval(1)"],
+    "uuids": ["uuid"],
+    "bytes": ["bytea"],
+    "jsons": ["json", "jsonb"],
+    "nets": ["inet", "cidr", "macaddr"],
+    "bits": ["bit(3)", "varbit(4)"],
+    "money": ["money"],
+    "arrays": ["int[]", "text[]", "varchar(2)[]"],
+    "ranges": ["int4range", "numrange", "int4multirange"],
+    "moods": ["mood"],
+    "rows": ["point2"],
+    "shapes": ["point", "box"],
+    "lexemes": ["tsvector", "tsquery"],
+    "lsns": ["pg_lsn"],
+}
 
-POOLS: dict[str, str] = {
-    **dict.fromkeys(["smallint", "int", "bigint", "oid", "positive"], _INTEGERS),
-    **dict.fromkeys(["real", "double precision"], _FLOATS),
-    **dict.fromkeys(["numeric", "numeric(5,2)", "numeric(38,10)", "numeric(50,10)", "numeric(3,-2)", "numeric(3,5)", "cents"], _DECIMALS),
-    "boolean": _BOOLEANS,
-    **dict.fromkeys(["text", "varchar", "varchar(3)", "char(3)", "char", "name", '"char"', "some_text", "code"], _TEXTS),
-    "date": _DATES,
-    **dict.fromkeys(["timestamp", "timestamp(0)", "timestamptz", "timestamptz(3)"], _TIMESTAMPS + "|" + _DATES),
-    **dict.fromkeys(["time", "time(2)", "timetz"], _TIMES),
-    **dict.fromkeys(["interval", "interval hour", "interval(1)"], _INTERVALS + "|" + _TIMES),
-    "uuid": _UUIDS,
-    "bytea": _BYTES,
-    **dict.fromkeys(["json", "jsonb"], _JSONS),
-    **dict.fromkeys(["inet", "cidr", "macaddr"], _NETS),
-    **dict.fromkeys(["bit(3)", "varbit(4)"], _BITS),
-    "money": _MONEY,
-    **dict.fromkeys(["int[]", "text[]", "varchar(2)[]"], _ARRAYS),
-    **dict.fromkeys(["int4range", "numrange", "int4multirange"], _RANGES),
-    "mood": _MOODS,
-    "point2": _ROWS,
-    **dict.fromkeys(["point", "box"], _SHAPES),
-    **dict.fromkeys(["tsvector", "tsquery"], _LEXEMES),
-    "pg_lsn": _LSNS,
-}  # fmt: skip
+
+def _pools() -> dict[str, list[str]]:
+    texts = tomllib.loads(Path(__file__).with_name("values.toml").read_text("utf-8"))
+    pools: dict[str, list[str]] = {}
+    for name, types in _TYPES.items():
+        for type_name in types:
+            pools.setdefault(type_name, []).extend(texts[name])
+    return pools
+
+
+POOLS = _pools()
 """The types of the test, each with texts that are values of it, that nearly are, and that are not."""
 
 _HOSTILE = st.text(alphabet="aB1ä🦆 ,;|\t\n\r\"'\\.{}()[]-+eE_:/\u00a0\x00\udcff", max_size=8)
@@ -85,23 +83,33 @@ _SOUPS = {
 }
 
 
-def values(type_name: str) -> st.SearchStrategy[str]:
-    """Texts for a column: of its pool mostly, else mangled, numbers and dates at random, or any text."""
-    pool = st.sampled_from(POOLS[type_name].split("|"))
+def wild(type_name: str) -> st.SearchStrategy[str]:
+    """Texts of which most are no values: of the type's pool, mangled, numbers and dates at random, or any text."""
+    pool = st.sampled_from(POOLS[type_name])
     mangled = st.builds(_mangle, pool, st.sampled_from(_MANGLINGS))
     whole = st.integers(-(10**6), 10**6).map(str)
-    return st.one_of(pool, pool, pool, mangled, whole, *_SOUPS.values(), _HOSTILE, st.just(""))
+    return st.one_of(pool, pool, mangled, whole, *_SOUPS.values(), _HOSTILE, st.just(""))
 
 
-_MANGLINGS = ("upper", "lower", "blank before", "blank after", "tab", "without last", "without first", "doubled", "zero")
+_MANGLINGS = (
+    "upper",
+    "lower",
+    "before",
+    "after",
+    "tab",
+    "without last",
+    "without first",
+    "doubled",
+    "zero",
+)
 
 
 def _mangle(text: str, how: str) -> str:
     changed = {
         "upper": text.upper(),
         "lower": text.lower(),
-        "blank before": " " + text,
-        "blank after": text + " ",
+        "before": " " + text,
+        "after": text + " ",
         "tab": text + "\t",
         "without last": text[:-1],
         "without first": text[1:],
@@ -126,7 +134,13 @@ class Dialect:
 
     @property
     def spec(self) -> dict[str, object]:
-        return {"delimiter": self.delimiter, "quote": self.quote, "escape": self.escape, "null": [self.null], "header": False}
+        return {
+            "delimiter": self.delimiter,
+            "quote": self.quote,
+            "escape": self.escape,
+            "null": [self.null],
+            "header": False,
+        }
 
 
 def _in_sql(value: str) -> str:
@@ -176,10 +190,14 @@ def _written(text: str, style: str, dialect: Dialect) -> str:
 
 
 def _escaped(text: str, quote: str, escape: str) -> str:
-    return text.replace(escape, escape * 2).replace(quote, escape + quote) if escape != quote else text.replace(quote, quote * 2)
+    return (
+        text.replace(escape, escape * 2).replace(quote, escape + quote)
+        if escape != quote
+        else text.replace(quote, quote * 2)
+    )
 
 
-_CONSTRAINTS = ("", "", "", "", "NOT NULL", "CHECK (length({name}::text) < 6)", "CHECK ({name} IS NOT NULL)", "UNIQUE")
+_CONSTRAINTS = ("", "", "", "", "NOT NULL", "CHECK (length({name}::text) < 12)", "CHECK ({name} IS NOT NULL)", "UNIQUE")
 _UNIQUE_TYPES = frozenset({"int", "bigint", "text", "numeric", "date", "timestamptz", "double precision", "mood"})
 
 
@@ -197,26 +215,31 @@ def columns(draw: st.DrawFn) -> tuple[tuple[str, str], ...]:
 
 
 @st.composite
-def examples(draw: st.DrawFn, *, most_records: int = 50) -> Example:
-    """A table and a file for it."""
+def examples(draw: st.DrawFn, values: Mapping[str, Sequence[str]], *, most_records: int = 50) -> Example:
+    """A table and a file for it; most of its records are of ``values``, the texts that each type takes, or nearly."""
     table = draw(columns())
     dialect = draw(st.sampled_from(DIALECTS))
-    fields = [
-        st.builds(_written, values(type_name), st.sampled_from(_STYLES), st.just(dialect)) for type_name, _ in table
-    ]
-    shaped = st.tuples(*fields).map(list)
-    few = shaped.map(lambda record: record[:-1])
-    many = shaped.map(lambda record: [*record, "x"])
-    record = st.one_of(*[shaped] * 9, few, many)
-    made = draw(st.lists(record, max_size=most_records))
-    records = tuple(_joined(each, dialect) for each in made)
+
+    def field(text: st.SearchStrategy[str], styles: Sequence[str] = _STYLES) -> st.SearchStrategy[str]:
+        return st.builds(_written, text, st.sampled_from(styles), st.just(dialect))
+
+    good = [field(st.sampled_from(values[type_name]), _STYLES[:-1]) for type_name, _ in table]
+    fields = [good] * (2 + len(good))
+    for place, (type_name, _) in enumerate(table):
+        fields.append([*good[:place], field(wild(type_name)), *good[place + 1 :]])
+    fields += [[field(wild(type_name)) for type_name, _ in table], good[:-1], [*good, st.just("x")]]
+    record = st.one_of(*(st.tuples(*each) for each in fields))
+    least = draw(st.sampled_from([0, 1, most_records // 2]))
+    made = draw(st.lists(record, min_size=least, max_size=most_records))
     declared = tuple(f"c{place} {name} {constraint}".strip() for place, (name, constraint) in enumerate(table))
-    return Example(declared, records, dialect)
+    return Example(declared, tuple(_joined(each, dialect) for each in made), dialect)
 
 
 def _joined(fields: Sequence[str], dialect: Dialect) -> bytes:
     record = dialect.delimiter.join(fields).encode("utf-8", "surrogateescape")
-    return dialect.quote.encode() + record + dialect.quote.encode() if record == b"\\." else record  # ends a COPY up to 17
+    return (
+        dialect.quote.encode() + record + dialect.quote.encode() if record == b"\\." else record
+    )  # ends a COPY up to 17
 
 
 @dataclass(frozen=True)
@@ -241,7 +264,18 @@ class Arena:
             for statement in TYPES_OF_OUR_OWN.values():
                 cursor.execute(statement)
         self.connection.commit()
+        self.values = {type_name: self._values(type_name) for type_name in POOLS}
         self.records = self.taken = 0
+
+    def _values(self, type_name: str) -> list[str]:
+        """Those of the type's pool that this server takes, and the empty text, which is NULL."""
+        texts = POOLS[type_name]
+        records = [_written(text, "quoted", Dialect()).encode() for text in texts]
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"CREATE TABLE d.probe (c {type_name})")
+        refused = copy_one_by_one(self.connection, sql.Identifier("d", "probe"), None, records)
+        self.connection.rollback()
+        return [text for number, text in enumerate(texts, start=1) if number not in refused] + [""]
 
     def close(self) -> None:
         self.connection.close()
@@ -276,7 +310,8 @@ class Arena:
         report = loader.load(str(self.path), spec, database=self.database, force=True)
         found = rows(
             self.connection,
-            f"SELECT record_number, reason || ': ' || message FROM loader.rejects WHERE load_id = {report.load_id} ORDER BY 1",
+            "SELECT record_number, reason || ': ' || message FROM loader.rejects"
+            f" WHERE load_id = {report.load_id} ORDER BY 1",
         )
         return Result(self._rows("d.loaded"), [number for number, _ in found], dict(map(tuple, found)))
 
@@ -287,7 +322,9 @@ class Arena:
     def as_case(self, example: Example) -> str:
         """The example as a case of the corpus, with what COPY makes of it."""
         statements = [
-            statement for name, statement in TYPES_OF_OUR_OWN.items() if any(f" {name}" in each for each in example.columns)
+            statement
+            for name, statement in TYPES_OF_OUR_OWN.items()
+            if any(f" {name}" in each for each in example.columns)
         ]
         with self.connection.cursor() as cursor:
             cursor.execute(example.create("d.copied"))
@@ -299,7 +336,7 @@ class Arena:
 
 def _toml(example: Example, ddl: str, table: list[list[str | None]], copied: Result) -> str:
     lines = ['about = "…"', f"csv_hex = {_basic(example.data.hex())}", f"ddl = {_basic(ddl)}"]
-    lines += ["settings = { timezone = \"Europe/Berlin\" }", "rows = ["]
+    lines += ['settings = { timezone = "Europe/Berlin" }', "rows = ["]
     lines += [f"  [{', '.join('[]' if value is None else _basic(value) for value in row)}]," for row in table]
     lines += ["]", "rejects = ["]
     line = 1
