@@ -23,7 +23,8 @@ _RELATION = """
 
 _COLUMNS = """
     SELECT a.attname, format_type(a.atttypid, a.atttypmod),
-           a.attnotnull OR t.typnotnull, a.attgenerated <> '' OR a.attidentity = 'a'
+           a.attnotnull OR t.typnotnull, a.attgenerated <> '',
+           a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL
       FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
      WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """

@@ -5,14 +5,14 @@ Words only: the catalog's description of a table comes in as a `Table`, nothing 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
 from loader.datetimes import Format, compile_format
 from loader.errors import ShapeError, TableError
+from loader.header import Fields
 from loader.names import did_you_mean
 from loader.pgtypes import ColumnType, column_type
 from loader.spec import ColumnSpec, LoadSpec, Step
@@ -51,10 +51,17 @@ class LoadColumn:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The columns of a load, how many fields a record must have, and what a reader of the report should know."""
+    """How a file's fields and a table's columns go together.
+
+    ``columns``: those that are loaded. ``fields``: how many a record must have. ``added``: those among ``columns``
+    that the table has to be given first. ``absent``: declared columns that the file lacks; a new table has them
+    too. ``notes``: what a reader of the report should know.
+    """
 
     columns: tuple[LoadColumn, ...]
     fields: int
+    added: tuple[LoadColumn, ...] = ()
+    absent: tuple[LoadColumn, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -64,85 +71,143 @@ def match_columns(
     table: Table,
     types: Mapping[str, str],
     *,
+    inferred: Sequence[ColumnSpec] = (),
     name: str,
     session_zone: str,
 ) -> Match:
     """Match the spec's columns, or else the table's, to the fields of the file ``name``.
 
-    ``types`` maps the spec's type names to PostgreSQL's own spelling. Raises ShapeError where the file lacks
-    a column and TableError where the table does.
+    ``types`` maps type names to PostgreSQL's own spelling. ``inferred``: a column for each field of the file, for a
+    table that is new or to be added to. Raises ShapeError where the file lacks a column that the load cannot do
+    without, and TableError where the table does.
     """
-    wanted = spec.columns or _from_table(header, table, name)
-    places = _places(wanted, header, name)
-    notes: list[str] = []
-    columns = tuple(
-        _load_column(column, place, table=table, types=types, session_zone=session_zone, key=spec.key, notes=notes)
-        for column, place in zip(wanted, places, strict=True)
-    )
-    fields = len(header) if header is not None else sum(place is not None for place in places)
-    return Match(columns, fields, tuple(notes))
+    return _Matching(spec, header, table, types, inferred, name, session_zone).match()
 
 
-def _from_table(header: Sequence[str] | None, table: Table, name: str) -> tuple[ColumnSpec, ...]:
-    """Without ``[columns]``: each column of the header must be one of the table's; without a header, all in order."""
-    writable = [column.name for column in table.columns if not column.generated]
-    if header is None:
-        return tuple(ColumnSpec(column) for column in writable)
-    for column in header:
-        if column not in writable:
-            raise ShapeError(
-                f'{name}: the header\'s column "{column}" is not in {table}'
-                + did_you_mean(column, writable, otherwise="it has")
-            )
-    return tuple(ColumnSpec(column) for column in header)
+@dataclass
+class _Matching:
+    """The state of one `match_columns`, with its arguments."""
+
+    spec: LoadSpec
+    header: Sequence[str] | None
+    table: Table
+    types: Mapping[str, str]
+    inferred: Sequence[ColumnSpec]
+    name: str
+    session_zone: str
+    notes: list[str] = field(default_factory=list)
+
+    def match(self) -> Match:
+        if not self.spec.columns and self.table.oid is None:
+            return self._new_table()
+        if self.header is None:
+            return self._by_position()
+        return self._by_name(self.header)
+
+    def _new_table(self) -> Match:
+        """All fields, as inferred."""
+        columns = tuple(self._column(each, place) for place, each in enumerate(self.inferred))
+        names = tuple(column.name for column in columns)
+        if self.header is not None and names != tuple(self.header):
+            renamed = [f'"{old}" is "{new}"' for old, new in zip(self.header, names, strict=True) if old != new]
+            self.notes.append(f"names of the header that a table cannot have: {_listed(renamed)}")
+        return Match(columns, len(columns), notes=tuple(self.notes))
+
+    def _by_position(self) -> Match:
+        wanted = self.spec.columns or tuple(ColumnSpec(each) for each in self._writable())
+        places = iter(range(len(wanted)))
+        columns = tuple(self._column(each, None if each.value is not None else next(places)) for each in wanted)
+        return Match(columns, sum(each.field is not None for each in columns), notes=tuple(self.notes))
+
+    def _by_name(self, header: Sequence[str]) -> Match:
+        wanted = self.spec.columns or tuple(ColumnSpec(each) for each in self._writable())
+        fields = Fields(header, [each.source or each.name for each in wanted], name=self.name)
+        columns: list[LoadColumn] = []
+        absent: list[ColumnSpec] = []
+        for each in wanted:
+            place = None if each.value is not None else fields.find(each.source or each.name)
+            if place is None and each.value is None and each.default is None:
+                absent.append(each)
+            elif place is None and each.value is None:
+                columns.append(self._column(_always_default(each), None))
+                self.notes.append(f'the header has no column "{each.source or each.name}": its default was taken')
+            else:
+                columns.append(self._column(each, place))
+        if not any(column.field is not None for column in columns):
+            raise fields.missing(wanted[0].source or wanted[0].name, ", nor any other that is to be loaded")
+        self._check_absent(absent, fields)
+        used = {column.field for column in columns}
+        surplus = [place for place in range(len(header)) if place not in used]
+        added = self._surplus(header, surplus, [each.source or each.name for each in absent])
+        return Match(
+            (*columns, *added),
+            len(header),
+            added=tuple(added),
+            absent=tuple(self._column(each, None) for each in absent) if self.table.oid is None else (),
+            notes=(*fields.notes, *self.notes),
+        )
+
+    def _check_absent(self, absent: Sequence[ColumnSpec], fields: Fields) -> None:
+        """Columns that the file lacks get the table's default or NULL, where they can."""
+        for each in absent:
+            stored = next((column for column in self.table.columns if column.name == each.name), None)
+            if each.name in self.spec.key:
+                raise fields.missing(each.source or each.name, ", which is of the key")
+            if stored is not None and stored.not_null and not stored.has_default and not self.table.fills_in:
+                raise fields.missing(each.source or each.name, f", and {self.table}.{each.name} is NOT NULL")
+        if absent:
+            names = [f'"{each.source or each.name}"' for each in absent]
+            self.notes.append(f"the header has no {_listed(names)}: left to the table's defaults")
+
+    def _surplus(self, header: Sequence[str], surplus: Sequence[int], absent: Sequence[str]) -> list[LoadColumn]:
+        """What becomes of fields that no column takes, as ``unknown`` says: the columns to be added."""
+        if not surplus:
+            return []
+        if self.spec.unknown == "add":
+            return [self._column(self.inferred[place], place, added=True) for place in surplus]
+        if self.spec.unknown == "error":
+            near = did_you_mean(header[surplus[0]], absent or self._writable(), otherwise="it has")
+            raise ShapeError(f'{self.name}: the header\'s column "{header[surplus[0]]}" is not in {self.table}{near}')
+        names = [f'"{header[place]}"' for place in surplus]
+        self.notes.append(f"columns of the file that are not loaded: {_listed(names)}")
+        return []
+
+    def _writable(self) -> list[str]:
+        return [column.name for column in self.table.columns if not column.generated]
+
+    def _column(self, column: ColumnSpec, place: int | None, *, added: bool = False) -> LoadColumn:
+        declared = self.types[column.type] if column.type is not None else None
+        stored = None if added else _stored(column, self.table)
+        if stored is None and declared is None:
+            raise TableError(f'{self.table}: does not exist yet, and columns.{column.name} in the spec has no "type"')
+        if stored is not None and declared is not None and stored.type != declared:
+            self.notes.append(f"{self.table}.{column.name} is {stored.type}; the spec's {declared} was not used")
+        type_name = stored.type if stored is not None else declared
+        assert type_name is not None
+        is_key = self.table.oid is None and column.name in self.spec.key
+        return LoadColumn(
+            name=column.name,
+            type=column_type(type_name),
+            field=place,
+            steps=column.transform,
+            default=column.default,
+            value=column.value,
+            format=compile_format(column.format) if column.format else None,
+            zone=column.timezone or self.session_zone,
+            not_null=(stored.not_null and not self.table.fills_in) if stored is not None else is_key,
+        )
 
 
-def _places(wanted: Sequence[ColumnSpec], header: Sequence[str] | None, name: str) -> list[int | None]:
-    if header is None:
-        from_file = iter(range(len(wanted)))
-        return [None if column.value is not None else next(from_file) for column in wanted]
-    counts = Counter(header)
-    return [None if column.value is not None else _place(column, header, counts, name) for column in wanted]
+def _always_default(column: ColumnSpec) -> ColumnSpec:
+    """For a column that the file lacks: its default, as a ``value`` without placeholders."""
+    assert column.default is not None
+    value = column.default.replace("{", "{{").replace("}", "}}")
+    return replace(column, value=value, default=None, transform=())
 
 
-def _place(column: ColumnSpec, header: Sequence[str], counts: Counter[str], name: str) -> int:
-    source = column.source or column.name
-    if counts[source] == 1:
-        return header.index(source)
-    if counts[source] > 1:
-        raise ShapeError(f'{name}: the header has the column "{source}" {counts[source]} times')
-    raise ShapeError(f'{name}: the header has no column "{source}"{did_you_mean(source, header, otherwise="it has")}')
-
-
-def _load_column(
-    column: ColumnSpec,
-    place: int | None,
-    *,
-    table: Table,
-    types: Mapping[str, str],
-    session_zone: str,
-    key: Sequence[str],
-    notes: list[str],
-) -> LoadColumn:
-    declared = types[column.type] if column.type is not None else None
-    stored = _stored(column, table)
-    if stored is None and declared is None:
-        raise TableError(f'{table}: does not exist yet, and columns.{column.name} in the spec has no "type"')
-    if stored is not None and declared is not None and stored.type != declared:
-        notes.append(f"{table}.{column.name} is {stored.type}; the spec's {declared} was not used")
-    type_name = stored.type if stored is not None else declared
-    assert type_name is not None
-    return LoadColumn(
-        name=column.name,
-        type=column_type(type_name),
-        field=place,
-        steps=column.transform,
-        default=column.default,
-        value=column.value,
-        format=compile_format(column.format) if column.format else None,
-        zone=column.timezone or session_zone,
-        not_null=(stored.not_null and not table.fills_in) if stored is not None else column.name in key,
-    )
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:20])
+    return f"{shown}, …" if len(names) > 20 else shown
 
 
 def _stored(column: ColumnSpec, table: Table) -> TableColumn | None:

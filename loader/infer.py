@@ -14,7 +14,9 @@ import pyarrow.compute as pc
 
 from loader.columns import LoadColumn
 from loader.convert import DATE, TIMESTAMP, TIMESTAMP_WITH_OFFSET, convert, decode
+from loader.errors import ShapeError
 from loader.fields import split_record
+from loader.header import COLUMN_LIMIT, usable_names
 from loader.parse import Parser
 from loader.pgtypes import column_type
 from loader.reading import open_records
@@ -72,7 +74,9 @@ def infer_columns(
     block: Block | None, header: Sequence[str] | None, null: Sequence[str], *, name: str
 ) -> tuple[ColumnSpec, ...]:
     """A column for each field, named by the header or ``column_1`` …, of the narrowest type that holds its sample."""
-    names = header if header is not None else _numbered(block)
+    names = usable_names(header) if header is not None else _numbered(block)
+    if len(names) > COLUMN_LIMIT:
+        raise ShapeError(f"{name}: has {len(names):,} columns, and a table can have no more than {COLUMN_LIMIT:,}")
     places = tuple(LoadColumn(str(place), column_type("text"), place) for place in range(len(names)))
     if block is None or not block.terminated:
         return tuple(ColumnSpec(each, "text") for each in names)

@@ -19,7 +19,6 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader.catalog import rows
 from loader.columns import LoadColumn
 from loader.errors import TableError
-from loader.records import POSITION
 from loader.refusals import Refused, is_refusal
 from loader.report import reason_of
 from loader.spec import LoadSpec
@@ -74,6 +73,14 @@ def create_table(connection: Connection, table: Table, columns: Sequence[LoadCol
     if key:
         parts.append(sql.SQL("PRIMARY KEY ({})").format(_names(key)))
     _run(connection, sql.SQL("CREATE TABLE {} ({})").format(target_name(table), sql.SQL(", ").join(parts)))
+
+
+def add_columns(connection: Connection, table: Table, columns: Sequence[LoadColumn]) -> None:
+    """Give the table new columns, NULL in the rows that are there."""
+    for column in columns:
+        statement = sql.SQL("ALTER TABLE {} ADD COLUMN {} {}")
+        parts = target_name(table), sql.Identifier(column.name), sql.SQL(column.type.name)
+        _run(connection, statement.format(*parts))
 
 
 def target_name(table: Table) -> sql.Identifier:
@@ -136,7 +143,7 @@ class Merge:
     def _try(self, connection: Connection, first: int, last: int, *, filled: bool) -> tuple[int, int] | psycopg2.Error:
         """Write the records from one position to another; what became of them, or why they were refused."""
         among = sql.SQL("s.{} BETWEEN {} AND {}").format(
-            sql.Identifier(POSITION), sql.Literal(first), sql.Literal(last)
+            sql.Identifier(self.staging.position), sql.Literal(first), sql.Literal(last)
         )
         _run(connection, sql.SQL("SAVEPOINT loader_merge"))
         try:
@@ -152,13 +159,13 @@ class Merge:
 
     def _bounds(self, connection: Connection) -> tuple[int | None, int | None]:
         """The first and the last position, after an index was built over all, for the halves to be found by."""
-        position = sql.Identifier(POSITION)
+        position = sql.Identifier(self.staging.position)
         _run(connection, sql.SQL("CREATE INDEX ON {} ({})").format(self.staging.name, position))
         return self._row(connection, sql.SQL("SELECT min({0}), max({0}) FROM {1}").format(position, self.staging.name))
 
     def _halves(self, connection: Connection, first: int, last: int) -> list[tuple[int, int]]:
         """The two halves of the positions from one to another, of which there are at least two; the later one first."""
-        position = sql.Identifier(POSITION)
+        position = sql.Identifier(self.staging.position)
         statement = sql.SQL(
             "SELECT max({0}) FILTER (WHERE nth <= total / 2), min({0}) FILTER (WHERE nth > total / 2) FROM"
             " (SELECT {0}, row_number() OVER (ORDER BY {0}) AS nth, count(*) OVER () AS total FROM {1}"
@@ -181,7 +188,7 @@ class Merge:
             statement.format(
                 staging=self.staging.name,
                 keys=keys,
-                position=sql.Identifier(POSITION),
+                position=sql.Identifier(self.staging.position),
                 numbers=sql.SQL(", ").join(sql.SQL(str(number + 1)) for number in range(len(self.key))),
                 same=self._same_key("r"),
             ),
@@ -232,7 +239,7 @@ class Merge:
 
     def _insert(self, connection: Connection, among: sql.Composable, *, only_new: bool) -> int:
         names = [column.name for column in self.staging.columns]
-        statement = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} s WHERE {}").format(
+        statement = sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} s WHERE {}").format(
             target_name(self.table),
             _names(names),
             sql.SQL(", ").join(self._value(name, "s") for name in names),

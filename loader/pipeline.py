@@ -19,11 +19,11 @@ from loader.errors import DatabaseError, LoaderError, UsageError
 from loader.infer import widened
 from loader.judge import Judge
 from loader.lane import TextLane
-from loader.merge import Counts, Merge, create_table, target_name
+from loader.merge import Counts, Merge, add_columns, create_table, target_name
 from loader.overlap import overlapped
 from loader.parse import Parser
 from loader.plan import Plan, make_plan
-from loader.reading import Records, open_records, recall
+from loader.reading import Records, open_records, recall, sniffed
 from loader.records import Block, Encoded, reject
 from loader.refusals import is_refusal, sift
 from loader.report import LoadReport, State
@@ -204,7 +204,7 @@ class Load:
     def _attempt(self, connection: Connection, load_id: int, *, careful: bool) -> LoadReport:
         name = self.source.uri
         records = open_records(self.tally.watch(self.source.chunks()), self.spec.csv, name=name)
-        ledger.note_file(connection, load_id, records.header, self.spec.csv)
+        ledger.note_file(connection, load_id, records.header, records.csv)
         plan = self._plan(connection, records, careful=careful)
         self.types = plan.inferred
         with (
@@ -219,7 +219,7 @@ class Load:
             else:
                 counts = self._staged(connection, load_id, plan, tuples, keeper)
             keeper.settle(self.tally.read)
-        self.notes = plan.notes + self.tally.notes() + _notes(counts)
+        self.notes = sniffed(self.spec.csv, records.csv) + plan.notes + self.tally.notes() + _notes(counts)
         report = self.report("loaded", counts)
         ledger.finish(connection, report)
         connection.commit()
@@ -264,10 +264,16 @@ class Load:
             widened=self.widened,
         )
 
+    def _make_ready(self, connection: Connection, plan: Plan) -> None:
+        """The target has every column of the load after this, in the transaction that fills it."""
+        if plan.table.oid is None:
+            create_table(connection, plan.table, (*plan.columns, *plan.absent), plan.key)
+        elif plan.added:
+            add_columns(connection, plan.table, plan.added)
+
     def _straight(self, connection: Connection, plan: Plan, tuples: Iterator[bytes]) -> Counts:
         """COPY into the target itself."""
-        if plan.table.oid is None:
-            create_table(connection, plan.table, plan.columns, plan.key)
+        self._make_ready(connection, plan)
         copied = copy(connection, target_name(plan.table), [column.name for column in plan.columns], tuples)
         self._account_for(copied)
         return Counts(inserted=copied)
@@ -280,8 +286,7 @@ class Load:
         staging.create(connection)
         connection.commit()
         self._copy_streams(staging, tuples)
-        if plan.table.oid is None:
-            create_table(connection, plan.table, plan.columns, plan.key)
+        self._make_ready(connection, plan)
         merge = Merge(staging, plan.table, plan.key, replace=plan.spec.mode == "replace")
         counts = self._merge_carefully(connection, merge, keeper) if plan.careful else merge.run(connection)
         staging.drop(connection)

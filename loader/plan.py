@@ -15,7 +15,7 @@ from loader.infer import PATTERNS, infer_columns
 from loader.merge import merge_key
 from loader.pgtypes import ColumnType
 from loader.records import Block
-from loader.spec import LoadSpec
+from loader.spec import ColumnSpec, LoadSpec
 from loader.tables import Table
 from loader.transform import Filter, Hook, schema_of, typed_default
 
@@ -25,8 +25,9 @@ ColumnTypes = Callable[[list[str]], Mapping[str, ColumnType]]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``columns`` as the table has them; ``reading``: the same as they are read, with the server as the judge of
-    every value where it has to make one column's anyway.
+    """``columns`` as the table has them; ``added`` of them it has to be given first, ``absent`` a new table has beside
+    them. ``reading``: the same as they are read, with the server as the judge of every value where it has to make
+    one column's anyway.
 
     ``straight``: COPY writes into the target itself, inside the one transaction, because nothing has to be merged
     or cast and no trigger may leave rows out; else into a staging table. ``careful``: the target has refused a
@@ -36,6 +37,8 @@ class Plan:
     spec: LoadSpec
     table: Table
     columns: tuple[LoadColumn, ...]
+    added: tuple[LoadColumn, ...]
+    absent: tuple[LoadColumn, ...]
     fields: int
     key: tuple[str, ...]
     reading: tuple[LoadColumn, ...]
@@ -72,14 +75,16 @@ def make_plan(
     """
     notes: tuple[str, ...] = ()
     widened = widened or {}
-    inferred: dict[str, str] = {}
-    if not spec.columns and table.oid is None:
+    found: tuple[ColumnSpec, ...] = ()
+    if (not spec.columns and table.oid is None) or (spec.unknown == "add" and header is not None):
         found = infer_columns(first, header, spec.csv.null, name=name)
-        inferred = {each.name: widened.get(each.name, each.type or "text") for each in found}
-        spec = replace(spec, columns=tuple(replace(each, type=inferred[each.name]) for each in found))
-        notes = ("the columns' types were inferred from the first records", *_widening_notes(widened))
-    types = spell_types([column.type for column in spec.columns if column.type is not None])
-    match = match_columns(spec, header, table, types, name=name, session_zone=session_zone)
+        found = tuple(replace(each, type=widened.get(each.name, each.type)) for each in found)
+    types = spell_types([column.type for column in (*spec.columns, *found) if column.type is not None])
+    match = match_columns(spec, header, table, types, inferred=found, name=name, session_zone=session_zone)
+    new = match.added or (match.columns if found and table.oid is None and not spec.columns else ())
+    inferred = {each.name: each.type or "text" for each in found if any(column.name == each.name for column in new)}
+    if inferred:
+        notes = ("types of columns were inferred from the first records", *_widening_notes(widened))
     match = replace(match, columns=_travelling(match.columns, column_types, careful=careful))
     match = replace(match, columns=_to_be_proved(match.columns, inferred))
     _check_formats(match.columns)
@@ -89,6 +94,8 @@ def make_plan(
         spec=spec,
         table=table,
         columns=match.columns,
+        added=tuple(each for each in match.columns if any(each.name == new.name for new in match.added)),
+        absent=match.absent,
         fields=match.fields,
         key=key,
         reading=_reading(spec, match.columns),

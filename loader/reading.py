@@ -11,6 +11,7 @@ from loader.decode import decompress, find_encoding, gather, transcode
 from loader.fields import Dialect
 from loader.margins import read_preamble, without_footer
 from loader.records import Block
+from loader.sniff import sniff
 from loader.spec import CsvSpec
 
 SAMPLE_BLOCKS = 4
@@ -19,9 +20,10 @@ SAMPLE_BLOCKS = 4
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """``header`` is None where the file has none. ``first``: the first block that holds more than given-up lines,
+    """``csv``: the dialect, with nothing left to sniff. ``header`` is None where the file has none. ``first``: the first block that holds more than given-up lines,
     None where there is none near the beginning; it is one of ``blocks``, too."""
 
+    csv: CsvSpec
     header: tuple[str, ...] | None
     first: Block | None
     blocks: Iterator[Block]
@@ -34,6 +36,7 @@ def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str) -> Records
     """
     encoding, encoded = find_encoding(decompress(chunks, csv.compression, name=name), csv.encoding)
     text = gather(transcode(encoded, encoding, name=name))
+    csv, text = sniff(text, csv)
     dialect = Dialect.of(csv, transcoded=encoding != "utf-8")
     preamble = read_preamble(
         text,
@@ -55,8 +58,18 @@ def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str) -> Records
     while len(begin) < SAMPLE_BLOCKS and (block := next(blocks, None)) is not None:
         begin.append(block)
         if block.terminated:
-            return Records(preamble.names, block, chain(begin, blocks))
-    return Records(preamble.names, None, chain(begin, blocks))
+            return Records(csv, preamble.names, block, chain(begin, blocks))
+    return Records(csv, preamble.names, None, chain(begin, blocks))
+
+
+def sniffed(asked: CsvSpec, found: CsvSpec) -> tuple[str, ...]:
+    """What a reader of the report should know of a dialect that was sniffed."""
+    notes = []
+    if asked.delimiter != found.delimiter:
+        notes.append(f'the delimiter "{found.delimiter}" was found by sniffing'.replace("\t", "\\t"))
+    if asked.header != found.header:
+        notes.append(f"by sniffing, the file {'has a' if found.header else 'has no'} header")
+    return tuple(notes)
 
 
 def recall(

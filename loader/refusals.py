@@ -17,7 +17,6 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader.catalog import rows
-from loader.records import POSITION
 from loader.report import reason_of
 from loader.staging import Staging
 from loader.tables import Table
@@ -36,7 +35,7 @@ def is_refusal(error: BaseException) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A staged record that the target would not have. ``position``: see `records.POSITION`."""
+    """A staged record that the target would not have. ``position``: see `encode.positions`."""
 
     position: int
     column: str | None
@@ -92,7 +91,7 @@ class _Shape:
             )
             for column in staging.columns
         ]
-        values.append(sql.SQL("s.{}").format(sql.Identifier(POSITION)))
+        values.append(sql.SQL("s.{}").format(sql.Identifier(staging.position)))
         self.rows = sql.SQL("(SELECT {} FROM {} s) AS {}").format(sql.SQL(", ").join(values), staging.name, self.alias)
 
     def column(self, name: str) -> sql.Composable:
@@ -100,7 +99,7 @@ class _Shape:
 
     @property
     def position(self) -> sql.Composable:
-        return self.column(POSITION)
+        return self.column(self.staging.position)
 
 
 def _questions(
@@ -229,7 +228,7 @@ def _take_out(connection: Connection, shape: _Shape, question: _Question, at_mos
         " RETURNING {name}"
     ).format(
         staging=shape.staging.name,
-        name=sql.Identifier(POSITION),
+        name=sql.Identifier(shape.staging.position),
         position=shape.position,
         rows=shape.rows,
         broken=question.broken,

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from loader.errors import SpecError
+from loader.header import NAME_LIMIT
 from loader.names import did_you_mean, nearest
 
 Mode = Literal["append", "replace", "merge"]
@@ -30,9 +31,6 @@ StepArguments = tuple[str | tuple[str, str], ...]
 
 PLACEHOLDERS = ("bucket", "key", "version_id", "load_id", "record_number")
 """What a column's ``value`` may hold in braces."""
-
-NAME_LIMIT = 63
-"""Bytes of a name. PostgreSQL cuts off the rest of a longer one and says nothing (manual, 4.1.1)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,15 @@ class Staging:
     def written(self) -> tuple[str, ...]:
         """Names of the columns that COPY writes, in order."""
         names = tuple(column.name for column in self.columns)
-        return (*names, POSITION) if self.with_position else names
+        return (*names, self.position) if self.with_position else names
+
+    @property
+    def position(self) -> str:
+        """The name of the column that orders records: `POSITION`, or longer where a column has that name."""
+        name = POSITION
+        while any(column.name == name for column in self.columns):
+            name += "_"
+        return name
 
     def create(self, connection: Connection) -> None:
         """Create the table in the transaction that is open."""
@@ -47,7 +55,7 @@ class Staging:
             for column in self.columns
         ]
         if self.with_position:
-            columns.append(sql.SQL("{} bigint").format(sql.Identifier(POSITION)))
+            columns.append(sql.SQL("{} bigint").format(sql.Identifier(self.position)))
         # autovacuum would only ever find rows that are about to be dropped
         statement = sql.SQL("CREATE UNLOGGED TABLE {} ({}) WITH (autovacuum_enabled = off)")
         with connection.cursor() as cursor:

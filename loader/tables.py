@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TableColumn:
-    """A column of an existing table. ``generated``: PostgreSQL computes it, nobody may write it."""
+    """A column of an existing table. ``generated``: PostgreSQL computes it, nobody may write it.
+    ``has_default``: a record that lacks it gets more than NULL."""
 
     name: str
     type: str
     not_null: bool = False
     generated: bool = False
+    has_default: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ PACKAGE = Path(loader.__file__).parent
 # Lowest first. A module may import from lower shelves; on its own shelf from nobody.
 SHELVES: list[set[str]] = [
     {"arrays", "errors", "names", "overlap", "pgtypes", "report", "tables"},  # words
-    {"datetimes", "expression"},
+    {"datetimes", "expression", "header"},
     {"spec"},
     {"columns", "fields", "steps", "wire"},
     {"convert", "records"},
     {"respell"},
-    {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
+    {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "sniff", "transform"},  # stages
     {"catalog", "lane", "source", "staging"},
     {"judge", "ledger", "reading", "refusals", "shelf"},
     {"merge"},

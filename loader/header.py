@@ -1,0 +1,97 @@
+"""A file's header: which field is meant by a name, and what names its fields can have in a new table."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from loader.errors import ShapeError
+from loader.names import did_you_mean
+
+NAME_LIMIT = 63
+"""Bytes of a name. PostgreSQL cuts off the rest of a longer one and says nothing (manual, 4.1.1)."""
+
+COLUMN_LIMIT = 1600
+"""Columns that a table can have (manual, appendix K)."""
+
+_OF_THE_SYSTEM = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})  # manual, 5.6
+
+
+def usable_names(header: Sequence[str]) -> tuple[str, ...]:
+    """A name for each field, each its own and one that a table's column can have.
+
+    A repeated name gets a number (``a``, ``a_2``), an empty one is its place (``column_3``, from 1), a longer one
+    than `NAME_LIMIT` is cut where a character ends. A name that stands in the header once is left as it is.
+    """
+    counts = Counter(header)
+    taken = {name for name in header if counts[name] == 1 and _is_usable(name)}
+    names: list[str] = []
+    for place, name in enumerate(header, start=1):
+        if name in taken and counts[name] == 1:
+            names.append(name)
+            continue
+        base = _cut(name.strip() or f"column_{place}", NAME_LIMIT)
+        base = f"{base}_" if base in _OF_THE_SYSTEM else base
+        made, number = base, 2
+        while made in taken:
+            suffix = f"_{number}"
+            made, number = _cut(base, NAME_LIMIT - len(suffix)) + suffix, number + 1
+        taken.add(made)
+        names.append(made)
+    return tuple(names)
+
+
+def _is_usable(name: str) -> bool:
+    return bool(name.strip()) and len(name.encode()) <= NAME_LIMIT and name not in _OF_THE_SYSTEM
+
+
+def _cut(name: str, size: int) -> str:
+    return name.encode()[:size].decode("utf-8", "ignore")
+
+
+class Fields:
+    """The fields of a header, to be found by the names that are ``wanted``. ``name`` is the file's, for messages."""
+
+    def __init__(self, header: Sequence[str], wanted: Sequence[str], *, name: str) -> None:
+        self._header = header
+        self._name = name
+        self._counts = Counter(header)
+        self._numbered = {made: place for place, made in enumerate(usable_names(header))}
+        self._folded: dict[str, list[int]] = {}
+        for place, each in enumerate(header):
+            if each not in wanted:  # a field that one name means exactly is not to be had by another
+                self._folded.setdefault(_folded(each), []).append(place)
+        self._wanted = Counter(_folded(each) for each in wanted)
+        self.notes: list[str] = []
+
+    def find(self, name: str) -> int | None:
+        """The place of the field that ``name`` means, from 0; None where the header has none.
+
+        The very name first; then the name that `usable_names` made for a repeated or empty one; then one that
+        differs in case and blanks alone, if it is the only one. Raises ShapeError for a name that is repeated.
+        """
+        if self._counts[name] == 1:
+            return self._header.index(name)
+        if self._counts[name] > 1:
+            numbered = [made for made, place in self._numbered.items() if self._header[place] == name]
+            raise ShapeError(
+                f'{self._name}: the header has the column "{name}" {self._counts[name]} times; '
+                f'say which with from = "{numbered[-1]}" or another of that kind'
+            )
+        if name in self._numbered:
+            return self._numbered[name]
+        places = self._folded.get(_folded(name), [])
+        if len(places) != 1 or self._wanted[_folded(name)] != 1:
+            return None
+        self.notes.append(f'"{self._header[places[0]]}" of the header was taken for "{name}"')
+        return places[0]
+
+    def missing(self, name: str, why: str = "") -> ShapeError:
+        """The error that no field is meant by ``name``."""
+        near = did_you_mean(name, self._header, otherwise="it has")
+        return ShapeError(f'{self._name}: the header has no column "{name}"{why}{near}')
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\s_]+", "_", name.strip().casefold())
