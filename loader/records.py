@@ -197,22 +197,62 @@ def _quotes_past_comments(
     data: bytes, line_ends: Positions, dialect: Dialect, *, final: bool
 ) -> tuple[Positions, Positions]:
     """The quotes, and the comment lines, of which one without its end counts only where ``final``."""
+    view = np.frombuffer(data, np.uint8)
+    begins = _comment_like(view, line_ends, dialect.comment)
+    if not len(begins):
+        return _quotes(data, view, dialect), _NO_COMMENTS
+    following = np.searchsorted(line_ends, begins, side="right")
+    comments = np.column_stack((begins, np.append(line_ends, len(data))[following]))
+    if dialect.escape is not None and not dialect.doubled and dialect.escape in data:
+        quotes, real = _escaped_quotes_past_comments(data, comments, dialect)
+    else:
+        quotes, real = _quotes_outside(_quotes(data, view, dialect), comments)
+    return quotes, comments[real if final else real & (following < len(line_ends))]
+
+
+def _comment_like(view: npt.NDArray[np.uint8], line_ends: Positions, comment: bytes) -> Positions:
+    """The beginnings of the lines that begin with ``comment``; they may be in quotes."""
+    begins = np.append(0, line_ends)
+    begins = begins[begins + len(comment) <= len(view)]
+    for number, byte in enumerate(comment):
+        begins = begins[view[begins + number] == byte]
+    return begins
+
+
+def _quotes_outside(quotes: Positions, comments: Positions) -> tuple[Positions, npt.NDArray[np.bool_]]:
+    """The quotes that stand in no comment, and which of the lines ``comments`` are not inside quotes themselves."""
+    first, past = np.searchsorted(quotes, comments[:, 0]), np.searchsorted(quotes, comments[:, 1])
+    real = np.zeros(len(comments), bool)
+    dropped = 0
+    for number, (before, until) in enumerate(zip(first.tolist(), past.tolist(), strict=True)):
+        if (before - dropped) % 2 == 0:
+            real[number] = True
+            dropped += until - before
+    steps = np.zeros(len(quotes) + 1, np.intp)
+    np.add.at(steps, first[real], 1)
+    np.add.at(steps, past[real], -1)
+    return quotes[np.cumsum(steps)[:-1] == 0], real
+
+
+_LINE = re.compile(rb"[^\r\n]*+")
+
+
+def _escaped_quotes_past_comments(
+    data: bytes, comments: Positions, dialect: Dialect
+) -> tuple[Positions, npt.NDArray[np.bool_]]:
+    """The same where quotes may be escaped, so that a comment's quote would change what follows are."""
     toggles: list[int] = []
     begins: list[int] = []
     at = 0
     if data.startswith(dialect.comment):
         begins.append(0)
-        at = int(line_ends[0]) - 1 if len(line_ends) else len(data)
+        at = _LINE.match(data).end()  # type: ignore[union-attr]  # it matches anything
     for match in _section(dialect, or_comment=True).finditer(data, at):
         if match[2] is None:
             toggles += _toggles(match)
         else:
             begins.append(match.start(2))
-    starts = np.array(begins, np.intp)
-    following = np.searchsorted(line_ends, starts, side="right")
-    ends = np.append(line_ends, len(data))[following]
-    comments = np.column_stack((starts, ends))
-    return np.array(toggles, np.intp), comments if final else comments[following < len(line_ends)]
+    return np.array(toggles, np.intp), np.isin(comments[:, 0], begins)
 
 
 def delimiters(data: bytes, quotes: Positions, dialect: Dialect) -> Positions:
@@ -243,8 +283,10 @@ def irregular_quotes(data: bytes, quotes: Positions, dialect: Dialect) -> Positi
         odd_opening, odd_closing = ~border[view[before]], ~border[view[after]]
     else:
         places = delimiters(data, quotes, dialect)
-        odd_opening = ~border[view[before]] & ~np.isin(opening, places + len(dialect.delimiter))
-        odd_closing = ~border[view[after]] & ~np.isin(closing + 1, places)
+        begins, ends = np.zeros((2, len(view) + 1), bool)
+        begins[places], ends[places + len(dialect.delimiter)] = True, True
+        odd_opening = ~border[view[before]] & ~ends[opening]
+        odd_closing = ~border[view[after]] & ~begins[closing + 1]
     odd = np.zeros(len(quotes), bool)
     odd[0::2] = odd_opening & (opening > 0)
     odd[1::2] = odd_closing & (closing + 1 < len(view))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from loader.fields import Dialect, join_record, split_record
-from loader.records import Block, delimiters, irregular_quotes
+from loader.records import Block, delimiters, irregular_quotes, layout
 
 # Control characters first: a block has the others more often, and one that is free is found at once.
 _CANDIDATES = bytes([0x1F, 0x1E, 0x1D, 0x1C, *range(1, 9), 11, 12, *range(14, 28), 127, 9, *range(32, 127)])
@@ -73,21 +73,36 @@ def _delimited_by(block: Block, byte: int) -> Block:
 
 
 def _with_regular_quotes(block: Block) -> Block:
-    dialect = block.dialect
+    dialect, starts = block.dialect, block.starts
     odd = irregular_quotes(block.data, block.layout.quotes, dialect)
-    if dialect.escape is not None and not dialect.doubled:
-        escapes = np.flatnonzero(np.frombuffer(block.data, np.uint8) == dialect.escape)
-        odd = np.concatenate((odd, escapes))
-    if not len(odd):
-        return block
     pieces: list[bytes] = []
     copied = 0
-    for index in np.unique(np.searchsorted(block.starts, odd, side="right") - 1):
-        start, stop = int(block.starts[index]), int(block.starts[index + 1])
+    for index in np.unique(np.searchsorted(starts, odd, side="right") - 1):
+        start, stop = int(starts[index]), int(starts[index + 1])
         respelt = join_record(split_record(block.raw(index), dialect), dialect)
-        pieces += [block.data[copied:start], respelt, b"\n"]
+        pieces += [_doubled(block.data[copied:start], dialect), respelt, b"\n"]
         copied = stop
-    return replace(block, data=b"".join([*pieces, block.data[copied:]]))
+    return replace(block, data=b"".join([*pieces, _doubled(block.data[copied:], dialect)]))
+
+
+def _doubled(records: bytes, dialect: Dialect) -> bytes:
+    """Whole records with quotes that are regular: an escaped quote is doubled, an escaped escape stands alone."""
+    quote, escape = dialect.quote, dialect.escape
+    if quote is None or escape is None or escape == quote or escape not in records:
+        return records
+    view = np.frombuffer(records, np.uint8).copy()
+    places = np.flatnonzero(view[:-1] == escape)
+    places = places[np.searchsorted(layout(records, dialect).quotes, places) & 1 == 1]
+    if not len(places):
+        return records
+    # of a run of escapes, the first, the third and so on escape what follows
+    first = np.append(True, np.diff(places) > 1)
+    numbers = np.arange(len(places))
+    in_run = numbers - np.maximum.accumulate(np.where(first, numbers, 0))
+    escaping = places[in_run % 2 == 0]
+    following = view[escaping + 1]
+    view[escaping[following == quote]] = quote
+    return np.delete(view, escaping[following == escape]).tobytes()
 
 
 def _quoted_throughout(block: Block, null: Sequence[str]) -> Spelling:

@@ -201,6 +201,8 @@ class Reference:
 @example(b'"a\\"\n"\n"\\\\"\nb', BACKSLASH, None, 2, 3)
 @example(b'1,a\n2,"b\n3,c\n4,d\n', PLAIN, 2, 4, 1)
 @example(b'#"\n1,a\n#x\n2,b', COMMENTED, None, 1, 1)
+@example(b'#a\\"', ODD, None, 1, 1)
+@example(b'"\\"\n#a"|\n#a"\r\n#a\\"\n"', ODD, 2, 1, 1)
 def test_every_record_is_found_at_its_place(
     data: bytes, dialect: Dialect, fields: int | None, size: int, chunk: int
 ) -> None:
