@@ -29,6 +29,9 @@ SERVERS = ("embedded-18", "system-15")
 BLOCK_SIZES = (1, 2, 3, 7, 64)
 MOST_BLOCKS = 3000  # of one file, where blocks of a byte would only make the test slow
 
+SETTINGS = {"timezone": "UTC", "lc_monetary": "C"}
+"""Else a server takes them from the machine that it was made on."""
+
 Row = list[str | None]
 
 
@@ -111,7 +114,7 @@ def _outside_transactions(dsn: str, statement: str) -> None:
 def schema(database: str, case: Case) -> Iterator[tuple[Connection, str, str]]:
     """A schema of its own with the case's tables in it: a session there, its DSN, and the schema's name."""
     name = f"c{uuid.uuid4().hex[:12]}"
-    settings = {"search_path": f"{name},public", **case.settings}
+    settings = {"search_path": f"{name},public", **SETTINGS, **case.settings}
     options = " ".join("-c " + f"{key}={value}".replace(" ", "\\ ") for key, value in settings.items())
     dsn = psycopg2.extensions.make_dsn(database, options=options)
     connection = psycopg2.connect(dsn)

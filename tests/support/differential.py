@@ -83,6 +83,42 @@ _SOUPS = {
 }
 
 
+def _decimals(most_digits: int) -> st.SearchStrategy[str]:
+    whole = st.text("0123456789", max_size=most_digits)
+    return st.builds("{}{}.{}".format, st.sampled_from(["", "-", "+"]), whole, whole)
+
+
+_AT_RANDOM: dict[str, st.SearchStrategy[str]] = {
+    "smallint": st.integers(-(2**15), 2**15 - 1).map(str),
+    "int": st.integers(-(2**31), 2**31 - 1).map(str),
+    "bigint": st.integers(-(2**63), 2**63 - 1).map(str),
+    "real": st.floats(width=32).map(repr) | _decimals(20),
+    "double precision": st.floats().map(repr) | _decimals(25),
+    "numeric": st.decimals().map(str) | _decimals(60),
+    "numeric(5,2)": st.decimals(-1000, 1000, places=4).map(str) | _decimals(3),
+    "numeric(38,10)": _decimals(30),
+    "numeric(50,10)": _decimals(40),
+    "text": st.text(max_size=20),
+    "varchar(3)": st.text(max_size=4),
+    "char(3)": st.text(max_size=4),
+    "bytea": st.binary(max_size=10).map(lambda data: "\\x" + data.hex()),
+    "date": st.dates().map(str) | st.dates().map(lambda day: f"{day:%d %b} {day.year:04}"),
+    "timestamp": st.datetimes().map(str) | st.datetimes().map(lambda at: at.isoformat()),
+    "timestamptz": st.datetimes(timezones=st.timezones()).map(str) | st.datetimes().map(str),
+    "time": st.times().map(str),
+    "interval": st.timedeltas().map(str),
+    "uuid": st.uuids().map(str),
+    "inet": st.ip_addresses().map(str),
+}
+"""Values of some types that no pool can list."""
+
+
+def likely(type_name: str, values: Sequence[str]) -> st.SearchStrategy[str]:
+    """Texts of which nearly all are values of the type: ``values``, or of some types any."""
+    pool = st.sampled_from(values)
+    return st.one_of(pool, _AT_RANDOM[type_name]) if type_name in _AT_RANDOM else pool
+
+
 def wild(type_name: str) -> st.SearchStrategy[str]:
     """Texts of which most are no values: of the type's pool, mangled, numbers and dates at random, or any text."""
     pool = st.sampled_from(POOLS[type_name])
@@ -223,11 +259,12 @@ def examples(draw: st.DrawFn, values: Mapping[str, Sequence[str]], *, most_recor
     def field(text: st.SearchStrategy[str], styles: Sequence[str] = _STYLES) -> st.SearchStrategy[str]:
         return st.builds(_written, text, st.sampled_from(styles), st.just(dialect))
 
-    good = [field(st.sampled_from(values[type_name]), _STYLES[:-1]) for type_name, _ in table]
+    good = [field(likely(type_name, values[type_name]), _STYLES[:-1]) for type_name, _ in table]
     fields = [good] * (2 + len(good))
     for place, (type_name, _) in enumerate(table):
         fields.append([*good[:place], field(wild(type_name)), *good[place + 1 :]])
-    fields += [[field(wild(type_name)) for type_name, _ in table], good[:-1], [*good, st.just("x")]]
+    bad = [field(wild(type_name)) for type_name, _ in table]
+    fields += [bad, good[:-1], [*good, st.just("x")], [*bad, *bad[:1]], bad[:-1]]
     record = st.one_of(*(st.tuples(*each) for each in fields))
     least = draw(st.sampled_from([0, 1, most_records // 2]))
     made = draw(st.lists(record, min_size=least, max_size=most_records))
