@@ -27,20 +27,21 @@ from loader.spec import ColumnSpec, LoadSpec
 SAMPLE_RECORDS = 20_000
 """Records that are looked at. They come from the first block, so a sample costs no second read."""
 
-_WHOLE = r"(?:0|[1-9][0-9]*)"
+_DECIMAL = r"(?:0|-?[1-9][0-9]*)(?:\.[0-9]+)?|-0\.0*[1-9][0-9]*"  # not -0, which numeric gives back as 0
 _EXPONENT = r"[eE][+-]?[0-9]{1,2}"
 _FIFTEEN_DIGITS = r"(?:(?:0|[1-9][0-9]{0,6})(?:\.[0-9]{1,8})?|[0-9]\.[0-9]{1,14}|[1-9][0-9]{0,14})"
+_INSTANT = TIMESTAMP.replace(")?$", ")$")  # a day alone is a date, and would come back as more
 
 # First match wins. Each pattern takes only texts that their type gives back with nothing lost: 007 is no number,
 # bigint holds any 18 digits, double precision any 15 (manual, 8.1.3), numeric all.
 _LADDER = (
     ("boolean", r"^(?:true|false|TRUE|FALSE|True|False|t|f)$"),
     ("bigint", r"^(?:0|-?[1-9][0-9]{0,17})$"),
-    ("numeric", rf"^-?{_WHOLE}(?:\.[0-9]+)?$"),
+    ("numeric", rf"^(?:{_DECIMAL})$"),
     ("double precision", rf"^-?{_FIFTEEN_DIGITS}(?:{_EXPONENT})?$"),
-    ("numeric", rf"^-?{_WHOLE}(?:\.[0-9]+)?(?:{_EXPONENT})?$"),
+    ("numeric", rf"^(?:{_DECIMAL})(?:{_EXPONENT})?$"),
     ("date", DATE),
-    ("timestamp", TIMESTAMP),
+    ("timestamp", _INSTANT),
     ("timestamptz", TIMESTAMP_WITH_OFFSET),
     ("uuid", r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"),
 )
@@ -49,7 +50,7 @@ PATTERNS: dict[str, str] = dict(_LADDER)
 """For each type that is inferred, the texts that a column of it may hold. A text that does not match widens the
 column, though the type might take it: ``007`` would lose its zeros."""
 
-_WIDER = {"bigint": ("numeric",), "double precision": ("numeric",), "date": ("timestamp",)}
+_WIDER = {"bigint": ("numeric",), "double precision": ("numeric",)}
 """Types that hold all values of another with nothing lost."""
 
 

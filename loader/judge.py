@@ -95,7 +95,7 @@ def _refused(block: Block, asked: Doubtful, judged: Judged) -> tuple[Reject, ...
         reject(
             block,
             int(asked.index[each.row]),
-            reason_of(each.sqlstate),
+            reason_of(each.sqlstate, of_text=True),
             _message(each, asked),
             each.column,
             sqlstate=each.sqlstate,

@@ -114,6 +114,8 @@ def _header_row(record: bytes, dialect: Dialect, name: str) -> list[str]:
     for number, (value, _) in enumerate(fields, start=1):
         try:
             names.append(value.decode("utf-8"))
+            if "\0" in names[-1]:
+                raise ShapeError(f"{name}: the header's name {number}, {value!r}, holds the byte 0; is the file UTF-16?")
         except UnicodeDecodeError as error:
             raise ShapeError(f"{name}: the header's name {number}, {value!r}, is not valid UTF-8") from error
     return names

@@ -59,7 +59,7 @@ class Parser:
         if not block.terminated:
             return self._given_up(block)
         rows = self._parse(block, respell(block, self._null))
-        if self._pad and any(each.reason != "too_few_fields" or each.raw for each in rows.rejects):
+        if self._pad and rows.rejects:
             evened = even(block, self._fields, self._null[0])
             rows = self._parse(block, respell(evened.block, self._null))
             rows = replace(rows, short=evened.short, long=evened.long)

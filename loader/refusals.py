@@ -21,9 +21,10 @@ from loader.report import reason_of
 from loader.staging import Staging
 from loader.tables import Table
 
-REFUSALS = ("22", "23", "44", "P0")
+REFUSALS = ("22", "23", "44", "54", "P0")
 """Classes of SQLSTATE by which PostgreSQL refuses what a record holds: data exceptions, integrity constraints, a
-view's check option, and what a trigger's function raises (manual, appendix A)."""
+view's check option, limits that a value goes beyond (JSON nested too deep), and what a trigger's function raises
+(manual, appendix A)."""
 
 
 def is_refusal(error: BaseException) -> bool:

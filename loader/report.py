@@ -69,12 +69,13 @@ _REASON_OF_STATE = {
 }
 
 
-def reason_of(sqlstate: str) -> str:
+def reason_of(sqlstate: str, *, of_text: bool = False) -> str:
     """The reason code for a refusal of PostgreSQL's, by its SQLSTATE (manual, appendix A).
 
-    Any data exception (class 22) of no code of its own is an invalid value.
+    A data exception (class 22) of no code of its own is an invalid value, and so is whatever an input function
+    says ``of_text``: that of tsquery calls it a syntax error, that of regclass an undefined table.
     """
-    return _REASON_OF_STATE.get(sqlstate, "invalid_value" if sqlstate.startswith("22") else "refused")
+    return _REASON_OF_STATE.get(sqlstate, "invalid_value" if of_text or sqlstate.startswith("22") else "refused")
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ class Evened:
 
 
 def even(block: Block, fields: int, null: str) -> Evened:
-    """``block``, which must be terminated, with ``fields`` fields in each record that is no empty line.
+    """``block``, which must be terminated, with ``fields`` fields in each record.
 
     Short records are filled with ``null``; surplus fields go. Offsets are no longer those of the file.
     """
@@ -138,7 +138,7 @@ def even(block: Block, fields: int, null: str) -> Evened:
     places = delimiters(block.data, block.layout.quotes, dialect)
     before = np.searchsorted(places, block.starts)
     counts = np.diff(before) + 1
-    uneven = np.setdiff1d(np.flatnonzero(counts != fields), block.empty_lines())
+    uneven = np.flatnonzero(counts != fields)
     pieces: list[bytes] = []
     copied = 0
     for index in uneven:
