@@ -21,7 +21,19 @@ SHELVES: list[set[str]] = [
     {"columns", "fields", "steps", "wire"},
     {"convert", "records"},
     {"respell"},
-    {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "sniff", "transform"},  # stages
+    {
+        "blocks",
+        "database",
+        "decode",
+        "encode",
+        "files",
+        "hooks",
+        "margins",
+        "parse",
+        "s3",
+        "sniff",
+        "transform",
+    },  # stages
     {"catalog", "lane", "source", "staging"},
     {"judge", "ledger", "reading", "refusals", "shelf"},
     {"merge"},
