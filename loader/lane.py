@@ -267,7 +267,8 @@ def _line(error: psycopg2.Error) -> int | None:
 
 
 _FATAL = ("08", "40", "53", "57", "58", "XX001", "XX002")
-"""SQLSTATEs, or classes of them, that are about the server, never about a value. Others may be: regclass says 42P01, hstore XX000."""
+"""SQLSTATEs, or classes of them, that are about the server, never about a value. Others may be:
+regclass says 42P01, hstore XX000."""
 
 
 def _all(asked: Doubtful) -> Judged:
