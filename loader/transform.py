@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from loader import arrays
 from loader.columns import LoadColumn
 from loader.convert import Mask, convert, decode, fits, has_nul
-from loader.records import Block, Doubtful, Rows, reject, shown
+from loader.records import Block, Doubtful, Rows, first_invalid_byte, reject, shown
 from loader.report import Reject
 from loader.steps import apply_chain
 
@@ -96,12 +96,14 @@ class Transformer:
         doubtful = [each.doubtful for each in made if each.doubtful is not None and each.doubtful.any()]
         if not faults and not doubtful:
             return converted
-        refused: Mask = np.zeros(len(rows.index), bool)
-        for fault in faults:
-            refused |= fault.bad
         asked: Mask = np.zeros(len(rows.index), bool)
         for mask in doubtful:
             asked |= mask
+        # the server, who is asked anyway, will also say that a text is too long, and which column it minds first
+        faults = [replace(each, bad=each.bad & ~asked) if each.reason == "value_too_long" else each for each in faults]
+        refused: Mask = np.zeros(len(rows.index), bool)
+        for fault in faults:
+            refused |= fault.bad
         asked &= ~refused
         kept = converted.keep(~(refused | asked))
         return replace(
@@ -226,13 +228,22 @@ def _reject(block: Block, record: int, row: int, fault: _Fault) -> Reject:
     value = shown(fault.texts[row].as_py()) if fault.texts is not None else ""
     message = {
         "invalid_value": f"{value} is not a valid {type_name}",
-        "invalid_encoding": f"{value} is not valid UTF-8",
+        "invalid_encoding": f"{value} is not valid{_where(block, record)}",
         "nul_byte": f"{value} holds a NUL byte",
         "value_too_long": f"{value} is longer than {type_name} allows",
         "null_value": "there is no value, and the column is NOT NULL",
         "null_key": "there is no value, and the key has to have one",
     }[fault.reason]
     return reject(block, record, fault.reason, message, column.name)
+
+
+def _where(block: Block, record: int) -> str:
+    """The place of a record's first byte that is not UTF-8, in the file's text."""
+    invalid = first_invalid_byte(block.raw(record))
+    if invalid is None:
+        return " UTF-8"
+    kind = "in the file's encoding" if block.dialect.transcoded else "UTF-8"
+    return f" {kind} at byte {block.offset + int(block.starts[record]) + invalid}"
 
 
 def _filtered(rows: Rows, filter: Filter) -> Rows:

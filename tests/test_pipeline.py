@@ -289,7 +289,12 @@ def test_rejects_do_not_gather_in_memory(dsn: str, file: Path) -> None:
     ("text", "spec", "kind", "message"),
     [
         (b"", {}, loader.ShapeError, "the file is empty; a header was expected"),
-        (b"a,bb\n1,2\n", {}, loader.ShapeError, 'the header\'s column "bb" is not in public.trips; did you mean "b"?'),
+        (
+            b"a,bb\n1,2\n",
+            {"unknown": "error"},
+            loader.ShapeError,
+            'the header\'s column "bb" is not in public.trips; did you mean "b"?',
+        ),
         (b"a,a\n1,2\n", {}, loader.ShapeError, 'the header has the column "a" 2 times'),
         (b"a\n1\n", {"columns": {"b": {"from": "B"}}}, loader.ShapeError, 'the header has no column "B"'),
         (b"a\n1\n", {"columns": {"x": {"from": "a"}}}, loader.TableError, 'public.trips has no column "x"'),
