@@ -20,8 +20,9 @@ SAMPLE_BLOCKS = 4
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """``csv``: the dialect, with nothing left to sniff. ``header`` is None where the file has none. ``first``: the first block that holds more than given-up lines,
-    None where there is none near the beginning; it is one of ``blocks``, too."""
+    """``csv``: the dialect, with nothing left to sniff. ``header`` is None where the file has none. ``first``: the
+    first block that holds more than given-up lines, None where there is none near the beginning; it is one of
+    ``blocks``, too."""
 
     csv: CsvSpec
     header: tuple[str, ...] | None
@@ -60,16 +61,6 @@ def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str) -> Records
         if block.terminated:
             return Records(csv, preamble.names, block, chain(begin, blocks))
     return Records(csv, preamble.names, None, chain(begin, blocks))
-
-
-def sniffed(asked: CsvSpec, found: CsvSpec) -> tuple[str, ...]:
-    """What a reader of the report should know of a dialect that was sniffed."""
-    notes = []
-    if asked.delimiter != found.delimiter:
-        notes.append(f'the delimiter "{found.delimiter}" was found by sniffing'.replace("\t", "\\t"))
-    if asked.header != found.header:
-        notes.append(f"by sniffing, the file {'has a' if found.header else 'has no'} header")
-    return tuple(notes)
 
 
 def recall(
