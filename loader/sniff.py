@@ -9,7 +9,8 @@ names too (a colon, a blank) count half. Of equals the earlier candidate wins; a
 **The header.** Each column votes. Where its first text is a name and all below are values (numbers, dates, times,
 booleans), the first record is a header; where the first is a value itself, it is not, except for years in a row
 (1990, 1991, …), which are names as often. Where no column votes, all are of text: then the first record is a header
-if its texts are there, differ, and none of them comes again in its column. An index's name may be empty.
+if its texts are there, differ, and none of them comes again in its column. An index, which has no gaps, may lack its
+name; where it counts the records, as R and pandas write it, what lacks it is surely the header.
 
 This is a guess by nature, so it is asked for, told in the report, and written out by ``infer``.
 """
@@ -280,6 +281,8 @@ def _has_header(reading: _Reading) -> bool:
         return True
     names, others = rows[0], rows[reading.csv.header_rows :]
     below = [[row[place] for row in others if len(row) == len(names)] for place in range(len(names))]
+    if not names[0][0].strip() and _counts_records(below[0]):
+        return True
     years = _years(names)
     votes: Counter[bool | None] = Counter(
         None if place in years else _vote(reading, name, values)
@@ -301,6 +304,12 @@ def _vote(reading: _Reading, name: Field, below: Sequence[Field]) -> bool | None
     return True if known and values >= 0.9 * len(known) else None
 
 
+def _counts_records(values: Sequence[Field]) -> bool:
+    """Whether they are 0, 1, 2 … or 1, 2, 3 …, as R and pandas write beside the records, mostly without a name."""
+    first = next((int(value == b"1") for value, _ in values), 0)
+    return len(values) > 1 and all(value == str(at).encode() for at, (value, _) in enumerate(values, start=first))
+
+
 def _years(names: Sequence[Field]) -> set[int]:
     """The places of years that follow one another by the same step, three at least."""
     places = [place for place, (name, _) in enumerate(names) if _YEAR.fullmatch(name)]
@@ -315,7 +324,7 @@ def _are_names(reading: _Reading, names: Sequence[Field], below: Sequence[Sequen
         return False
     for name, values in zip(names, below, strict=True):
         if not name[0].strip():
-            if not values or any(reading.is_nothing(value) for value in values):
+            if any(reading.is_nothing(value) for value in values):
                 return False  # unlike an index without a name, it has gaps
         elif any(value == name[0] for value, _ in values):
             return False

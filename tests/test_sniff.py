@@ -123,6 +123,8 @@ def test_the_quote_and_the_escape_are_no_candidates() -> None:
         (False, "Ann,Rome\nBob,Oslo\nAnn,Bonn\n"),  # the first record's Ann comes again
         (True, '"","name","n"\n"1","Ann",5\n"2","Bob",6\n'),  # as R writes it: an index without a name
         (True, ",name\n0,Ann\n1,Bob\n"),
+        (True, '"","0","1"\n"0",27,29\n"1",59,53\n'),
+        (True, "row,,x\n"),
         (True, ",name\na,Ann\nb,Bob\n"),
         (False, ",Ann\na,Bob\n,Joe\n"),  # no index: it has gaps
         (True, "country,code,1990,1991,1992\nItaly,IT,1,2,3\nPeru,PE,4,5,6\n"),
