@@ -260,14 +260,14 @@ _COLUMN = re.compile(r"^COPY loader_lane[^0-9]*[0-9]+.*?\bc([0-9]+)\b", re.MULTI
 
 def _line(error: psycopg2.Error) -> int | None:
     """The line, from 0, of the text that COPY was reading. Each record is one line of COPY's text format."""
-    if (error.pgcode or "")[:2] in _FATAL:
+    if (error.pgcode or "").startswith(_FATAL):
         return None
     found = _LINE.search(error.diag.context or "")
     return int(found[1]) - 1 if found else None
 
 
-_FATAL = ("08", "40", "53", "57", "58", "XX")
-"""Classes of SQLSTATE that are about the server, never about a value. Others may be: regclass says 42P01."""
+_FATAL = ("08", "40", "53", "57", "58", "XX001", "XX002")
+"""SQLSTATEs, or classes of them, that are about the server, never about a value. Others may be: regclass says 42P01, hstore XX000."""
 
 
 def _all(asked: Doubtful) -> Judged:

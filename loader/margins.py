@@ -115,7 +115,9 @@ def _header_row(record: bytes, dialect: Dialect, name: str) -> list[str]:
         try:
             names.append(value.decode("utf-8"))
             if "\0" in names[-1]:
-                raise ShapeError(f"{name}: the header's name {number}, {value!r}, holds the byte 0; is the file UTF-16?")
+                raise ShapeError(
+                    f"{name}: the header's name {number}, {value!r}, holds the byte 0; is the file UTF-16?"
+                )
         except UnicodeDecodeError as error:
             raise ShapeError(f"{name}: the header's name {number}, {value!r}, is not valid UTF-8") from error
     return names

@@ -8,7 +8,7 @@ the careful way. Records with the wrong number of fields are set aside here.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,11 +21,13 @@ from loader.convert import FALSE_TEXTS, TRUE_TEXTS, is_surely_right, may_mislead
 from loader.errors import ShapeError
 from loader.records import Block, Rows, reject
 from loader.report import Reject
-from loader.respell import Spelling, even, respell
+from loader.respell import Spelling, even, respell, well_shaped
 
 SUSPICION = 8
 """Blocks for which a column is read as text after Arrow could not convert a value of it. To find out anew in each
 block costs reading it twice; to read one column as text costs little."""
+
+_BOM = "\ufeff".encode()  # of which Arrow takes one off every block, though in mid-file it is a character
 
 _ACCUSED = re.compile(r"^In CSV column #(\d+):")
 
@@ -52,6 +54,7 @@ class Parser:
             for kind, is_kind in ((pa.int64(), pa.types.is_integer), (pa.decimal128(1), pa.types.is_decimal))
         }
         self._place_of = {column.field: place for place, column in enumerate(self._columns)}
+        self._every = set(range(len(self._columns)))
         self._suspicion: dict[int, int] = {}  # blocks for which a column is still read as text
 
     def parse(self, block: Block) -> Rows:
@@ -61,19 +64,19 @@ class Parser:
         rows = self._parse(block, respell(block, self._null))
         if self._pad and rows.rejects:
             evened = even(block, self._fields, self._null[0])
-            rows = self._parse(block, respell(evened.block, self._null))
-            rows = replace(rows, short=evened.short, long=evened.long)
+            rows = self._parse(evened.block, respell(evened.block, self._null))
+            rows = replace(rows, block=block, short=evened.short, long=evened.long)
         return rows
 
     def _parse(self, block: Block, text: Spelling) -> Rows:
-        if not text.data.endswith((b"\n", b"\r")):
-            # at a bare end of file Arrow takes an empty field after a quoted one for quoted
-            text = replace(text, data=text.data + b"\n")
+        text = _ended(text)
         view = np.frombuffer(text.data, np.uint8)
         careful = self._suspects(view)
         while len(careful) < len(self._columns):
             try:
                 rows = self._read(block, text, careful)
+            except UnicodeDecodeError:  # of a record with a wrong number of fields, which cannot be told so
+                break
             except pa.ArrowInvalid as error:
                 careful |= self._accused(error)
                 continue
@@ -81,12 +84,18 @@ class Parser:
             if not odd:
                 return rows
             careful |= odd
-        return self._read(block, text, careful)
+        try:
+            return self._read(block, text, careful)
+        except (UnicodeDecodeError, pa.ArrowInvalid):
+            shaped, misshapen = well_shaped(block, self._fields)
+            if not shaped.data:
+                return self._nothing(block, (self._misshapen(block, *each) for each in misshapen))
+            return self._read(block, _ended(respell(shaped, self._null)), self._every, misshapen)
 
     def _suspects(self, data: npt.NDArray[np.uint8]) -> set[int]:
         """Columns to be read as text from the start: those that a block before had to, for a while."""
         if not data.all():  # a NUL
-            return set(range(len(self._columns)))
+            return set(self._every)
         suspects = {place for place, blocks in self._suspicion.items() if blocks > 0}
         for place in suspects:
             self._suspicion[place] -= 1
@@ -100,12 +109,13 @@ class Parser:
         named = _ACCUSED.search(str(error))
         place = self._place_of.get(int(named[1])) if named else None
         if place is None:
-            return set(range(len(self._columns)))
+            return set(self._every)
         self._suspicion[place] = SUSPICION
         return {place}
 
-    def _read(self, block: Block, text: Spelling, as_text: set[int]) -> Rows:
-        misshapen: list[tuple[int, int]] = []  # (record within the block, fields it has)
+    def _read(self, block: Block, text: Spelling, as_text: set[int], gone: Sequence[tuple[int, int]] = ()) -> Rows:
+        """``gone``: records of the block that ``text`` has no more, each its place and how many fields it has."""
+        misshapen = list(gone)
 
         def set_aside(row: pyarrow.csv.InvalidRow) -> str:
             misshapen.append((row.number - 1, row.actual_columns))
@@ -116,10 +126,10 @@ class Parser:
             for place, column in enumerate(self._columns)
         }
         table = pyarrow.csv.read_csv(
-            pa.BufferReader(text.data),
+            pa.BufferReader(_BOM + text.data if text.data.startswith(_BOM) else text.data),
             read_options=pyarrow.csv.ReadOptions(
                 use_threads=False,  # blocks are the unit of parallelism; this also numbers the invalid rows
-                block_size=len(text.data) + 1,  # one piece, so one record batch
+                block_size=len(text.data) + len(_BOM) + 1,  # one piece, so one record batch
                 column_names=[str(number) for number in range(self._fields)],
             ),
             parse_options=pyarrow.csv.ParseOptions(
@@ -163,14 +173,23 @@ class Parser:
         reason = "too_few_fields" if fields < self._fields else "too_many_fields"
         return reject(block, index, reason, f"{fields} fields where {self._fields} are expected")
 
-    def _given_up(self, block: Block) -> Rows:
+    def _nothing(self, block: Block, rejects: Iterable[Reject]) -> Rows:
+        """No rows of ``block``."""
         empty = pa.RecordBatch.from_arrays(
             [pa.nulls(0, column.read_as) for column in self._columns],
             [column.name for column in self._columns],
         )
+        return Rows(block, empty, np.empty(0, np.int64), tuple(rejects))
+
+    def _given_up(self, block: Block) -> Rows:
         message = "a quote in this line, or in one before it, is out of place: no records of the right shape come of it"
         rejects = (reject(block, index, "unbalanced_quote", message) for index in range(block.records))
-        return Rows(block, empty, np.empty(0, np.int64), tuple(rejects))
+        return self._nothing(block, rejects)
+
+
+def _ended(text: Spelling) -> Spelling:
+    """With a line end, for at a bare end of file Arrow takes an empty field after a quoted one for quoted."""
+    return text if text.data.endswith((b"\n", b"\r")) else replace(text, data=text.data + b"\n")
 
 
 def _spellings(texts: Sequence[str]) -> list[str]:

@@ -20,9 +20,11 @@ SAMPLE_BLOCKS = 4
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """``csv``: the dialect, with nothing left to sniff. ``header`` is None where the file has none. ``first``: the
-    first block that holds more than given-up lines, None where there is none near the beginning; it is one of
-    ``blocks``, too."""
+    """``csv``: the dialect, with nothing left to sniff.
+
+    ``header`` is None where the file has none. ``first``: the first block that holds more than given-up lines,
+    None where there is none near the beginning; it is one of ``blocks``, too.
+    """
 
     csv: CsvSpec
     header: tuple[str, ...] | None

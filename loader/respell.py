@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from loader.fields import Dialect, join_record, split_record
 from loader.records import Block, delimiters, irregular_quotes, layout
@@ -120,6 +121,25 @@ def _quoted_throughout(block: Block, null: Sequence[str]) -> Spelling:
     return Spelling(b"".join(lines), delimiter, quote)
 
 
+def well_shaped(block: Block, fields: int) -> tuple[Block, list[tuple[int, int]]]:
+    """``block`` without records of another number of fields (empty lines stay), and those: place, and fields it has.
+
+    Offsets are no longer those of the file.
+    """
+    counts = _field_counts(block)
+    gone = np.setdiff1d(np.flatnonzero(counts != fields), block.empty_lines())
+    kept = np.setdiff1d(np.arange(block.records), gone)
+    data = b"".join(block.data[block.starts[each] : block.starts[each + 1]] for each in kept.tolist())
+    return replace(block, data=data), [(int(each), int(counts[each])) for each in gone]
+
+
+def _field_counts(block: Block) -> npt.NDArray[np.intp]:
+    """How many fields each record has, shape (records,)."""
+    places = delimiters(block.data, block.layout.quotes, block.dialect)
+    counts: npt.NDArray[np.intp] = np.diff(np.searchsorted(places, block.starts)) + 1
+    return counts
+
+
 @dataclass(frozen=True, slots=True)
 class Evened:
     """A block whose records were all given one number of fields: ``short`` were filled, ``long`` cut off."""
@@ -137,11 +157,11 @@ def even(block: Block, fields: int, null: str) -> Evened:
     dialect = block.dialect
     places = delimiters(block.data, block.layout.quotes, dialect)
     before = np.searchsorted(places, block.starts)
-    counts = np.diff(before) + 1
+    counts = _field_counts(block)
     uneven = np.flatnonzero(counts != fields)
     pieces: list[bytes] = []
     copied = 0
-    for index in uneven:
+    for index in uneven.tolist():
         start, stop = int(block.starts[index]), int(block.starts[index + 1])
         if counts[index] < fields:
             record = block.raw(index) + (dialect.delimiter + null.encode()) * int(fields - counts[index])

@@ -109,11 +109,13 @@ RESPELT = ("boolean", "timestamp without time zone", "timestamp with time zone")
 
 
 def _kept(types: Mapping[str, str]) -> list[sql.Composable]:
-    """What must stand in the table as in the file: the texts, or, of a float, all of its digits (``5e-04`` may go)."""
+    """What must stand in the table as in the file: the texts, or, of numbers with an exponent, all of their digits."""
+    spelt = {
+        "double precision": "trim_scale({0}::text::numeric)",
+        "numeric": "CASE WHEN {0}::text ~* 'e' THEN {0}::text::numeric::text ELSE {0}::text END",
+    }
     return [
-        sql.SQL("trim_scale({}::text::numeric)" if type_name == "double precision" else "{}::text").format(
-            sql.Identifier(name)
-        )
+        sql.SQL(spelt.get(type_name, "{}::text")).format(sql.Identifier(name))
         for name, type_name in types.items()
         if type_name not in RESPELT
     ]
