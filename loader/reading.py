@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from loader.blocks import split
-from loader.decode import decompress, find_encoding, gather, transcode
+from loader.decode import decompress, find_compression, find_encoding, gather, transcode
 from loader.fields import Dialect
 from loader.margins import read_preamble, without_footer
 from loader.records import Block
@@ -23,13 +23,15 @@ class Records:
     """``csv``: the dialect, with nothing left to sniff.
 
     ``header`` is None where the file has none. ``first``: the first block that holds more than given-up lines,
-    None where there is none near the beginning; it is one of ``blocks``, too.
+    None where there is none near the beginning; it is one of ``blocks``, too. ``plain``: the text is what the object
+    holds byte for byte, but for a byte order mark.
     """
 
     csv: CsvSpec
     header: tuple[str, ...] | None
     first: Block | None
     blocks: Iterator[Block]
+    plain: bool
 
 
 def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str) -> Records:
@@ -37,7 +39,9 @@ def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str) -> Records
 
     Raises DecodeError or ShapeError, also from ``blocks``.
     """
-    encoding, encoded = find_encoding(decompress(chunks, csv.compression, name=name), csv.encoding)
+    compression, chunks = find_compression(chunks, csv.compression)
+    encoding, encoded = find_encoding(decompress(chunks, compression, name=name), csv.encoding)
+    plain = compression == "none" and encoding == "utf-8"
     text = gather(transcode(encoded, encoding, name=name))
     csv, text = sniff(text, csv)
     dialect = Dialect.of(csv, transcoded=encoding != "utf-8")
@@ -61,8 +65,8 @@ def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str) -> Records
     while len(begin) < SAMPLE_BLOCKS and (block := next(blocks, None)) is not None:
         begin.append(block)
         if block.terminated:
-            return Records(csv, preamble.names, block, chain(begin, blocks))
-    return Records(csv, preamble.names, None, chain(begin, blocks))
+            return Records(csv, preamble.names, block, chain(begin, blocks), plain)
+    return Records(csv, preamble.names, None, chain(begin, blocks), plain)
 
 
 def recall(
