@@ -216,8 +216,8 @@ def _best(sample: _Sample, csv: CsvSpec) -> _Reading:
     readings = {each: _Reading(sample, replace(csv, delimiter=each)) for each in usable}
     for doubled in DOUBLED:
         if doubled in readings and doubled[0] in readings:
-            only_pairs = _count(readings[doubled[0]]) == 2 * _count(readings[doubled]) > 0
-            del readings[doubled[0] if only_pairs else doubled]
+            in_pairs = _stands_in_pairs(readings[doubled[0]], readings[doubled])
+            del readings[doubled[0] if in_pairs else doubled]
     for worth in (_worth, _ragged_worth):
         worths = {each: worth(reading) for each, reading in readings.items()}
         best = max(worths, key=worths.__getitem__, default=",")
@@ -226,9 +226,12 @@ def _best(sample: _Sample, csv: CsvSpec) -> _Reading:
     return _Reading(sample, replace(csv, delimiter=","))
 
 
-def _count(reading: _Reading) -> int:
-    """Delimiters outside quotes."""
-    return int(np.maximum(reading.widths - 1, 0).sum())
+def _stands_in_pairs(single: _Reading, doubled: _Reading) -> bool:
+    """Whether a character stands doubled in the first record, and mostly elsewhere: else fields are empty."""
+    singles, pairs = (np.maximum(reading.widths - 1, 0) for reading in (single, doubled))
+    if not len(singles) or not len(pairs) or singles[0] != 2 * pairs[0]:
+        return False
+    return bool(0 < _ENOUGH * singles.sum() <= 2 * pairs.sum())
 
 
 def _worth(reading: _Reading) -> float:

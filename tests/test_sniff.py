@@ -57,6 +57,8 @@ def test_each_candidate_is_found(expected: str) -> None:
         (";", 'id;text\n1;"two\nlines; and more"\n2;"x"\n'),
         (",", "1,,2\n3,,4\n"),  # an empty column is likelier than two commas for a delimiter
         ("|", "a||b\nc|d|e\n"),
+        ("|", "a|b|c\n" + "||\n" * 100),
+        ("||", "a||b\n1||x\n2||y|\n"),
         (";", "a;b;c\r1;2;3\r4;5;6\r"),
         (",", "Lat,Lon,City\n48.1,11.5,Munich\n52.5,13.4,Berlin\n"),
         (";", "a;b\n" + "1;2\n" * 20 + "3;4;5\n"),  # a ragged record
