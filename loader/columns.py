@@ -84,6 +84,13 @@ def match_columns(
     return _Matching(spec, header, table, types, inferred, name, session_zone).match()
 
 
+def fields_by_position(spec: LoadSpec, table: Table) -> int | None:
+    """How many fields a record of a file without a header must have; None where that is for the file to show."""
+    if spec.columns:
+        return sum(column.value is None for column in spec.columns)
+    return sum(not column.generated for column in table.columns) if table.oid is not None else None
+
+
 @dataclass
 class _Matching:
     """The state of one `match_columns`, with its arguments."""

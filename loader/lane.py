@@ -73,6 +73,7 @@ class TextLane:
             for place, column in enumerate(columns)
             if column.zone != session_zone and column.type.name.endswith("with time zone")
         ]
+        self._rounded = [place for place, column in enumerate(columns) if column.type.name.startswith("timestamp(")]
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._stack = ExitStack()
@@ -82,6 +83,7 @@ class TextLane:
         with self._session() as connection:
             asked, judged = self._in_their_zones(connection, asked, _all(asked))
             judged = self._fill(connection, asked, judged, positions)
+            judged = self._within_time(connection, judged, positions)
             columns: list[sql.Composable] = [
                 sql.SQL("{}::text" if column.type.text_only else "{}").format(_name(place))
                 for place, column in enumerate(self._columns)
@@ -90,6 +92,27 @@ class TextLane:
             made = _copied_out(connection, columns)
             connection.commit()
         return made[_HEADER_LENGTH:-_TRAILER_LENGTH], judged
+
+    def _within_time(self, connection: Connection, judged: Judged, positions: Numbers | None) -> Judged:
+        """Without the records of which a time was rounded past the end of time.
+
+        ``timestamp(0)`` takes 294276-12-31 23:59:59.999999 from a text, and then neither its own text nor its own
+        bytes: here alone the loader refuses what COPY takes.
+        """
+        if not self._rounded or not len(judged.kept):
+            return judged
+        beyond = sql.SQL(" OR ").join(_BEYOND.format(_name(place)) for place in self._rounded)
+        statement = sql.SQL("DELETE FROM {} WHERE {} RETURNING {}")
+        with connection.cursor() as cursor:
+            cursor.execute(statement.format(_TABLE, beyond, sql.Identifier(POSITION)))
+            gone = [position for (position,) in cursor.fetchall()]
+        if not gone:
+            return judged
+        of_kept = judged.kept if positions is None else positions[judged.kept]
+        lost = np.isin(of_kept, gone)
+        name = self._columns[self._rounded[0]].name
+        refusals = [Refusal(int(row), name, "22008", "timestamp out of range") for row in judged.kept[lost]]
+        return Judged(judged.kept[~lost], (*judged.refusals, *refusals))
 
     def canonical(self, asked: Doubtful) -> tuple[pa.RecordBatch, Judged]:
         """The records that PostgreSQL takes, each value in PostgreSQL's own spelling (dates as ISO 8601)."""
@@ -254,6 +277,8 @@ _QUESTION = sql.SQL(
     " LATERAL pg_input_error_info(v.text, {type}) AS e WHERE NOT pg_input_is_valid(v.text, {type})"
 )
 
+_BEYOND = sql.SQL("(isfinite({0}) AND {0} > '294276-12-31 23:59:59.999999')")
+
 _LINE = re.compile(r"^COPY loader_lane[^0-9]*([0-9]+)", re.MULTILINE)  # whatever language the server speaks
 _COLUMN = re.compile(r"^COPY loader_lane[^0-9]*[0-9]+.*?\bc([0-9]+)\b", re.MULTILINE)
 
@@ -267,7 +292,8 @@ def _line(error: psycopg2.Error) -> int | None:
 
 
 _FATAL = ("08", "40", "53", "57", "58", "XX001", "XX002")
-"""SQLSTATEs, or classes of them, that are about the server, never about a value. Others may be: regclass says 42P01, hstore XX000."""
+"""SQLSTATEs, or classes of them, that are about the server, never about a value. Others may be:
+regclass says 42P01, hstore XX000."""
 
 
 def _all(asked: Doubtful) -> Judged:

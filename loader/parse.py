@@ -29,6 +29,8 @@ block costs reading it twice; to read one column as text costs little."""
 
 _BOM = "\ufeff".encode()  # of which Arrow takes one off every block, though in mid-file it is a character
 
+# A handler of invalid rows would be told the text of each, which fails for what is not UTF-8.
+_MISSHAPEN = "CSV parse error: "
 _ACCUSED = re.compile(r"^In CSV column #(\d+):")
 
 
@@ -70,27 +72,31 @@ class Parser:
 
     def _parse(self, block: Block, text: Spelling) -> Rows:
         text = _ended(text)
+        gone: list[tuple[int, int]] | None = None
         view = np.frombuffer(text.data, np.uint8)
         careful = self._suspects(view)
-        while len(careful) < len(self._columns):
+        while True:
             try:
-                rows = self._read(block, text, careful)
-            except UnicodeDecodeError:  # of a record with a wrong number of fields, which cannot be told so
-                break
+                rows = self._read(block, text, careful, gone or ())
             except pa.ArrowInvalid as error:
-                careful |= self._accused(error)
+                if _MISSHAPEN in str(error) and gone is None:
+                    shaped, gone = well_shaped(block, self._fields)
+                    if not shaped.data:
+                        return self._nothing(block, (self._misshapen(block, *each) for each in gone))
+                    text = _ended(respell(shaped, self._null))
+                elif accused := self._accused(error) - careful:
+                    careful |= accused
+                else:
+                    raise
                 continue
-            odd = {place for place, column in enumerate(rows.batch.columns) if not is_surely_right(column, view)}
+            odd = {
+                place
+                for place, column in enumerate(rows.batch.columns)
+                if place not in careful and not is_surely_right(column, view)
+            }
             if not odd:
                 return rows
             careful |= odd
-        try:
-            return self._read(block, text, careful)
-        except (UnicodeDecodeError, pa.ArrowInvalid):
-            shaped, misshapen = well_shaped(block, self._fields)
-            if not shaped.data:
-                return self._nothing(block, (self._misshapen(block, *each) for each in misshapen))
-            return self._read(block, _ended(respell(shaped, self._null)), self._every, misshapen)
 
     def _suspects(self, data: npt.NDArray[np.uint8]) -> set[int]:
         """Columns to be read as text from the start: those that a block before had to, for a while."""
@@ -113,14 +119,8 @@ class Parser:
         self._suspicion[place] = SUSPICION
         return {place}
 
-    def _read(self, block: Block, text: Spelling, as_text: set[int], gone: Sequence[tuple[int, int]] = ()) -> Rows:
+    def _read(self, block: Block, text: Spelling, as_text: set[int], gone: Sequence[tuple[int, int]]) -> Rows:
         """``gone``: records of the block that ``text`` has no more, each its place and how many fields it has."""
-        misshapen = list(gone)
-
-        def set_aside(row: pyarrow.csv.InvalidRow) -> str:
-            misshapen.append((row.number - 1, row.actual_columns))
-            return "skip"
-
         types = {
             str(column.field): pa.binary() if place in as_text else column.read_as
             for place, column in enumerate(self._columns)
@@ -128,7 +128,7 @@ class Parser:
         table = pyarrow.csv.read_csv(
             pa.BufferReader(_BOM + text.data if text.data.startswith(_BOM) else text.data),
             read_options=pyarrow.csv.ReadOptions(
-                use_threads=False,  # blocks are the unit of parallelism; this also numbers the invalid rows
+                use_threads=False,  # blocks are the unit of parallelism
                 block_size=len(text.data) + len(_BOM) + 1,  # one piece, so one record batch
                 column_names=[str(number) for number in range(self._fields)],
             ),
@@ -139,7 +139,6 @@ class Parser:
                 escape_char=False,
                 newlines_in_values=True,
                 ignore_empty_lines=False,  # they are records too
-                invalid_row_handler=set_aside,
             ),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=types,
@@ -151,17 +150,17 @@ class Parser:
                 false_values=_spellings(FALSE_TEXTS),
             ),
         )
-        index = np.delete(np.arange(block.records), [each for each, _ in misshapen])
+        index = np.delete(np.arange(block.records), [each for each, _ in gone])
         if table.num_rows != len(index):
             raise ShapeError(
                 f"{self._name}: {block.records} records were counted from byte {block.offset} on, "
-                f"but {table.num_rows + len(misshapen)} were parsed; this is a defect of the loader, nothing was loaded"
+                f"but {table.num_rows + len(gone)} were parsed; this is a defect of the loader, nothing was loaded"
             )
         arrays = [_whole(table.column(str(column.field)), types[str(column.field)]) for column in self._columns]
         batch = pa.RecordBatch.from_arrays(arrays, [column.name for column in self._columns])
-        return self._without_empty_lines(Rows(block, batch, index), misshapen)
+        return self._without_empty_lines(Rows(block, batch, index), gone)
 
-    def _without_empty_lines(self, rows: Rows, misshapen: list[tuple[int, int]]) -> Rows:
+    def _without_empty_lines(self, rows: Rows, misshapen: Sequence[tuple[int, int]]) -> Rows:
         """To COPY an empty line is a record of one field; Arrow makes a row of NULLs of it."""
         empty = rows.block.empty_lines() if self._fields > 1 else ()
         if len(empty):

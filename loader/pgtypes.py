@@ -36,6 +36,9 @@ _SIMPLE: dict[str, pa.DataType] = {
 
 _WIRES: dict[str, Wire] = {"numeric": "numeric", "uuid": "uuid", "json": "json", "jsonb": "jsonb"}
 
+_UNSOUND = ("tsquery",)
+"""Types whose binary input refuses a value that their binary output gives: that of no words at all."""
+
 _MODIFIED = re.compile(r"^(?P<head>[a-z ]+?)\((?P<mods>-?\d+(?:,-?\d+)*)\)(?P<tail>[a-z ]*)$")
 
 
@@ -85,7 +88,7 @@ def column_type(name: str, facts: TypeFacts | None = None, base: ColumnType | No
     """
     if base is not None:
         return replace(base, name=name, hopeful=True)
-    if facts is not None and not facts.binary:
+    if (facts is not None and not facts.binary) or name.startswith(_UNSOUND):
         return ColumnType(name, pa.string(), "server", text_only=True)
     if facts is not None and facts.labels:
         return ColumnType(name, pa.string(), "enum", labels=facts.labels)

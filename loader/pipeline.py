@@ -14,6 +14,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import catalog, ledger
+from loader.columns import fields_by_position
 from loader.database import Database, translate
 from loader.errors import DatabaseError, LoaderError, UsageError
 from loader.infer import widened
@@ -31,6 +32,7 @@ from loader.sniff import sniffed
 from loader.source import Source, expand, open_source
 from loader.spec import LoadSpec
 from loader.staging import Staging, copy
+from loader.tables import Table
 from loader.tally import Progress, RejectKeeper, Tally, Tuples
 from loader.transform import Transformer, WidenColumn
 
@@ -204,9 +206,11 @@ class Load:
 
     def _attempt(self, connection: Connection, load_id: int, *, careful: bool) -> LoadReport:
         name = self.source.uri
-        records = open_records(self.tally.watch(self.source.chunks()), self.spec.csv, name=name)
+        table = catalog.describe(connection, *self.spec.table_name)
+        fields = fields_by_position(self.spec, table)
+        records = open_records(self.tally.watch(self.source.chunks()), self.spec.csv, name=name, fields=fields)
         ledger.note_file(connection, load_id, records.header, records.csv)
-        plan = self._plan(connection, records, careful=careful)
+        plan = self._plan(connection, records, table, careful=careful)
         self.types = plan.inferred
         with (
             RejectKeeper(self.database, load_id, self.spec.rejects, name) as keeper,
@@ -251,12 +255,12 @@ class Load:
         connection.commit()
         self.tally = Tally(self.source.size, self.how.progress)
 
-    def _plan(self, connection: Connection, records: Records, *, careful: bool) -> Plan:
+    def _plan(self, connection: Connection, records: Records, table: Table, *, careful: bool) -> Plan:
         return make_plan(
             self.spec,
             records.header,
             records.first,
-            catalog.describe(connection, *self.spec.table_name),
+            table,
             spell_types=lambda names: catalog.spell_types(connection, names),
             column_types=lambda names: catalog.column_types(connection, names),
             name=self.source.uri,
@@ -305,7 +309,9 @@ class Load:
         )
         counts, more = merge.run_carefully(connection, at_most=keeper.left + 1 - len(refused))
         refused = sorted([*refused, *more], key=lambda each: each.position)
-        found = recall(self.source.chunks(), self.spec.csv, [each.position for each in refused], name=self.source.uri)
+        positions = [each.position for each in refused]
+        fields = fields_by_position(self.spec, merge.table)
+        found = recall(self.source.chunks(), self.spec.csv, positions, name=self.source.uri, fields=fields)
         for each, (block, index) in zip(refused, found, strict=True):
             keeper.add([reject(block, index, each.reason, each.message, each.column, sqlstate=each.sqlstate)])
         return counts

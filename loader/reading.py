@@ -10,21 +10,21 @@ from loader.blocks import split
 from loader.decode import decompress, find_compression, find_encoding, gather, transcode
 from loader.fields import Dialect
 from loader.margins import read_preamble, without_footer
-from loader.records import Block
+from loader.records import Block, joined
 from loader.sniff import sniff
 from loader.spec import CsvSpec
 
-SAMPLE_BLOCKS = 4
-"""Blocks that are read for the first one that is no given-up lines: each is held until it is loaded."""
+SAMPLE = 512 << 10
+"""Bytes of records that are a sample of a file. The blocks that hold them are held until they are loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
     """``csv``: the dialect, with nothing left to sniff.
 
-    ``header`` is None where the file has none. ``first``: the first block that holds more than given-up lines,
-    None where there is none near the beginning; it is one of ``blocks``, too. ``plain``: the text is what the object
-    holds byte for byte, but for a byte order mark.
+    ``header`` is None where the file has none. ``first``: a sample of the first records, given-up lines
+    left out, None where there are none; they are in ``blocks``, too. ``plain``: the text is what the object holds
+    byte for byte, but for a byte order mark.
     """
 
     csv: CsvSpec
@@ -34,10 +34,11 @@ class Records:
     plain: bool
 
 
-def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str) -> Records:
-    """Decompress, transcode to UTF-8, take off header and footer, and split into blocks, of which the first is read.
+def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str, fields: int | None = None) -> Records:
+    """Decompress, transcode to UTF-8, take off header and footer, and split into blocks, of which the first are read.
 
-    Raises DecodeError or ShapeError, also from ``blocks``.
+    ``fields``: how many a record should have where no header says so; None where nobody knows. Raises DecodeError or
+    ShapeError, also from ``blocks``.
     """
     compression, chunks = find_compression(chunks, csv.compression)
     encoding, encoded = find_encoding(decompress(chunks, compression, name=name), csv.encoding)
@@ -59,18 +60,17 @@ def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str) -> Records
         name=name,
         offset=preamble.offset,
         line=preamble.line,
-        fields=None if preamble.names is None else len(preamble.names),
+        fields=fields if preamble.names is None else len(preamble.names),
     )
     begin: list[Block] = []
-    while len(begin) < SAMPLE_BLOCKS and (block := next(blocks, None)) is not None:
+    while sum(len(each.data) for each in begin) < SAMPLE and (block := next(blocks, None)) is not None:
         begin.append(block)
-        if block.terminated:
-            return Records(csv, preamble.names, block, chain(begin, blocks), plain)
-    return Records(csv, preamble.names, None, chain(begin, blocks), plain)
+    whole = [each for each in begin if each.terminated]
+    return Records(csv, preamble.names, joined(whole) if whole else None, chain(begin, blocks), plain)
 
 
 def recall(
-    chunks: Iterator[bytes], csv: CsvSpec, positions: Sequence[int], *, name: str
+    chunks: Iterator[bytes], csv: CsvSpec, positions: Sequence[int], *, name: str, fields: int | None = None
 ) -> Iterator[tuple[Block, int]]:
     """The records at ``positions`` (see `encode.positions`), rising: each one's block and place in it, from 0.
 
@@ -78,7 +78,7 @@ def recall(
     """
     wanted = iter(positions)
     position = next(wanted, None)
-    for block in open_records(chunks, csv, name=name).blocks:
+    for block in open_records(chunks, csv, name=name, fields=fields).blocks:
         while position is not None and position < block.offset + len(block.data):
             yield block, position - block.offset
             position = next(wanted, None)

@@ -324,6 +324,19 @@ POSITION = "loader_position"
 """The staging column that orders records as the file does: its record's place among the bytes of the file."""
 
 
+def joined(blocks: Sequence[Block]) -> Block:
+    """Terminated blocks as one, at the place of the first; what stood between them is left out."""
+    if len(blocks) == 1:
+        return blocks[0]
+    return replace(
+        blocks[0],
+        data=b"".join(each.data for each in blocks),
+        records=sum(each.records for each in blocks),
+        shortest=min(each.shortest for each in blocks),
+        regular=all(each.regular for each in blocks),
+    )
+
+
 @dataclass(frozen=True)
 class Doubtful:
     """Records with values that the server is to judge: their texts, one row a record, and their places in the block.

@@ -11,7 +11,7 @@ import sys
 import time
 
 from hypothesis import HealthCheck, given, seed, settings
-from support.differential import Arena, Example, arena, examples
+from support.differential import Arena, Example, arena, check, examples
 from support.postgres import open_server
 
 ROUND = 200
@@ -38,7 +38,7 @@ def _round(place: Arena, number: int) -> str | None:
     def compare(example: Example) -> None:
         try:
             loaded, copied = place.compare(example)
-            assert loaded == copied or (loaded.refused, loaded.rows) == (copied.refused, copied.rows)
+            check(loaded, copied)
         except Exception as error:
             last.append((example, f"{type(error).__name__}: {error}"))
             raise
