@@ -659,3 +659,9 @@ def test_a_fingerprint_is_of_what_a_file_becomes() -> None:
         replace(WHOLE_SPEC, transform=TransformSpec()),
     ]
     assert len({usual, *(other.fingerprint() for other in others)}) == 5
+
+
+def test_auto_is_no_delimiter_itself() -> None:
+    """Its letters may be quotes and stand in null texts."""
+    csv = LoadSpec.from_dict({"table": "t", "csv": {"delimiter": "auto", "quote": "a", "null": ["automatic"]}}).csv
+    assert (csv.delimiter, csv.quote, csv.null) == ("auto", "a", ("automatic",))
