@@ -153,7 +153,9 @@ def _narrowest(values: Sequence[pa.Array]) -> str:
     texts = texts.drop_null().unique()
     if not len(texts):
         return "text"
-    return next((type_name for type_name, pattern in _LADDER if _holds(type_name, pattern, texts)), "text")
+    found: str = next((type_name for type_name, pattern in _LADDER if _holds(type_name, pattern, texts)), "text")
+    # one letter alone is as likely a code, such as f for female
+    return "text" if found == "boolean" and len(texts) == 1 and len(texts[0].as_py()) == 1 else found
 
 
 def _holds(type_name: str, pattern: str, texts: pa.Array) -> bool:

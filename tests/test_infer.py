@@ -66,6 +66,8 @@ def type_of(tmp_path: Path, texts: Sequence[str]) -> str | None:
         ("text", ["1_000", "1"]),
         ("boolean", ["true", "false"]),
         ("boolean", ["t", "f"]),
+        ("text", ["f", "f"]),
+        ("boolean", ["true", "true"]),
         ("bigint", ["0", "1"]),
         ("text", ["true", "1"]),
         ("text", ["yes", "no"]),

@@ -662,6 +662,7 @@ def test_a_fingerprint_is_of_what_a_file_becomes() -> None:
 
 
 def test_auto_is_no_delimiter_itself() -> None:
-    """Its letters may be quotes and stand in null texts."""
-    csv = LoadSpec.from_dict({"table": "t", "csv": {"delimiter": "auto", "quote": "a", "null": ["automatic"]}}).csv
-    assert (csv.delimiter, csv.quote, csv.null) == ("auto", "a", ("automatic",))
+    """Its letters may be quotes, and it may stand in null texts."""
+    csv = LoadSpec.from_dict({"table": "t", "csv": {"delimiter": "auto", "quote": "a", "null": ["none"]}}).csv
+    assert (csv.delimiter, csv.quote) == ("auto", "a")
+    assert LoadSpec.from_dict({"table": "t", "csv": {"delimiter": "auto", "null": "automatic"}}).csv.null[0]
