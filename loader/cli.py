@@ -67,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     infer = commands.add_parser("infer", help="print a spec for a file, ready to edit")
     infer.add_argument("source", metavar="SOURCE")
     infer.add_argument("--table", metavar="NAME")
+    infer.add_argument("--delimiter", metavar="TEXT", help="one or several characters, \\t for a tab; default: sniffed")
+    infer.add_argument("--no-header", action="store_true", help="the first record is no header; default: sniffed")
     infer.set_defaults(run=_infer)
 
     status = commands.add_parser("status", help="what was loaded, newest first")
@@ -203,9 +205,13 @@ def _table_for(uri: str) -> str:
 def _infer(options: argparse.Namespace) -> int:
     from loader.infer import infer_spec
     from loader.source import expand, open_source
+    from loader.spec import LoadSpec
 
+    delimiter = "auto" if options.delimiter is None else options.delimiter.replace("\\t", "\t")
+    csv = {"delimiter": delimiter, "header": False if options.no_header else "auto"}
     with open_source(expand(options.source)[0], part_size=1 << 20, prefetch=1) as source:  # a sample is enough
-        spec = infer_spec(source, options.table or _table_for(source.uri))
+        asked = LoadSpec.from_dict({"csv": csv}, origin="options", table=options.table or _table_for(source.uri))
+        spec = infer_spec(source, asked)
     print(spec.to_toml(), end="")
     return 0
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from loader.datetimes import Format, compile_format
 from loader.errors import ShapeError, TableError
 from loader.header import Fields
-from loader.names import did_you_mean
+from loader.names import SHOWN, did_you_mean, listed, quoted
 from loader.pgtypes import ColumnType, column_type
 from loader.spec import ColumnSpec, LoadSpec, Step
 from loader.tables import Table, TableColumn
@@ -116,8 +116,10 @@ class _Matching:
         columns = tuple(self._column(each, place) for place, each in enumerate(self.inferred))
         names = tuple(column.name for column in columns)
         if self.header is not None and names != tuple(self.header):
-            renamed = [f'"{old}" is "{new}"' for old, new in zip(self.header, names, strict=True) if old != new]
-            self.notes.append(f"names of the header that a table cannot have: {_listed(renamed)}")
+            changed = [(old, new) for old, new in zip(self.header, names, strict=True) if old != new]
+            renamed = ", ".join(f"{quoted(old)} is {quoted(new)}" for old, new in changed[:SHOWN])
+            more = ", …" if len(changed) > SHOWN else ""
+            self.notes.append(f"names of the header that a table cannot have: {renamed}{more}")
         return Match(columns, len(columns), notes=tuple(self.notes))
 
     def _by_position(self) -> Match:
@@ -163,21 +165,31 @@ class _Matching:
             if stored is not None and stored.not_null and not stored.has_default and not self.table.fills_in:
                 raise fields.missing(each.source or each.name, f", and {self.table}.{each.name} is NOT NULL")
         if absent:
-            names = [f'"{each.source or each.name}"' for each in absent]
-            self.notes.append(f"the header has no {_listed(names)}: left to the table's defaults")
+            names = [each.source or each.name for each in absent]
+            self.notes.append(f"the header has no {listed(names)}: left to the table's defaults")
 
     def _surplus(self, header: Sequence[str], surplus: Sequence[int], absent: Sequence[str]) -> list[LoadColumn]:
         """What becomes of fields that no column takes, as ``unknown`` says: the columns to be added."""
         if not surplus:
             return []
         if self.spec.unknown == "add":
-            return [self._column(self.inferred[place], place, added=True) for place in surplus]
+            there = {each.name for each in self.spec.columns} | {each.name for each in self.table.columns}
+            clash = [place for place in surplus if self.inferred[place].name in there]  # it is made of something else
+            if clash:
+                self._leave_out(header, clash)
+            added = [place for place in surplus if self.inferred[place].name not in there]
+            return [self._column(self.inferred[place], place, added=True) for place in added]
         if self.spec.unknown == "error":
             near = did_you_mean(header[surplus[0]], absent or self._writable(), otherwise="it has")
-            raise ShapeError(f'{self.name}: the header\'s column "{header[surplus[0]]}" is not in {self.table}{near}')
-        names = [f'"{header[place]}"' for place in surplus]
-        self.notes.append(f"columns of the file that are not loaded: {_listed(names)}")
+            raise ShapeError(
+                f"{self.name}: the header's column {quoted(header[surplus[0]])} is not in {self.table}{near}"
+            )
+        self._leave_out(header, surplus)
         return []
+
+    def _leave_out(self, header: Sequence[str], places: Sequence[int]) -> None:
+        names = [header[place] for place in places[: SHOWN + 1]]
+        self.notes.append(f"columns of the file that are not loaded: {listed(names)}")
 
     def _writable(self) -> list[str]:
         return [column.name for column in self.table.columns if not column.generated]
@@ -210,11 +222,6 @@ def _always_default(column: ColumnSpec) -> ColumnSpec:
     assert column.default is not None
     value = column.default.replace("{", "{{").replace("}", "}}")
     return replace(column, value=value, default=None, transform=())
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:20])
-    return f"{shown}, …" if len(names) > 20 else shown
 
 
 def _stored(column: ColumnSpec, table: Table) -> TableColumn | None:

@@ -48,6 +48,14 @@ _WITHOUT_BOM = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}
 # --- decompression
 
 
+def find_compression(chunks: Iterator[bytes], declared: str) -> tuple[str, Iterator[bytes]]:
+    """How the bytes are compressed: as ``declared``, or where that is auto, as their magic bytes say."""
+    if declared != "auto":
+        return declared, chunks
+    head, chunks = _peek(chunks, _MAGIC_LENGTH)
+    return next((kind for kind, magic in _MAGIC if head.startswith(magic)), "none"), chunks
+
+
 def decompress(chunks: Iterator[bytes], compression: str, *, name: str) -> Iterator[bytes]:
     """The bytes that ``chunks`` hold: ``compression`` is auto (by magic bytes), none, gzip, zstd or bz2.
 
@@ -55,9 +63,7 @@ def decompress(chunks: Iterator[bytes], compression: str, *, name: str) -> Itera
     bytes that pad a gzip file out are skipped. Raises DecodeError for damage, for data that breaks off, and for
     anything else that follows the end, with its place in the compressed bytes.
     """
-    if compression == "auto":
-        head, chunks = _peek(chunks, _MAGIC_LENGTH)
-        compression = next((kind for kind, magic in _MAGIC if head.startswith(magic)), "none")
+    compression, chunks = find_compression(chunks, compression)
     if compression == "none":
         yield from chunks
     elif compression == "zstd":

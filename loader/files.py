@@ -86,6 +86,17 @@ class FileSource:
                     self.version = _version(digest.hexdigest()) if digest is not None else self.version
                 yield chunk
 
+    def read_range(self, start: int, stop: int) -> bytes:
+        """The bytes from ``start`` up to ``stop``."""
+        with self._clear_errors(), FileIO(self.uri) as file:
+            self._check_unchanged(file)
+            file.seek(start)
+            data = file.read(stop - start)
+            self._check_unchanged(file)
+        if len(data) != stop - start:
+            raise self._changed()
+        return data
+
     def digest(self) -> str:
         """``sha256:`` and the content's hash in hexadecimal. Reads the file where that was not done yet."""
         if self.version is None:

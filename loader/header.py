@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from loader.errors import ShapeError
-from loader.names import did_you_mean
+from loader.names import did_you_mean, listed, quoted
 
 NAME_LIMIT = 63
 """Bytes of a name. PostgreSQL cuts off the rest of a longer one and says nothing (manual, 4.1.1)."""
 
 COLUMN_LIMIT = 1600
 """Columns that a table can have (manual, appendix K)."""
+
+_SUFFIX_LENGTH = 9  # bytes of the longest: a header has less than a hundred million names
 
 _OF_THE_SYSTEM = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})  # manual, 5.6
 
@@ -26,6 +28,7 @@ def usable_names(header: Sequence[str]) -> tuple[str, ...]:
     """
     counts = Counter(header)
     taken = {name for name in header if counts[name] == 1 and _is_usable(name)}
+    numbers: Counter[str] = Counter()  # the last one given: to try them all again for each name takes the square
     names: list[str] = []
     for place, name in enumerate(header, start=1):
         if name in taken and counts[name] == 1:
@@ -33,12 +36,36 @@ def usable_names(header: Sequence[str]) -> tuple[str, ...]:
             continue
         base = _cut(name.strip() or f"column_{place}", NAME_LIMIT)
         base = f"{base}_" if base in _OF_THE_SYSTEM else base
-        made, number = base, 2
+        made, stem = base, _cut(base, NAME_LIMIT - _SUFFIX_LENGTH)
         while made in taken:
-            suffix = f"_{number}"
-            made, number = _cut(base, NAME_LIMIT - len(suffix)) + suffix, number + 1
+            numbers[stem] += 1
+            suffix = f"_{numbers[stem] + 1}"
+            made = _cut(base, NAME_LIMIT - len(suffix)) + suffix
         taken.add(made)
         names.append(made)
+    return tuple(names)
+
+
+def names_to_ask_for(header: Sequence[str]) -> tuple[str, ...]:
+    """For each field a name by which `Fields` finds it, and no other.
+
+    It is the field's own; where that is repeated or empty, the one that `usable_names` makes, but for the first
+    of a repeated name, which is asked for as ``a_1``.
+    """
+    counts = Counter(header)
+    usable = usable_names(header)
+    taken = {*header, *usable}
+    names: list[str] = []
+    for name, made in zip(header, usable, strict=True):
+        if counts[name] == 1 and name:
+            names.append(name)
+        elif made != name:
+            names.append(made)
+        else:
+            first = f"{name}_1"
+            while first in taken:
+                first += "_"
+            names.append(first)
     return tuple(names)
 
 
@@ -57,10 +84,13 @@ class Fields:
         self._header = header
         self._name = name
         self._counts = Counter(header)
-        self._numbered = {made: place for place, made in enumerate(usable_names(header))}
+        self._asked_for = names_to_ask_for(header)
+        self._places = {made: place for place, made in enumerate(usable_names(header)) if self._counts[made] == 0}
+        self._places |= {made: place for place, made in enumerate(self._asked_for)}
         self._folded: dict[str, list[int]] = {}
+        meant = set(wanted)
         for place, each in enumerate(header):
-            if each not in wanted:  # a field that one name means exactly is not to be had by another
+            if each not in meant:  # a field that one name means exactly is not to be had by another
                 self._folded.setdefault(_folded(each), []).append(place)
         self._wanted = Counter(_folded(each) for each in wanted)
         self.notes: list[str] = []
@@ -68,29 +98,27 @@ class Fields:
     def find(self, name: str) -> int | None:
         """The place of the field that ``name`` means, from 0; None where the header has none.
 
-        The very name first; then the name that `usable_names` made for a repeated or empty one; then one that
+        The very name first; then the names that `usable_names` and `names_to_ask_for` give; then one that
         differs in case and blanks alone, if it is the only one. Raises ShapeError for a name that is repeated.
         """
-        if self._counts[name] == 1:
-            return self._header.index(name)
         if self._counts[name] > 1:
-            numbered = [made for made, place in self._numbered.items() if self._header[place] == name]
+            numbered = [made for made, each in zip(self._asked_for, self._header, strict=True) if each == name]
             raise ShapeError(
-                f'{self._name}: the header has the column "{name}" {self._counts[name]} times; '
-                f'say which with from = "{numbered[-1]}" or another of that kind'
+                f"{self._name}: the header has the column {quoted(name)} {self._counts[name]} times; "
+                f"say which with from = {listed(numbered)}"
             )
-        if name in self._numbered:
-            return self._numbered[name]
+        if name in self._places:
+            return self._places[name]
         places = self._folded.get(_folded(name), [])
         if len(places) != 1 or self._wanted[_folded(name)] != 1:
             return None
-        self.notes.append(f'"{self._header[places[0]]}" of the header was taken for "{name}"')
+        self.notes.append(f"{quoted(self._header[places[0]])} of the header was taken for {quoted(name)}")
         return places[0]
 
     def missing(self, name: str, why: str = "") -> ShapeError:
         """The error that no field is meant by ``name``."""
         near = did_you_mean(name, self._header, otherwise="it has")
-        return ShapeError(f'{self._name}: the header has no column "{name}"{why}{near}')
+        return ShapeError(f"{self._name}: the header has no column {quoted(name)}{why}{near}")
 
 
 def _folded(name: str) -> str:

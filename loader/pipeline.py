@@ -24,10 +24,11 @@ from loader.merge import Counts, Merge, add_columns, create_table, target_name
 from loader.overlap import overlapped
 from loader.parse import Parser
 from loader.plan import Plan, make_plan
-from loader.reading import Records, open_records, recall, sniffed
+from loader.reading import Records, open_records, recall
 from loader.records import Block, Encoded, reject
 from loader.refusals import is_refusal, sift
 from loader.report import LoadReport, State
+from loader.sniff import sniffed
 from loader.source import Source, expand, open_source
 from loader.spec import LoadSpec
 from loader.staging import Staging, copy

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from loader.blocks import split
-from loader.decode import decompress, find_encoding, gather, transcode
+from loader.decode import decompress, find_compression, find_encoding, gather, transcode
 from loader.fields import Dialect
 from loader.margins import read_preamble, without_footer
 from loader.records import Block, joined
@@ -23,13 +23,15 @@ class Records:
     """``csv``: the dialect, with nothing left to sniff.
 
     ``header`` is None where the file has none. ``first``: a sample of the first records, given-up lines
-    left out, None where there are none; they are in ``blocks``, too.
+    left out, None where there are none; they are in ``blocks``, too. ``plain``: the text is what the object holds
+    byte for byte, but for a byte order mark.
     """
 
     csv: CsvSpec
     header: tuple[str, ...] | None
     first: Block | None
     blocks: Iterator[Block]
+    plain: bool
 
 
 def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str, fields: int | None = None) -> Records:
@@ -38,7 +40,9 @@ def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str, fields: in
     ``fields``: how many a record should have where no header says so; None where nobody knows. Raises DecodeError or
     ShapeError, also from ``blocks``.
     """
-    encoding, encoded = find_encoding(decompress(chunks, csv.compression, name=name), csv.encoding)
+    compression, chunks = find_compression(chunks, csv.compression)
+    encoding, encoded = find_encoding(decompress(chunks, compression, name=name), csv.encoding)
+    plain = compression == "none" and encoding == "utf-8"
     text = gather(transcode(encoded, encoding, name=name))
     csv, text = sniff(text, csv)
     dialect = Dialect.of(csv, transcoded=encoding != "utf-8")
@@ -62,17 +66,7 @@ def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str, fields: in
     while sum(len(each.data) for each in begin) < SAMPLE and (block := next(blocks, None)) is not None:
         begin.append(block)
     whole = [each for each in begin if each.terminated]
-    return Records(csv, preamble.names, joined(whole) if whole else None, chain(begin, blocks))
-
-
-def sniffed(asked: CsvSpec, found: CsvSpec) -> tuple[str, ...]:
-    """What a reader of the report should know of a dialect that was sniffed."""
-    notes = []
-    if asked.delimiter != found.delimiter:
-        notes.append(f'the delimiter "{found.delimiter}" was found by sniffing'.replace("\t", "\\t"))
-    if asked.header != found.header:
-        notes.append(f"by sniffing, the file {'has a' if found.header else 'has no'} header")
-    return tuple(notes)
+    return Records(csv, preamble.names, joined(whole) if whole else None, chain(begin, blocks), plain)
 
 
 def recall(

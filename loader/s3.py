@@ -253,10 +253,20 @@ class S3Source:
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:
         """The bytes from ``start`` on, a part at a time. Raises SourceError, as `loader.source.Source` tells."""
+        with self._under_way() as reading:
+            yield from reading.parts(start, self._prefetch)
+
+    def read_range(self, start: int, stop: int) -> bytes:
+        """The bytes from ``start`` up to ``stop``, by one GET on the caller's thread. Raises SourceError."""
+        with self._under_way() as reading:
+            return reading.piece(start, stop)
+
+    @contextmanager
+    def _under_way(self) -> Iterator[_Reading]:
         reading = _Reading(self._client, self._pinned, self._part_size)
         self._reading.add(reading)
         try:
-            yield from reading.parts(start, self._prefetch)
+            yield reading
         finally:
             reading.stop()
             self._reading.discard(reading)
@@ -301,6 +311,14 @@ class _Reading:
         while begun:
             # never held in a variable here: the consumer's part is the consumer's alone
             yield self._take(begun, firsts)
+
+    def piece(self, start: int, stop: int) -> bytes:
+        """The bytes from ``start`` up to ``stop``."""
+        if start >= stop:
+            return b""
+        part = _sized(stop - start)
+        self._fill(part, start)
+        return part.getvalue()
 
     def stop(self) -> None:
         """Give up: end every thread, and be sure that none begins."""

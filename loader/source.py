@@ -26,7 +26,7 @@ _S3 = "s3://"
 
 
 class Source(Protocol):
-    """One version of an object or file. Opening it asked for its size and version; only `chunks` reads it.
+    """One version of an object or file. Opening it asked for its size and version; `chunks` and `read_range` read it.
 
     ``uri`` is ``s3://bucket/key`` or the absolute path; ``bucket`` is None for a local file, and ``key`` is then
     the path; ``size`` is in bytes; ``last_modified`` is in UTC. ``version`` is S3's version id, or
@@ -46,6 +46,9 @@ class Source(Protocol):
         Raises SourceChangedError when they would be of another version, SourceUnavailableError when S3 goes on
         breaking off, and SourceError for whatever else keeps them from being read.
         """
+
+    def read_range(self, start: int, stop: int) -> bytes:
+        """The bytes from ``start`` up to ``stop``, which is within ``size``, and no others. Raises as `chunks` does."""
 
     def digest(self) -> str:
         """The version. Of a local file that was not read yet, this reads it. Raises SourceError."""

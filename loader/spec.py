@@ -555,10 +555,11 @@ def _read_csv(section: _Section) -> CsvSpec:
     delimiter = _read_delimiter(section)
     quote = _read_character(section, "quote", _CSV_DEFAULT.quote)
     escape = _read_character(section, "escape", quote)  # as with COPY, the quote unless given
-    ragged, null = _read_ragged(section), _read_null(section, delimiter, quote)
+    known = "" if delimiter == "auto" else delimiter
+    ragged, null = _read_ragged(section), _read_null(section, known, quote)
     if ragged == "pad" and not null:
         section.note("ragged", '"pad" fills records with NULL, and null = [] says that no text means NULL')
-    if quote and quote in delimiter:
+    if quote and quote in known:
         section.note("delimiter", f"must not hold the quote {_shown(quote)}")
     if escape and not quote:
         section.note("escape", "does nothing without a quote, because only quoted fields have escapes")
@@ -640,7 +641,7 @@ def _read_null(section: _Section, delimiter: str, quote: str) -> tuple[str, ...]
     if null is None:
         return _CSV_DEFAULT.null
     for text in null:
-        if _has_line_end(text) or delimiter in text or (quote and quote in text):
+        if _has_line_end(text) or any(each and each in text for each in (delimiter, quote)):
             section.note("null", f"{_shown(text)} can never be an unquoted field of this file")
     return null
 

@@ -193,6 +193,17 @@ def test_infer_prints_a_spec_that_loads(dsn: str, trips: Path, tmp_path: Path) -
     assert query(dsn, "SELECT * FROM inferred ORDER BY id") == [(1, "1.50"), (2, "x"), (3, "2")]
 
 
+def test_infer_finds_the_dialect_unless_it_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a;b\n1;2\n")
+    assert 'delimiter = ";"' in run("infer", str(path)).stdout
+    assert "header" not in run("infer", str(path)).stdout
+    told = run("infer", str(path), "--delimiter", "\\t", "--no-header").stdout
+    assert 'delimiter = "\\t"' in told
+    assert "header = false" in told
+    assert run("infer", str(path), "--delimiter", '"').returncode == 2
+
+
 def test_status_and_rejects(dsn: str, trips: Path, spec: str) -> None:
     """History, newest first, one load, and what was rejected: as a file to mend, and with reasons as JSON lines."""
     run("load", str(trips), "--spec", spec, "--dsn", dsn)

@@ -21,20 +21,8 @@ SHELVES: list[set[str]] = [
     {"columns", "fields", "steps", "wire"},
     {"convert", "records"},
     {"respell"},
-    {
-        "blocks",
-        "database",
-        "decode",
-        "encode",
-        "files",
-        "hooks",
-        "margins",
-        "parse",
-        "s3",
-        "sniff",
-        "transform",
-    },  # stages
-    {"catalog", "lane", "source", "staging"},
+    {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
+    {"catalog", "lane", "sniff", "source", "staging"},
     {"judge", "ledger", "reading", "refusals", "shelf"},
     {"merge"},
     {"infer", "tally"},

@@ -372,6 +372,38 @@ def test_a_whole_object_may_come_without_range(bucket: S3, fault_proxy: FaultPro
     assert read(open_source(bucket.uri("a.csv"))) == DATA
 
 
+# --- a range
+
+
+def test_a_range_is_these_bytes_and_no_others(bucket: S3, fault_proxy: FaultProxy, tmp_path: Path) -> None:
+    """By one request."""
+    version = bucket.put("a.csv", DATA)
+    (tmp_path / "a.csv").write_bytes(DATA)
+    with small(bucket.uri("a.csv")) as source, open_source(tmp_path / "a.csv") as file:
+        for start, stop in [(0, 1), (5, 5), (3, PART * 2 + 1), (len(DATA) - 7, len(DATA))]:
+            assert source.read_range(start, stop) == file.read_range(start, stop) == DATA[start:stop]
+    assert fault_proxy.ranges == [(0, 0), (3, PART * 2), (len(DATA) - 7, len(DATA) - 1)]
+    assert {each.version_id for each in fault_proxy.requests if each.method == "GET"} == {version}
+    assert not reading_threads()
+
+
+def test_a_range_whose_body_breaks_off_is_taken_up_again(bucket: S3, fault_proxy: FaultProxy, impatient: Any) -> None:
+    bucket.put("a.csv", DATA)
+    fault_proxy.faults = [stall(10)]
+    with small(bucket.uri("a.csv"), client=impatient) as source:
+        assert source.read_range(0, 100) == DATA[:100]
+    assert fault_proxy.ranges == [(0, 99), (10, 99)]
+
+
+def test_a_range_of_a_file_that_changed_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(DATA)
+    source = open_source(path)
+    path.write_bytes(DATA[:-1])
+    with pytest.raises(SourceChangedError):
+        source.read_range(0, 10)
+
+
 # --- ending early
 
 

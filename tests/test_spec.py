@@ -659,3 +659,10 @@ def test_a_fingerprint_is_of_what_a_file_becomes() -> None:
         replace(WHOLE_SPEC, transform=TransformSpec()),
     ]
     assert len({usual, *(other.fingerprint() for other in others)}) == 5
+
+
+def test_auto_is_no_delimiter_itself() -> None:
+    """Its letters may be quotes, and it may stand in null texts."""
+    csv = LoadSpec.from_dict({"table": "t", "csv": {"delimiter": "auto", "quote": "a", "null": ["none"]}}).csv
+    assert (csv.delimiter, csv.quote) == ("auto", "a")
+    assert LoadSpec.from_dict({"table": "t", "csv": {"delimiter": "auto", "null": "automatic"}}).csv.null[0]
