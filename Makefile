@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format floor fuzz clean
+.PHONY: help setup demo test check format floor odd fuzz clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ floor: setup  ## TPC-H lineitem against psql \copy: rows equal, faster, in const
 
 fuzz: setup  ## the loader against COPY on files made up at random: make fuzz SECONDS=600
 	$(BIN)/python tests/fuzz.py $(or $(SECONDS),600)
+
+odd: setup  ## what odd values cost: lineitem with one in each block, and in each hundred records (about two minutes)
+	$(BIN)/python -m bench.odd
 
 clean:  ## what make made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

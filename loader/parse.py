@@ -81,9 +81,10 @@ class Parser:
             except pa.ArrowInvalid as error:
                 if _MISSHAPEN in str(error) and gone is None:
                     shaped, gone = well_shaped(block, self._fields)
-                    if not shaped.data:
+                    text = respell(shaped, self._null)
+                    if not text.data:
                         return self._nothing(block, (self._misshapen(block, *each) for each in gone))
-                    text = _ended(respell(shaped, self._null))
+                    text = _ended(text)
                 elif accused := self._accused(error) - careful:
                     careful |= accused
                 else:

@@ -128,15 +128,22 @@ def well_shaped(block: Block, fields: int) -> tuple[Block, list[tuple[int, int]]
     """
     counts = _field_counts(block)
     gone = np.setdiff1d(np.flatnonzero(counts != fields), block.empty_lines())
-    kept = np.setdiff1d(np.arange(block.records), gone)
-    data = b"".join(block.data[block.starts[each] : block.starts[each + 1]] for each in kept.tolist())
-    return replace(block, data=data), [(int(each), int(counts[each])) for each in gone]
+    begins = np.append(0, block.starts[gone + 1])
+    ends = np.append(block.starts[gone], len(block.data))
+    pieces: list[bytes] = []
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+        run = block.data[begin:end]
+        if run.startswith(b"\n") and pieces and pieces[-1].endswith(b"\r"):
+            pieces.append(b"\r")  # the two are the ends of two records, and together would be one
+        pieces += [run] if run else []
+    return replace(block, data=b"".join(pieces)), [(int(each), int(counts[each])) for each in gone]
 
 
 def _field_counts(block: Block) -> npt.NDArray[np.intp]:
     """How many fields each record has, shape (records,)."""
     places = delimiters(block.data, block.layout.quotes, block.dialect)
-    counts: npt.NDArray[np.intp] = np.diff(np.searchsorted(places, block.starts)) + 1
+    begin, end = np.searchsorted(places, block.starts[:-1]), np.searchsorted(places, block.ends)
+    counts: npt.NDArray[np.intp] = end - begin + 1
     return counts
 
 
