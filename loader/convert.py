@@ -128,11 +128,17 @@ def _may_hold_odd_decimals(view: Bytes) -> bool:
 
     Of 15 digits in a row, eight fill an aligned word, so words are looked at and not runs.
     """
-    digit = view - np.uint8(ord("0")) < 10
-    if (digit[: len(view) // 8 * 8].view(np.uint64) == 0x0101010101010101).any():
+    if (_are_digits(view[: len(view) // 8 * 8]).view(np.uint64) == 0x0101010101010101).any():
         return True
-    exponent = (view[1:-1] | 0x20 == ord("e")) & (digit[:-2] | (view[:-2] == ord(".")))
-    return bool((exponent & (digit[2:] | (view[2:] == ord("-")) | (view[2:] == ord("+")))).any())
+    behind_number = view[:-1] - np.uint8(ord(".")) < 12  # and "/", which stands between
+    behind_number &= view[1:] | 0x20 == ord("e")
+    following = view[np.flatnonzero(behind_number[:-1]) + 2]
+    return bool((_are_digits(following) | (following == ord("-")) | (following == ord("+"))).any())
+
+
+def _are_digits(view: Bytes) -> Mask:
+    digits: Mask = view - np.uint8(ord("0")) < 10
+    return digits
 
 
 def _within_precision(values: pa.Array) -> bool:

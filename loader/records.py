@@ -357,6 +357,10 @@ class Doubtful:
         return cls(texts, index, frozenset(suspects))
 
 
+FEW = 8
+"""Rows up to which what is left of a batch is joined of its runs: a sixth of the time that a filter takes."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """Records of one block on their way to staging.
@@ -377,7 +381,12 @@ class Rows:
 
     def keep(self, mask: npt.NDArray[np.bool_]) -> Rows:
         """These rows without those where ``mask`` is False."""
-        return replace(self, batch=self.batch.filter(booleans(mask)), index=self.index[mask])
+        gone = np.flatnonzero(~mask).tolist()
+        if len(gone) > FEW:
+            return replace(self, batch=self.batch.filter(booleans(mask)), index=self.index[mask])
+        begins = [0, *(each + 1 for each in gone)]
+        runs = [self.batch.slice(at, end - at) for at, end in zip(begins, [*gone, len(mask)], strict=True)]
+        return replace(self, batch=pa.concat_batches(runs), index=self.index[mask])
 
 
 @dataclass(frozen=True)
