@@ -206,27 +206,28 @@ def _boolean(values: pa.Array, _kind: pa.DataType) -> Converted:
 
 
 def _date(values: pa.Array, kind: pa.DataType) -> Converted:
-    def days(texts: pa.Array) -> Converted:
-        there = texts.is_valid()
-        wrong = np.zeros(len(texts), bool)
-        wrong[arrays.mask(there)] = ~_are_days(texts.drop_null())
-        if not wrong.any():
-            return texts.cast(kind), wrong
-        return pc.if_else(arrays.booleans(wrong), arrays.null(pa.string()), texts).cast(kind), wrong
-
-    return _shaped(values, DATE, days)
+    there = arrays.mask(values.is_valid())
+    days = there & (np.diff(arrays.ends_and_bytes(values)[0]) == len("2024-01-05"))
+    days[days] = _are_days(values.filter(arrays.booleans(days)))
+    texts = values if days.all() else pc.if_else(arrays.booleans(days), values, arrays.null(pa.string()))
+    return texts.cast(kind), there & ~days
 
 
 def _are_days(texts: pa.Array) -> Mask:
-    """Which texts of the shape of `DATE` are days of the calendar. Arrow would only say that not all are."""
-    digits = arrays.ends_and_bytes(texts)[1].reshape(-1, 10).astype(np.int16) - ord("0")
-    year = digits[:, 0] * 1000 + digits[:, 1] * 100 + digits[:, 2] * 10 + digits[:, 3]
-    month = digits[:, 5] * 10 + digits[:, 6]
-    day = digits[:, 8] * 10 + digits[:, 9]
-    leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
-    last = _LAST_DAYS[np.minimum(month, 13)] + ((month == 2) & leap)
-    real: Mask = (year > 0) & (day > 0) & (day <= last)
+    """Which texts of ten bytes are days of the calendar, as `DATE` has them; Arrow would only say that not all are."""
+    view = arrays.ends_and_bytes(texts)[1].reshape(-1, 10)
+    digits = view.T[_DAY_DIGITS] - np.uint8(ord("0"))
+    year, month, day = (number.astype(np.int16) for number in (digits[:4], digits[4:6], digits[6:]))
+    years = year[0] * 1000 + year[1] * 100 + year[2] * 10 + year[3]
+    months, days = month[0] * 10 + month[1], day[0] * 10 + day[1]
+    leap = (years % 4 == 0) & ((years % 100 != 0) | (years % 400 == 0))
+    last = _LAST_DAYS[np.clip(months, 0, 13)] + ((months == 2) & leap)
+    shaped = (digits < 10).all(axis=0) & (view[:, 4] == ord("-")) & (view[:, 7] == ord("-"))
+    real: Mask = shaped & (years > 0) & (days > 0) & (days <= last)
     return real
+
+
+_DAY_DIGITS = [0, 1, 2, 3, 5, 6, 8, 9]
 
 
 _LAST_DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31, 0])

@@ -74,6 +74,8 @@ class TextLane:
             if column.zone != session_zone and column.type.name.endswith("with time zone")
         ]
         self._rounded = [place for place, column in enumerate(columns) if column.type.name.startswith("timestamp(")]
+        names = [*(f"c{place}" for place in range(len(columns))), POSITION]
+        self._statement = f"COPY pg_temp.loader_lane ({', '.join(names)}) FROM STDIN"
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._stack = ExitStack()
@@ -84,6 +86,9 @@ class TextLane:
             asked, judged = self._in_their_zones(connection, asked, _all(asked))
             judged = self._fill(connection, asked, judged, positions)
             judged = self._within_time(connection, judged, positions)
+            if not len(judged.kept):
+                connection.rollback()
+                return b"", judged
             columns: list[sql.Composable] = [
                 sql.SQL("{}::text" if column.type.text_only else "{}").format(_name(place))
                 for place, column in enumerate(self._columns)
@@ -161,11 +166,13 @@ class TextLane:
         refusals: list[Refusal] = []
         rows, first = judged.kept, True
         while len(rows):
-            refusal = self._try(connection, lines, rows)
+            refusal = self._copy_in(connection, lines, rows) if first else self._try(connection, lines, rows)
             if refusal is None:
                 kept.append(rows)
                 break
             at, error = refusal
+            if first:
+                connection.rollback()  # the transaction holds nothing else yet, so it needs no savepoint
             refusals.append(self._refusal(int(rows[at]), error))
             if at:  # those before it were read without a fault
                 before = rows[:at]
@@ -182,21 +189,23 @@ class TextLane:
         return Judged(chosen, (*judged.refusals, *refusals))
 
     def _try(self, connection: Connection, lines: _Lines, rows: Numbers) -> tuple[int, psycopg2.Error] | None:
-        """COPY the rows; None, or the first that is refused, its place among ``rows`` and the error."""
-        names = [_name(place) for place in range(len(self._columns))]
-        names.append(sql.Identifier(POSITION))
-        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(_TABLE, sql.SQL(", ").join(names))
+        """COPY the rows if it takes them all; else what it refused, and the table is as it was."""
         with connection.cursor() as cursor:
             cursor.execute("SAVEPOINT loader_lane")
+            refusal = self._copy_in(connection, lines, rows)
+            cursor.execute(f"{'RELEASE' if refusal is None else 'ROLLBACK TO'} SAVEPOINT loader_lane")
+        return refusal
+
+    def _copy_in(self, connection: Connection, lines: _Lines, rows: Numbers) -> tuple[int, psycopg2.Error] | None:
+        """COPY the rows; None, or the first that is refused, its place among ``rows`` and the error."""
+        with connection.cursor() as cursor:
             try:
-                cursor.copy_expert(statement.as_string(connection), _Once(lines.of(rows)), size=1 << 20)
+                cursor.copy_expert(self._statement, _Once(lines.of(rows)), size=1 << 20)
             except psycopg2.Error as error:
                 at = _line(error)
                 if at is None or connection.closed:
                     raise
-                cursor.execute("ROLLBACK TO SAVEPOINT loader_lane")
                 return at, error
-            cursor.execute("RELEASE SAVEPOINT loader_lane")
         return None
 
     def _refusal(self, row: int, error: psycopg2.Error) -> Refusal:
@@ -403,6 +412,7 @@ def _zone(connection: Connection, zone: str) -> Iterator[None]:
             cursor.execute("SET TIME ZONE INTERVAL %s HOUR TO MINUTE", (zone,))
         else:
             cursor.execute("SELECT set_config('timezone', %s, false)", (zone,))
+        connection.commit()  # what is rolled back inside must not take the setting with it
         yield
         cursor.execute("RESET timezone")
         connection.commit()
