@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support.differential import Arena, arena, check, examples
 
-EXAMPLES = 200
+EXAMPLES = 500
 
 
 @pytest.fixture(scope="module", params=["embedded-18", "system-15"])
