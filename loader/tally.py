@@ -126,15 +126,6 @@ class RejectKeeper:
         connection.commit()
         self._batch = []
 
-    def reset(self) -> None:
-        """Forget every reject, in the ledger too: the load starts over."""
-        self._batch = []
-        self.reasons.clear()
-        self.columns.clear()
-        connection = self._own_connection()
-        ledger.forget_rejects(connection, self._load_id)
-        connection.commit()
-
     def _own_connection(self) -> Connection:
         if self._connection is None:
             self._connection = self._stack.enter_context(self._database.session())
