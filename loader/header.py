@@ -23,8 +23,9 @@ _OF_THE_SYSTEM = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 def usable_names(header: Sequence[str]) -> tuple[str, ...]:
     """A name for each field, each its own and one that a table's column can have.
 
-    A repeated name gets a number (``a``, ``a_2``), an empty one is its place (``column_3``, from 1), a longer one
-    than `NAME_LIMIT` is cut where a character ends. A name that stands in the header once is left as it is.
+    A repeated name gets a number (``a``, ``a_2``) that makes no other name of the header, an empty one is its place
+    (``column_3``, from 1), a longer one than `NAME_LIMIT` is cut where a character ends. A name that stands in the
+    header once is left as it is.
     """
     counts = Counter(header)
     taken = {name for name in header if counts[name] == 1 and _is_usable(name)}
@@ -37,7 +38,7 @@ def usable_names(header: Sequence[str]) -> tuple[str, ...]:
         base = _cut(name.strip() or f"column_{place}", NAME_LIMIT)
         base = f"{base}_" if base in _OF_THE_SYSTEM else base
         made, stem = base, _cut(base, NAME_LIMIT - _SUFFIX_LENGTH)
-        while made in taken:
+        while made in taken or (made != name and counts[made]):
             numbers[stem] += 1
             suffix = f"_{numbers[stem] + 1}"
             made = _cut(base, NAME_LIMIT - len(suffix)) + suffix

@@ -286,7 +286,7 @@ _QUESTION = sql.SQL(
     " LATERAL pg_input_error_info(v.text, {type}) AS e WHERE NOT pg_input_is_valid(v.text, {type})"
 )
 
-_BEYOND = sql.SQL("(isfinite({0}) AND {0} > '294276-12-31 23:59:59.999999')")
+_BEYOND = sql.SQL("(isfinite({0}) AND {0} > '294276-12-31 23:59:59.999999+00')")
 
 _LINE = re.compile(r"^COPY loader_lane[^0-9]*([0-9]+)", re.MULTILINE)  # whatever language the server speaks
 _COLUMN = re.compile(r"^COPY loader_lane[^0-9]*[0-9]+.*?\bc([0-9]+)\b", re.MULTILINE)

@@ -181,7 +181,7 @@ def test_a_new_table_has_names_that_a_table_can_have() -> None:
         (["a", "b"], ("a", "b")),
         (["a", "a", "a"], ("a", "a_2", "a_3")),
         (["a", "a", "a_2"], ("a", "a_3", "a_2")),
-        (["a", "a", "a_2", "a_2"], ("a", "a_2", "a_2_2", "a_2_3")),
+        (["a", "a", "a_2", "a_2"], ("a", "a_3", "a_2", "a_2_2")),
         (["", " ", "column_1"], ("column_1_2", "column_2", "column_1")),
         (["xmin", "ctid", "oid"], ("xmin_", "ctid_", "oid")),
         (["x" * 63, "x" * 64], ("x" * 63, "x" * 61 + "_2")),
