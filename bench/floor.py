@@ -10,7 +10,6 @@ of that for a tenth of the file. Exits with 1 where one of these does not hold.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import statistics
 import sys
@@ -18,21 +17,18 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.rig import Server, fresh, lineitem, open_server, run_loader
+from bench.rig import Server, fresh, lineitem, open_server, options, run_loader
 
 PEAK_LIMIT = 400  # MB
 PEAK_SPREAD = 0.10
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0, help="TPC-H scale factor; 1 is 6,001,215 rows, 766 MB")
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    told = options(__doc__, scale=1.0)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loader-floor-")))
         server = stack.enter_context(open_server(folder))
-        return _compare(server, lineitem(folder, options.scale), lineitem(folder, options.scale / 10), options.rounds)
+        return _compare(server, lineitem(folder, told.scale), lineitem(folder, told.scale / 10), told.rounds)
 
 
 def _run_psql(server: Server, file: Path, table: str) -> float:

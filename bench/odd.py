@@ -10,7 +10,6 @@ under 0.8 of the clean file's for one in a block, or under half for one in a hun
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import statistics
 import sys
@@ -19,7 +18,7 @@ from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 
-from bench.rig import fresh, lineitem, open_server, run_loader
+from bench.rig import fresh, lineitem, open_server, options, run_loader
 
 TAKEN = ((10, b"Mar 13 1996"), (4, b"1.7e1"), (7, b"0.021"), (12, b"22 March 1996"))
 REFUSED = ((10, b"1996-02-30"), (4, b"a lot"), (0, b"#REF!"), (12, b"soon"))
@@ -30,14 +29,11 @@ FLOORS = {"one in a block": 0.8, "one in a hundred": 0.5}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=0.3, help="TPC-H scale factor; 1 is 6,001,215 rows, 766 MB")
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    told = options(__doc__, scale=0.3)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loader-odd-")))
         server = stack.enter_context(open_server(folder))
-        clean = lineitem(folder, options.scale)
+        clean = lineitem(folder, told.scale)
         files = {"clean": clean}
         for name, values in (("taken", TAKEN), ("refused", REFUSED)):
             files[f"one in a block, {name}"] = _spoilt(clean, folder / f"block-{name}.csv", values, _once_a_block())
@@ -45,7 +41,7 @@ def main() -> int:
         spec = folder / "spec.toml"
         spec.write_text('table = "lineitem"\n[rejects]\nmax_rows = 10000000\nmax_ratio = 1.0\n')
         seconds: dict[str, list[float]] = {name: [] for name in files}
-        for _ in range(options.rounds):
+        for _ in range(told.rounds):
             for name, file in files.items():
                 taken = run_loader(server, file, fresh(server, "lineitem"), "--spec", str(spec))[0]
                 seconds[name].append(taken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import shutil
@@ -17,6 +18,14 @@ DDL = """CREATE TABLE {} (
     l_quantity numeric(15,2), l_extendedprice numeric(15,2), l_discount numeric(15,2), l_tax numeric(15,2),
     l_returnflag char(1), l_linestatus char(1), l_shipdate date, l_commitdate date, l_receiptdate date,
     l_shipinstruct char(25), l_shipmode char(10), l_comment varchar(44))"""
+
+
+def options(description: str | None, *, scale: float) -> argparse.Namespace:
+    """What a benchmark is told: the scale of its data, and how many rounds."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=scale, help="TPC-H scale factor; 1 is 6,001,215 rows, 766 MB")
+    parser.add_argument("--rounds", type=int, default=3)
+    return parser.parse_args()
 
 
 class Server:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from loader import arrays
@@ -64,16 +65,9 @@ class Judge:
                 rejects.append(reject(rows.block, int(index[row]), "unrepresentable", message, column.name))
             unseen |= bad
         batch = pa.RecordBatch.from_arrays(typed, schema=rows.batch.schema)
-        joined = pa.concat_batches([rows.batch, batch.filter(arrays.booleans(~unseen))])
-        index = np.concatenate((rows.index, index[~unseen]))
-        order = np.argsort(index, kind="stable")
-        return replace(
-            rows,
-            batch=joined.take(arrays.integers(order)),
-            index=index[order],
-            rejects=rows.rejects + tuple(rejects),
-            doubtful=None,
-        )
+        seen = batch.filter(arrays.booleans(~unseen))
+        batch, index = _in_order((rows.batch, rows.index), (seen, index[~unseen]))
+        return replace(rows, batch=batch, index=index, rejects=rows.rejects + tuple(rejects), doubtful=None)
 
 
 def _all_doubtful(rows: Rows) -> Rows:
@@ -81,13 +75,20 @@ def _all_doubtful(rows: Rows) -> Rows:
     names = rows.batch.schema.names
     asked = Doubtful.of(rows.batch.columns, names, rows.index, suspects=names)
     if rows.doubtful is not None:
-        texts = pa.concat_batches([asked.texts, rows.doubtful.texts])
-        index = np.concatenate((asked.index, rows.doubtful.index))
-        order = np.argsort(index, kind="stable")
-        asked = replace(asked, texts=texts.take(arrays.integers(order)), index=index[order])
+        texts, index = _in_order((asked.texts, asked.index), (rows.doubtful.texts, rows.doubtful.index))
+        asked = replace(asked, texts=texts, index=index)
     return replace(
         rows, batch=rows.batch.slice(0, 0), index=rows.index[:0], doubtful=asked if len(asked.index) else None
     )
+
+
+def _in_order(
+    one: tuple[pa.RecordBatch, npt.NDArray[np.int64]], other: tuple[pa.RecordBatch, npt.NDArray[np.int64]]
+) -> tuple[pa.RecordBatch, npt.NDArray[np.int64]]:
+    """Two batches, each with its records' places in the block, as one in the file's order."""
+    index = np.concatenate((one[1], other[1]))
+    order = np.argsort(index, kind="stable")
+    return pa.concat_batches([one[0], other[0]]).take(arrays.integers(order)), index[order]
 
 
 def _refused(block: Block, asked: Doubtful, judged: Judged) -> tuple[Reject, ...]:

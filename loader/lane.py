@@ -16,8 +16,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +31,9 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader import arrays
 from loader.columns import LoadColumn
 from loader.database import Database
+from loader.encode import HEADER, TRAILER
 from loader.errors import DatabaseError
 from loader.records import POSITION, Doubtful
-
-_HEADER_LENGTH = 19  # signature, flags, length of the header's extension, which is 0
-_TRAILER_LENGTH = 2
 
 _TABLE = sql.Identifier("pg_temp", "loader_lane")
 
@@ -96,7 +95,7 @@ class TextLane:
             columns += [sql.Identifier(POSITION)] if positions is not None else []
             made = _copied_out(connection, columns)
             connection.commit()
-        return made[_HEADER_LENGTH:-_TRAILER_LENGTH], judged
+        return made, judged
 
     def _within_time(self, connection: Connection, judged: Judged, positions: Numbers | None) -> Judged:
         """Without the records of which a time was rounded past the end of time.
@@ -200,7 +199,7 @@ class TextLane:
         """COPY the rows; None, or the first that is refused, its place among ``rows`` and the error."""
         with connection.cursor() as cursor:
             try:
-                cursor.copy_expert(self._statement, _Once(lines.of(rows)), size=1 << 20)
+                cursor.copy_expert(self._statement, BytesIO(lines.of(rows)), size=1 << 20)
             except psycopg2.Error as error:
                 at = _line(error)
                 if at is None or connection.closed:
@@ -354,43 +353,15 @@ _ESCAPES = (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r"))
 _TRANSLATION = str.maketrans(dict(_ESCAPES))
 
 
-class _Once:
-    """What `copy_expert` reads from: one buffer."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def read(self, _size: int = -1) -> bytes:
-        data, self._data = self._data, b""
-        return data
-
-    def readline(self, _size: int = -1) -> bytes:
-        """Of psycopg2's protocol, which never calls it."""
-        raise NotImplementedError
-
-
-class _Pieces:
-    """What `copy_expert` writes to."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        self._pieces.append(data)
-
-    def all(self) -> bytes:
-        return b"".join(self._pieces)
-
-
 def _copied_out(connection: Connection, columns: Sequence[sql.Composable]) -> bytes:
-    pieces: Any = _Pieces()
+    """The tuples of the table's records, in their order, without COPY's header and trailer."""
+    made = BytesIO()
     statement = sql.SQL("COPY (SELECT {} FROM {} ORDER BY {}) TO STDOUT (FORMAT binary)").format(
         sql.SQL(", ").join(columns), _TABLE, sql.Identifier(POSITION)
     )
     with connection.cursor() as cursor:
-        cursor.copy_expert(statement.as_string(connection), pieces, size=1 << 20)
-    made: bytes = pieces.all()
-    return made
+        cursor.copy_expert(statement.as_string(connection), made, size=1 << 20)
+    return made.getvalue()[len(HEADER) : -len(TRAILER)]
 
 
 def _leave(connection: Connection) -> None:

@@ -81,8 +81,9 @@ def make_plan(
         found = tuple(replace(each, type=widened.get(each.name, each.type)) for each in found)
     types = spell_types([column.type for column in (*spec.columns, *found) if column.type is not None])
     match = match_columns(spec, header, table, types, inferred=found, name=name, session_zone=session_zone)
-    new = match.added or (match.columns if found and table.oid is None and not spec.columns else ())
-    inferred = {each.name: each.type or "text" for each in found if any(column.name == each.name for column in new)}
+    added = {column.name for column in match.added}
+    new = added or ({column.name for column in match.columns} if table.oid is None and not spec.columns else set())
+    inferred = {each.name: each.type or "text" for each in found if each.name in new}
     if inferred:
         notes = ("types of columns were inferred from the first records", *_widening_notes(widened))
     match = replace(match, columns=_travelling(match.columns, column_types, careful=careful))
@@ -94,7 +95,7 @@ def make_plan(
         spec=spec,
         table=table,
         columns=match.columns,
-        added=tuple(each for each in match.columns if any(each.name == new.name for new in match.added)),
+        added=tuple(each for each in match.columns if each.name in added),
         absent=match.absent,
         fields=match.fields,
         key=key,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loader.fields import Dialect, join_record, split_record
-from loader.records import Block, delimiters, irregular_quotes, layout
+from loader.records import Block, Positions, delimiters, irregular_quotes, layout
 
 # Control characters first: a block has the others more often, and one that is free is found at once.
 _CANDIDATES = bytes([0x1F, 0x1E, 0x1D, 0x1C, *range(1, 9), 11, 12, *range(14, 28), 127, 9, *range(32, 127)])
@@ -126,7 +126,7 @@ def well_shaped(block: Block, fields: int) -> tuple[Block, list[tuple[int, int]]
 
     Offsets are no longer those of the file.
     """
-    counts = _field_counts(block)
+    counts = _field_counts(block, _delimiters(block))
     gone = np.setdiff1d(np.flatnonzero(counts != fields), block.empty_lines())
     begins = np.append(0, block.starts[gone + 1])
     ends = np.append(block.starts[gone], len(block.data))
@@ -139,9 +139,12 @@ def well_shaped(block: Block, fields: int) -> tuple[Block, list[tuple[int, int]]
     return replace(block, data=b"".join(pieces)), [(int(each), int(counts[each])) for each in gone]
 
 
-def _field_counts(block: Block) -> npt.NDArray[np.intp]:
-    """How many fields each record has, shape (records,)."""
-    places = delimiters(block.data, block.layout.quotes, block.dialect)
+def _delimiters(block: Block) -> Positions:
+    return delimiters(block.data, block.layout.quotes, block.dialect)
+
+
+def _field_counts(block: Block, places: Positions) -> npt.NDArray[np.intp]:
+    """How many fields each record has, shape (records,); ``places`` are those of its delimiters."""
     begin, end = np.searchsorted(places, block.starts[:-1]), np.searchsorted(places, block.ends)
     counts: npt.NDArray[np.intp] = end - begin + 1
     return counts
@@ -162,9 +165,9 @@ def even(block: Block, fields: int, null: str) -> Evened:
     Short records are filled with ``null``; surplus fields go. Offsets are no longer those of the file.
     """
     dialect = block.dialect
-    places = delimiters(block.data, block.layout.quotes, dialect)
+    places = _delimiters(block)
     before = np.searchsorted(places, block.starts)
-    counts = _field_counts(block)
+    counts = _field_counts(block, places)
     uneven = np.flatnonzero(counts != fields)
     pieces: list[bytes] = []
     copied = 0

@@ -17,6 +17,7 @@ import pytest
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from support.copying import columns_of, copy_one_by_one, in_order, output_of, records_of, rows
+from support.postgres import run_alone
 
 import loader
 import loader.reading
@@ -96,18 +97,10 @@ def database(servers: Any, request: pytest.FixtureRequest) -> Iterator[str]:
     """The DSN of one database for all cases of a server; each case has a schema of its own."""
     server = servers(request.param)
     name = f"corpus_{uuid.uuid4().hex}"
-    _outside_transactions(server, f"CREATE DATABASE {name} STRATEGY file_copy")
+    run_alone(server, f"CREATE DATABASE {name} STRATEGY file_copy")
     head, separator, tail = server.partition("?")
     yield f"{head.rpartition('/')[0]}/{name}{separator}{tail}"
-    _outside_transactions(server, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def _outside_transactions(dsn: str, statement: str) -> None:
-    connection = psycopg2.connect(dsn)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
-    connection.close()
+    run_alone(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @contextmanager

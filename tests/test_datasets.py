@@ -19,7 +19,7 @@ import pytest
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from support.copying import columns_of, copy_statement, rows
-from support.differential import outside_transactions
+from support.postgres import run_alone
 
 import loader
 from loader.database import Database
@@ -53,10 +53,10 @@ def _datasets() -> Iterator[tuple[str, bytes]]:
 def database(servers: Any) -> Iterator[str]:
     server = servers("embedded-18")
     name = f"datasets_{uuid.uuid4().hex}"
-    outside_transactions(server, f"CREATE DATABASE {name} STRATEGY file_copy")
+    run_alone(server, f"CREATE DATABASE {name} STRATEGY file_copy")
     head, separator, tail = server.partition("?")
     yield f"{head.rpartition('/')[0]}/{name}{separator}{tail}"
-    outside_transactions(server, f"DROP DATABASE {name} WITH (FORCE)")
+    run_alone(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))

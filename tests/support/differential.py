@@ -18,6 +18,7 @@ from psycopg2.extensions import connection as Connection
 import loader
 from loader.database import Database
 from support.copying import copy_one_by_one, output_of, rows
+from support.postgres import run_alone
 
 TYPES_OF_OUR_OWN = {
     "mood": "CREATE TYPE mood AS ENUM ('sad', 'ok', 'very happy', 'a,b')",
@@ -416,7 +417,7 @@ def _basic(text: str) -> str:
 def arena(server: str) -> Iterator[Arena]:
     """A database of its own on ``server``, dropped afterwards."""
     name = f"differential_{uuid.uuid4().hex}"
-    outside_transactions(server, f"CREATE DATABASE {name} STRATEGY file_copy")
+    run_alone(server, f"CREATE DATABASE {name} STRATEGY file_copy")
     head, separator, tail = server.partition("?")
     with tempfile.TemporaryDirectory() as folder:
         made = Arena(f"{head.rpartition('/')[0]}/{name}{separator}{tail}", Path(folder))
@@ -424,12 +425,4 @@ def arena(server: str) -> Iterator[Arena]:
             yield made
         finally:
             made.close()
-            outside_transactions(server, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def outside_transactions(dsn: str, statement: str) -> None:
-    connection = psycopg2.connect(dsn)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
-    connection.close()
+            run_alone(server, f"DROP DATABASE {name} WITH (FORCE)")
