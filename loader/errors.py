@@ -11,6 +11,7 @@
      ├── ShapeError                 the file is not the CSV that the spec describes
      ├── TransformError             a hook raised, or returned what it must not
      ├── RejectLimitError           more records were rejected than the spec allows
+     ├── PausedError                its time was up, or it was told to stop; it can be continued (retryable)
      └── DatabaseError              PostgreSQL refused; carries its SQLSTATE
           ├── TableError               the target's columns or keys do not fit the spec
           └── DatabaseUnavailableError  no connection, or one that was lost             (retryable)
@@ -92,6 +93,19 @@ class TransformError(LoaderError):
 
 class RejectLimitError(LoaderError):
     """More records were rejected than ``[rejects]`` allows. Nothing was changed."""
+
+
+class PausedError(LoaderError):
+    """The load came to rest before its end. The same call continues it at its last checkpoint.
+
+    ``handover``: because its time was up, so somebody has to call again.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, handover: bool) -> None:
+        super().__init__(message)
+        self.handover = handover
 
 
 class DatabaseError(LoaderError):

@@ -30,7 +30,7 @@ from loader.tables import staging_name
 if TYPE_CHECKING:
     from loader.source import Source
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The newest of the files in ``schema/``, which bring the ledger from one version to the next."""
 
 _MIGRATION_LOCK = 0x6C6F616465720001  # "loader" and a number: any constant of its own will do

@@ -16,6 +16,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader import catalog, ledger
 from loader.columns import fields_by_position
 from loader.database import Database, translate
+from loader.deadline import NEVER, Deadline
 from loader.errors import DatabaseError, LoaderError, UsageError
 from loader.infer import widened
 from loader.judge import Judge
@@ -43,6 +44,10 @@ for it; into the target itself there is one, because a transaction has one conne
 TURN_WAIT = 900.0
 """Seconds that a load waits for its table's turn by default: as long as the longest Lambda runs."""
 
+HANDOVERS = 12
+"""Invocations by which one load may be carried on: three hours of Lambda's longest, and below the 16 or so rounds after
+which Lambda itself stops a function that goes on calling itself (Lambda's guide, "Recursive loop detection")."""
+
 
 @dataclass(frozen=True, slots=True)
 class How:
@@ -50,7 +55,9 @@ class How:
 
     ``force``: load what was loaded before. ``workers``: threads that parse, by default one a core.
     ``progress``: is told how far it is, block by block. ``wait``: how long to wait for another load into the
-    same table, in seconds. ``replay_of``: the source holds rejects of that load.
+    same table, in seconds. ``replay_of``: the source holds rejects of that load. ``deadline``: when to come to rest.
+    ``handovers``: how often one load may do so because its time was up. ``sequencer``: that of the S3 event which
+    told of the object's version.
     """
 
     force: bool = False
@@ -58,6 +65,9 @@ class How:
     progress: Callable[[Progress], None] | None = None
     wait: float = TURN_WAIT
     replay_of: int | None = None
+    deadline: Deadline = NEVER
+    handovers: int = HANDOVERS
+    sequencer: str | None = None
 
 
 PLAINLY = How()

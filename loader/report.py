@@ -107,6 +107,10 @@ class LoadReport:
 
     ``rejects_by_reason`` counts rejects by code, ``rejects_by_column`` by column and code where one column is to
     blame; of a load that failed too. ``replay_of``: the load whose rejects these records were.
+
+    ``bytes_read`` and ``seconds`` are those of this attempt. Of all attempts at the load together: ``attempts``,
+    how many of them ``handovers`` (stopped because their time was up) and how many ``resumes`` (took up at a
+    checkpoint), and seconds ``waited`` for the table's turn.
     """
 
     state: State
@@ -127,6 +131,10 @@ class LoadReport:
     rejects_by_reason: dict[str, int] = field(default_factory=dict)
     rejects_by_column: dict[str, dict[str, int]] = field(default_factory=dict)
     replay_of: int | None = None
+    attempts: int = 1
+    handovers: int = 0
+    resumes: int = 0
+    waited: float = 0.0
     notes: tuple[str, ...] = ()
     error: str | None = None
     retryable: bool = False
