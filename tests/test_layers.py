@@ -15,7 +15,7 @@ PACKAGE = Path(loader.__file__).parent
 
 # Lowest first. A module may import from lower shelves; on its own shelf from nobody.
 SHELVES: list[set[str]] = [
-    {"arrays", "deadline", "errors", "names", "overlap", "pgtypes", "report", "tables"},  # words
+    {"arrays", "deadline", "errors", "faults", "names", "overlap", "pgtypes", "report", "tables"},  # words
     {"datetimes", "expression", "header"},
     {"spec"},
     {"columns", "fields", "steps", "wire"},
