@@ -20,6 +20,7 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
+from loader.deadline import Deadline
 from loader.errors import DatabaseError, DatabaseUnavailableError, TableError, UsageError
 
 SETTINGS = {
@@ -167,6 +168,10 @@ class Database:
         else:
             with self._lock:
                 self._idle.append((connection, time.monotonic()))
+
+    def until(self, deadline: Deadline) -> Database:
+        """A view of the same connections."""
+        return self
 
     def close(self) -> None:
         """Close the connections that nobody is using."""

@@ -15,18 +15,20 @@ PACKAGE = Path(loader.__file__).parent
 
 # Lowest first. A module may import from lower shelves; on its own shelf from nobody.
 SHELVES: list[set[str]] = [
-    {"arrays", "deadline", "errors", "names", "overlap", "pgtypes", "report", "tables"},  # words
+    {"arrays", "deadline", "errors", "faults", "names", "overlap", "pgtypes", "report", "tables"},  # words
     {"datetimes", "expression", "header"},
     {"spec"},
     {"columns", "fields", "steps", "wire"},
     {"convert", "records"},
     {"respell"},
     {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
-    {"catalog", "lane", "sniff", "source", "staging"},
+    {"catalog", "lane", "sniff", "source"},
+    {"checkpoints", "staging"},
     {"judge", "ledger", "reading", "refusals", "shelf"},
-    {"merge"},
+    {"leftovers", "merge", "standing"},
     {"infer", "tally"},
-    {"plan"},  # assembly
+    {"account", "plan", "segments"},  # assembly
+    {"undertaking", "ways"},
     {"pipeline"},
     {"replay"},
     {"local"},  # faces
