@@ -15,6 +15,8 @@ from typing import Any
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader.catalog import rows
+from loader.errors import DatabaseUnavailableError
+from loader.ledger import Entry
 from loader.records import Place
 
 
@@ -31,7 +33,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Records so far: ``read``, of which ``kept`` are staged, ``filtered``, and too ``short`` or ``long`` but mended."""
+    """Records so far: ``read``; of those ``kept``, that is staged, and ``filtered``; too ``short`` or ``long`` but mended."""
 
     read: int = 0
     kept: int = 0
@@ -76,11 +78,14 @@ def find(connection: Connection, load_id: int) -> Checkpoint | None:
     return Checkpoint(plan, Found(**known), Place(offset, record, line, fields), Counts(**counts), complete)
 
 
-def save(connection: Connection, load_id: int, checkpoint: Checkpoint) -> None:
-    """Enter the load's newest checkpoint, and a sign of life with it, and commit."""
+def save(connection: Connection, entry: Entry, checkpoint: Checkpoint) -> None:
+    """Enter the newest checkpoint of an attempt, which is a sign of life as well, and commit.
+
+    Raises DatabaseUnavailableError where another attempt at the load has begun since.
+    """
     place = checkpoint.place
     values: dict[str, Any] = {
-        "load_id": load_id,
+        "load_id": entry.load_id,
         "plan": checkpoint.plan,
         "found": json.dumps(asdict(checkpoint.found)),
         "byte_offset": place.offset,
@@ -94,10 +99,13 @@ def save(connection: Connection, load_id: int, checkpoint: Checkpoint) -> None:
     changes = ", ".join(f"{name} = excluded.{name}" for name in values)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO loader.checkpoints ({names}) VALUES ({given})"
+            f"INSERT INTO loader.checkpoints ({names}) SELECT {given} FROM loader.loads"
+            " WHERE load_id = %(load_id)s AND attempts = %(attempts)s AND state = 'running'"
             f" ON CONFLICT (load_id) DO UPDATE SET {changes}, taken_at = clock_timestamp()",
-            values,
+            {**values, "attempts": entry.attempts},
         )
+        if not cursor.rowcount:
+            raise DatabaseUnavailableError(f"load {entry.load_id}: another attempt at it has begun since")
     connection.commit()
 
 

@@ -8,9 +8,10 @@ commits of the next segment meanwhile lies beyond the checkpoint, and whoever ta
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
+from queue import Queue
 
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
@@ -32,29 +33,38 @@ def straight(encoded: Iterator[Encoded], books: Books, deadline: Deadline) -> It
         yield each.tuples
 
 
-def copy_segments(segments: Segments, database: Database, staging: Staging) -> Checkpoint:
-    """COPY all segments into ``staging``; gives the last checkpoint, complete unless the deadline came first.
+def copy_segments(segments: Segments, database: Database, staging: Staging) -> Generator[Checkpoint]:
+    """COPY all segments into ``staging``; gives checkpoints as they are saved, though not every one to a slow taker.
 
-    Raises what the stages before, the books, PostgreSQL or saving a checkpoint raise.
+    The last is complete unless the deadline came first. Raises what the stages before, the books, PostgreSQL or saving
+    a checkpoint raise. Whoever stops taking checkpoints, stops the COPY.
     """
     errors: list[BaseException] = []
+    news: Queue[Checkpoint | None] = Queue()
 
     def stream(number: int) -> None:
         try:
             with database.session() as connection:
-                segments.copy(number, connection, staging)
+                segments.copy(number, connection, staging, news.put)
         except BaseException as error:
             errors.append(error)
             segments.stop()
+        finally:
+            news.put(None)
 
     threads = [threading.Thread(target=stream, args=(each,), name="loader-copy") for each in range(segments.streams)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for _ in threads:  # each says None in the end
+            while (checkpoint := news.get()) is not None:
+                yield checkpoint
+    finally:
+        segments.stop()
+        for thread in threads:
+            thread.join()
     if errors:
         raise errors[0]
-    return segments.saved
 
 
 class Segments:
@@ -90,13 +100,16 @@ class Segments:
         self._committed = [0] * streams  # segments, by stream
         self._stopped = False
 
-    def copy(self, number: int, connection: Connection, staging: Staging) -> None:
-        """COPY blocks as stream ``number``, until there are none."""
+    def copy(self, number: int, connection: Connection, staging: Staging, tell: Callable[[Checkpoint], object]) -> None:
+        """COPY blocks as stream ``number``, until there are none, and ``tell`` each checkpoint that this completes."""
         segment: int | None = 0
         while segment is not None:
             copied = copy(connection, staging.name, staging.written, iter(partial(self._take, segment), None))
             connection.commit()
+            before = self.saved
             segment = self._arrive(number, copied)
+            if self.saved is not before:
+                tell(self.saved)
 
     def stop(self) -> None:
         """Hand out no more."""

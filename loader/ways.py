@@ -6,7 +6,10 @@ byte. Staged is for what has to be merged, judged or continued: segments with ch
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import psycopg2
@@ -112,9 +115,11 @@ class Staged(Way):
         entry = self.account.entry
         staging = Staging(entry.load_id, entry.attempts, self.plan.columns)
         start = self._resume(staging, checkpoint) if checkpoint else self._begin(staging)
+        merge = Merge(staging, self.plan.table, self.plan.key, replace=self.plan.spec.mode == "replace")
+        ahead = _Ahead(self, merge)
         if not start.complete:
-            self._stage(staging, start)
-        return self._merge(staging)
+            self._stage(staging, start, ahead)
+        return self._merge(merge, ahead)
 
     def _begin(self, staging: Staging) -> Checkpoint:
         staging.create(self.connection)
@@ -136,46 +141,48 @@ class Staged(Way):
         self.connection.rollback()
         return checkpoint
 
-    def _stage(self, staging: Staging, start: Checkpoint) -> None:
+    def _stage(self, staging: Staging, start: Checkpoint, ahead: _Ahead) -> None:
         """COPY what comes after the checkpoint, segment by segment."""
         records = self.records
         if start.place.offset:
             records = take_up(self.source, records, start.place, self.account.tally.watch)
-        with overlapped(records.blocks, self.work, workers=self.workers) as encoded:
+        with (
+            overlapped(records.blocks, self.work, workers=self.workers) as encoded,
+            self.database.session() as saving,
+        ):
             segments = Segments(
                 encoded,
                 self.books,
                 self.deadline,
                 start,
-                lambda checkpoint: self._save(staging, checkpoint),
+                lambda checkpoint: checkpoints.save(saving, self.account.entry, checkpoint),
                 size=self.plan.spec.segment_mb << 20,
                 streams=min(STREAMS, self.workers),
             )
-            last = copy_segments(segments, self.database, staging)
+            with closing(copy_segments(segments, self.database, staging)) as saved:
+                for checkpoint in saved:
+                    self.account.staged = checkpoint.counts.read
+                    ahead.insert(checkpoint)
+        last = segments.saved
         self.account_for(segments.copied, last.counts.kept - start.counts.kept)
         if not last.complete:
             raise self._paused(f"{last.counts.read:,} records are staged")
-
-    def _save(self, staging: Staging, checkpoint: Checkpoint) -> None:
-        checkpoints.save(self.connection, staging.load_id, checkpoint)
-        self.account.staged = checkpoint.counts.read
 
     def _paused(self, so_far: str) -> PausedError:
         why = f"{self.source.uri}: {self.deadline.reached or 'its time is nearly up'}"
         return PausedError(f"{why}; {so_far}, and the same call goes on from there", handover=not self.deadline.stopped)
 
-    def _merge(self, staging: Staging) -> Counts:
+    def _merge(self, merge: Merge, ahead: _Ahead) -> Counts:
         """Merge what is staged; records that the target does not take become rejects."""
         kept = self.account.tally.counts.kept
-        if self.deadline.reached or self._is_late(kept):
+        if self.deadline.reached or self._is_late(kept - ahead.rows):
             raise self._paused("all of it is staged")
-        merge = Merge(staging, self.plan.table, self.plan.key, replace=self.plan.spec.mode == "replace")
         rejected = self.keeper.count
         with self.deadline.calling(self.connection.cancel):
-            counts = self._merge_carefully(merge) if self.plan.found.careful else self._merge_hopefully(merge)
+            counts = ahead.finish(self.account.tally.counts.read + 1) or self._merge_at_once(merge)
         merged = counts.inserted + counts.updated + counts.unchanged + counts.duplicate
         self.account_for(merged + self.keeper.count - rejected, kept)
-        staging.drop(self.connection)
+        merge.staging.drop(self.connection)
         return counts
 
     def _is_late(self, rows: int) -> bool:
@@ -183,15 +190,16 @@ class Staged(Way):
         deadline = self.deadline
         return deadline.left < rows / MERGE_RATE and deadline.left < 0.8 * deadline.budget
 
-    def _merge_hopefully(self, merge: Merge) -> Counts:
-        """All at once; where the target refuses a record, once more with care."""
-        self.make_ready()
-        try:
-            return merge.run(self.connection)
-        except psycopg2.Error as error:
-            if not is_refusal(error):
-                raise
-        self.connection.rollback()
+    def _merge_at_once(self, merge: Merge) -> Counts:
+        """In one statement or a few; where the target refuses a record, once more with care."""
+        if not self.plan.found.careful:
+            self.make_ready()
+            try:
+                return merge.run(self.connection)
+            except psycopg2.Error as error:
+                if not is_refusal(error):
+                    raise
+            self.connection.rollback()
         return self._merge_carefully(merge)
 
     def _merge_carefully(self, merge: Merge) -> Counts:
@@ -214,3 +222,56 @@ class Staged(Way):
         for each, (block, index) in zip(refused, found, strict=True):
             keeper.add([reject(block, index, each.reason, each.message, each.column, sqlstate=each.sqlstate)])
         return counts
+
+
+class _Ahead:
+    """Inserts the segments of an append into the target while later ones are being copied, in the one transaction.
+
+    Copying and inserting take two sessions of the server, so the one hides behind the other; measured on lineitem, two
+    cores: XXX. What is inserted is lost when the attempt ends early, so it waits until the attempt looks like getting
+    through. ``rows`` is what it inserted so far.
+    """
+
+    def __init__(self, way: Staged, merge: Merge) -> None:
+        plan = way.plan
+        self._way = way
+        self._merge = merge
+        self._began = time.monotonic()
+        # a column is added at the end, for from then on nobody can read the table
+        self._apt = plan.spec.mode == "append" and not plan.found.careful and not plan.added
+        self._next: int | None = None
+        self.rows = 0
+
+    def insert(self, checkpoint: Checkpoint) -> None:
+        """Insert what is staged up to the checkpoint, if that is worth it by now."""
+        if self._apt and (self._next is not None or self._will_get_through(checkpoint)):
+            self._insert_up_to(checkpoint.place.record)
+
+    def finish(self, past: int) -> Counts | None:
+        """Insert the rest, up to record ``past``; None where nothing was inserted, and all is still to do."""
+        if self._next is not None:
+            self._insert_up_to(past)
+        return None if self._next is None else Counts(inserted=self.rows)
+
+    def _insert_up_to(self, past: int) -> None:
+        connection = self._way.connection
+        try:
+            if self._next is None:
+                self._way.make_ready()
+                self._next = 1
+            self.rows += self._merge.insert_part(connection, self._next, past)
+            self._next = past
+        except psycopg2.Error as error:
+            if not is_refusal(error):
+                raise
+            connection.rollback()
+            self._apt, self._next, self.rows = False, None, 0
+
+    def _will_get_through(self, checkpoint: Checkpoint) -> bool:
+        """Whether the rest of the file will take well less than the time left, by how long it took so far."""
+        way = self._way
+        if math.isinf(way.deadline.left) or checkpoint.complete:
+            return True
+        done = way.account.tally.bytes_read
+        rest = way.source.size - (checkpoint.place.offset if way.records.form.plain else done)
+        return rest / max(done, 1) * (time.monotonic() - self._began) < way.deadline.left / 2

@@ -23,10 +23,10 @@ SHELVES: list[set[str]] = [
     {"respell"},
     {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
     {"catalog", "lane", "sniff", "source"},
-    {"checkpoints", "staging"},
+    {"staging"},
     {"judge", "ledger", "reading", "refusals", "shelf"},
-    {"leftovers", "merge", "standing"},
-    {"infer", "tally"},
+    {"checkpoints", "merge", "standing"},
+    {"infer", "leftovers", "tally"},
     {"account", "plan", "segments"},  # assembly
     {"undertaking", "ways"},
     {"pipeline"},
