@@ -24,10 +24,12 @@ from loader.records import Place
 class Found:
     """What attempts found out, so that the next one need not find it again.
 
-    ``careful``: the target refused a record. ``widened``: types, by column, of those that were inferred too narrow.
+    ``careful``: the target refused a record. ``slow``: it will not get through in the time that one attempt has.
+    ``widened``: types, by column, of those that were inferred too narrow.
     """
 
     careful: bool = False
+    slow: bool = False
     widened: Mapping[str, str] = field(default_factory=dict)
 
 

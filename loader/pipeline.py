@@ -28,6 +28,7 @@ from loader.reading import Records, head, open_records
 from loader.records import Block, Encoded
 from loader.refusals import is_refusal
 from loader.report import LoadReport
+from loader.segments import TooSlowError
 from loader.sniff import sniffed
 from loader.source import Source, expand, open_source
 from loader.spec import LoadSpec
@@ -40,8 +41,9 @@ from loader.ways import PlanChangedError, Staged, Straight
 
 __all__ = ["PLAINLY", "How", "Load", "as_spec", "load", "load_one"]
 
-STRAIGHT = 4
-"""Segments that an object may have to go straight into the target. To begin again costs little then."""
+STRAIGHT = 24
+"""Segments that an object may have to go straight into the target: 768 MiB by default, some ten seconds. To begin again
+costs little then, and staging what need not be merged costs half as much again (`bench.segments`)."""
 
 UNPACKED = 8
 """Bytes of text, about, in a byte of a compressed object."""
@@ -155,6 +157,8 @@ class Load:
                 return self._flow(connection, entry, checkpoint, found)
             except PlanChangedError:
                 found = Found()
+            except TooSlowError:
+                found = replace(found, slow=True)
             except WidenColumn as error:
                 wider = widened(self.types[error.column], error.texts)
                 found = replace(found, widened={**found.widened, error.column: wider})

@@ -113,7 +113,8 @@ def make_plan(
         session_zone=session_zone,
         inferred=inferred,
         # columns are added at the end, for nobody can read the table from then on until the load is through
-        straight=not resumable and not found.careful and not match.added and _goes_straight(spec, table, match.columns),
+        straight=not (resumable or found.careful or found.slow or match.added)
+        and _goes_straight(spec, table, match.columns),
         hook=find_hook(spec.transform.python) if spec.transform.python else None,
         filter=_filter(spec, schema_of(match.columns), session_zone),
         notes=notes + match.notes,

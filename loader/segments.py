@@ -24,11 +24,26 @@ from loader.staging import Staging, copy
 from loader.tally import Books
 
 
-def straight(encoded: Iterator[Encoded], books: Books, deadline: Deadline) -> Iterator[bytes]:
-    """The tuples for a COPY that cannot be continued. Raises PausedError where the deadline comes first."""
+class TooSlowError(Exception):
+    """At this pace there will not be time enough to load it in one go."""
+
+
+TRIAL = 0.2
+"""The share of an attempt's time after which its pace is judged."""
+
+
+def straight(encoded: Iterator[Encoded], books: Books, deadline: Deadline, *, size: int) -> Iterator[bytes]:
+    """The tuples for a COPY that cannot be continued. ``size``: bytes of the object.
+
+    Raises PausedError where somebody asks to stop, and TooSlowError where the deadline will come before the end.
+    """
+    began = deadline.left
     for each in encoded:
-        if deadline.reached:
-            raise PausedError(f"{deadline.reached}; nothing of it was staged", handover=not deadline.stopped)
+        if deadline.stopped:
+            raise PausedError(f"{deadline.reached}; nothing of it was staged", handover=False)
+        spent = began - deadline.left  # without a deadline no number at all, which is never greater than anything
+        if spent > TRIAL * began and spent * (size / books.tally.bytes_read - 1) > deadline.left:
+            raise TooSlowError
         books.enter(each)
         yield each.tuples
 

