@@ -35,7 +35,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Records so far: ``read``; of those ``kept``, that is staged, and ``filtered``; too ``short`` or ``long`` but mended."""
+    """Records so far: ``read``; of those ``kept`` (staged) and ``filtered``; ``short`` and ``long`` are mended ones."""
 
     read: int = 0
     kept: int = 0

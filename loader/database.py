@@ -1,15 +1,25 @@
-"""Where connections come from, and what their errors mean.
+"""Where connections come from, how long the server works for them, and what their errors mean.
 
 Connections are kept between loads, so a warm Lambda does not pay for a new one; one that died while it was
 idle is replaced. Passwords are neither shown nor logged by anything here.
+
+No session outlives its use. What ends one whose client is gone or does not come back:
+
+    the client was killed                       its socket closes; a statement under way ends within CLIENT_CHECK
+    the client's machine or the network died    TCP's keepalives, on both sides, within SILENCE
+    the client is frozen, between statements    idle_in_transaction_session_timeout, idle_session_timeout
+    the client is frozen, in the middle of COPY `end_overdue`, by whoever waits for it: the server itself would wait on
+    the server does not answer                  the client closes the connection, UNANSWERED after its time was up
 """
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 import os
 import re
-import selectors
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -20,16 +30,25 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader.deadline import Deadline
+from loader.deadline import NEVER, Deadline
 from loader.errors import DatabaseError, DatabaseUnavailableError, TableError, UsageError
+from loader.faults import Fault, Nature, of_aws, of_libpq, of_silence, of_sqlstate
+
+SILENCE = 30
+"""Seconds after which a peer that the network cannot reach counts as gone: not the kernel's two hours, and long enough
+for a network that is mended by itself. Either side finds out by probes where it waits, and where it has sent something
+by the lack of an acknowledgement."""
+
+CONNECT_TIMEOUT = 10
+"""Seconds to wait for a connection, where the DSN says nothing else and there is as much time."""
 
 SETTINGS = {
     "application_name": "loader",
-    "connect_timeout": 10,  # seconds
-    # a peer that vanished is noticed within a minute and a half, not after the kernel's two hours
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 6,
+    "connect_timeout": CONNECT_TIMEOUT,
+    "keepalives_idle": SILENCE // 3,
+    "keepalives_interval": SILENCE // 6,
+    "keepalives_count": 4,
+    "tcp_user_timeout": SILENCE * 1000,
 }
 """Libpq's parameters (PostgreSQL's manual, 34.1.2) where the DSN says nothing else. DateStyle is not among them:
 psycopg2 sees to ISO output, and the order of day and month in input is the role's and the database's to say."""
@@ -37,14 +56,38 @@ psycopg2 sees to ISO output, and the order of day and month in input is the role
 ENCODING = {"client_encoding": "UTF8"}
 """What no DSN may change: everything that is sent, is sent in UTF-8."""
 
-IDLE_CHECK = 5.0
-"""Seconds of idleness after which a kept connection is asked whether it is still alive, for one round trip: the other
-side may have vanished without a word. Where it said goodbye, its socket tells at once and for nothing."""
+CLIENT_CHECK = 3
+"""Seconds between the server's looks, in the middle of a statement, at whether its client is still there (manual,
+section 19.3.2, client_connection_check_interval). Each costs one poll()."""
 
-_AUTHENTICATION_FAILED = re.compile(
-    r'authentication failed|no password supplied|role ".*" (?:does not exist|is not permitted to log in)'
-)
-"""What libpq says where the SQLSTATE was 28P01 or 28000: of a connection that fails it keeps only the text."""
+WATCHES = {
+    "client_connection_check_interval": CLIENT_CHECK * 1000,
+    "tcp_keepalives_idle": SILENCE // 3,
+    "tcp_keepalives_interval": SILENCE // 6,
+    "tcp_keepalives_count": 4,
+    "tcp_user_timeout": SILENCE * 1000,
+}
+"""What the server is told once for each connection, by which it finds out that its client is gone; in each setting's
+own unit. A role's stricter setting stays. Over a Unix socket those of TCP have no effect."""
+
+GRACE = 10.0
+"""Seconds after the time was up in which the client's process must have ended. If its session is there still, the
+process is frozen, or cut off."""
+
+LIMITS = {
+    "statement_timeout": 2.0,  # a COPY that is told by its client that nothing more comes should get to its end
+    "lock_timeout": 0.0,
+    "idle_in_transaction_session_timeout": GRACE,
+    "idle_session_timeout": GRACE,
+}
+"""What bounds a session that has a deadline: the time left and so many seconds. A role's stricter setting stays."""
+
+LEAST = 2.0
+"""Seconds that a statement has even where the time is up: what is left to do then is to enter that in the ledger."""
+
+UNANSWERED = 3.0
+"""Seconds after the time was up in which the server's answer must have come, be it that it gave up the statement. It is
+less than `deadline.MARGIN`, so that there is time left to tell of it. As long is a kept connection given to answer."""
 
 _TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")  # ever stricter
 
@@ -126,8 +169,7 @@ class SecretCredentials:
         try:
             answer = self._client.get_secret_value(SecretId=self._secret_id)
         except (ClientError, BotoCoreError) as error:
-            code = getattr(error, "response", {}).get("Error", {}).get("Code") or type(error).__name__
-            raise DatabaseUnavailableError(f"secret {self._secret_id}: could not be read ({code})") from error
+            raise _unread(self._secret_id, error) from error
         try:
             secret = json.loads(answer["SecretString"])
             if not isinstance(secret, dict) or "username" not in secret:
@@ -141,98 +183,309 @@ class SecretCredentials:
         return f"SecretCredentials({self._secret_id!r})"
 
 
+def _unread(secret_id: str, error: Exception) -> DatabaseError:
+    """That a secret could not be read. No answer may be one later, but no credentials or no region stay none."""
+    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+
+    if isinstance(error, ClientError):
+        code = error.response.get("Error", {}).get("Code", "")
+        fault = of_aws(code, error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    else:
+        code = type(error).__name__
+        fault = of_silence(str(error)) if isinstance(error, ConnectionError | HTTPClientError) else of_aws("", 0)
+    kind = DatabaseUnavailableError if fault.transient else DatabaseError
+    return kind(f"secret {secret_id}: could not be read ({code})")
+
+
 class Database:
     """Connections to one database. Safe to share between threads."""
 
     def __init__(self, credentials: str | Credentials) -> None:
         self._credentials = DsnCredentials(credentials) if isinstance(credentials, str) else credentials
-        self._idle: list[tuple[Connection, float]] = []
+        self._kept: list[_Session] = []
         self._lock = threading.Lock()
+        self._deadline = NEVER
+
+    def until(self, deadline: Deadline) -> Database:
+        """The same database and connections, with sessions that are bounded by ``deadline``, on either side.
+
+        The server gives up a statement, or a wait for a lock, when the time is up, as counted when the session
+        begins (`bound` counts anew); its error is of SQLSTATE 57014 or 55P03. It ends a session of which it hears
+        nothing more. Where it is the server that is not heard of any more, the connection is closed from here.
+        """
+        bounded = copy.copy(self)
+        bounded._deadline = deadline
+        return bounded
 
     @contextmanager
     def session(self) -> Iterator[Connection]:
         """A connection for the body's own use; what it leaves open is rolled back, then it is kept for the next.
 
-        Raises DatabaseUnavailableError or DatabaseError where none can be had.
+        It is not kept where the body raised, nor where a statement failed in a way that says that the server or the
+        way to it has changed. Raises DatabaseUnavailableError or DatabaseError where none can be had.
         """
-        connection = self._kept() or self._connect()
+        connection = self._taken() or self._connect()
         try:
-            yield connection
+            with connection.watched(self._deadline.left):
+                yield connection
+                with suppress(psycopg2.Error):
+                    connection.rollback()
         except BaseException:
             connection.close()
             raise
-        try:
-            connection.rollback()
-        except psycopg2.Error:
+        if connection.is_lost or connection.closed:
             connection.close()
-        else:
-            with self._lock:
-                self._idle.append((connection, time.monotonic()))
-
-    def until(self, deadline: Deadline) -> Database:
-        """A view of the same connections."""
-        return self
+            return
+        with self._lock:
+            self._kept.append(connection)
 
     def close(self) -> None:
         """Close the connections that nobody is using."""
         with self._lock:
-            idle, self._idle = self._idle, []
-        for connection, _ in idle:
+            idle = list(self._kept)
+            self._kept.clear()  # the list is shared with others that `until` made
+        for connection in idle:
             connection.close()
 
-    def _kept(self) -> Connection | None:
+    def _taken(self) -> _Session | None:
+        """A kept connection that answers, and whose server still takes writes if any does; None where there is none.
+
+        After a failover it may lead to what is a standby now, while a new one finds the way to the new primary.
+        """
         while True:
             with self._lock:
-                if not self._idle:
+                if not self._kept:
                     return None
-                connection, since = self._idle.pop()
-            if (_is_quiet(connection) and time.monotonic() - since < IDLE_CHECK) or _is_alive(connection):
-                return connection
+                connection = self._kept.pop()
+            with suppress(psycopg2.Error), connection.watched(0):
+                if connection.bound(self._deadline):
+                    return connection
             connection.close()
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> _Session:
         try:
             return self._open()
-        except psycopg2.OperationalError as error:
-            if not (_AUTHENTICATION_FAILED.search(str(error)) and self._credentials.forget()):
+        except psycopg2.Error as error:
+            if not (of_libpq(str(error)).code.startswith("28") and self._credentials.forget()):
                 raise self._refused(error) from None
         try:
             return self._open()
-        except psycopg2.OperationalError as error:
+        except psycopg2.Error as error:
             raise self._refused(error) from None
 
-    def _open(self) -> Connection:
-        connection: Connection = psycopg2.connect(**{**SETTINGS, **self._credentials.parameters(), **ENCODING})
+    def _open(self) -> _Session:
+        parameters = {**SETTINGS, **self._credentials.parameters(), **ENCODING}
+        patience = {"connect_timeout": _connect_timeout(parameters["connect_timeout"], self._deadline.left)}
+        connection: _Session = psycopg2.connect(**{**parameters, **patience}, connection_factory=_Session)
+        try:
+            with connection.watched(self._deadline.left):
+                connection.set_watches()
+                if self._deadline.left < math.inf:
+                    connection.bound(self._deadline)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
-    def _refused(self, error: psycopg2.OperationalError) -> DatabaseError:
+    def _refused(self, error: psycopg2.Error) -> DatabaseError:
         """Without libpq's text where that could hold the password; it never does, but a DSN may be odd."""
         password = str(self._credentials.parameters().get("password") or "")
         text = _sentence(re.sub(r"\s+Is the server running[^?]*\?", "", str(error)))
         shown = text.replace(password, "…") if password else text
         where = _shown(self._credentials.parameters())
-        return DatabaseUnavailableError(f"no connection to PostgreSQL ({where}): {shown}", error.pgcode)
+        fault = of_sqlstate(error.pgcode) if error.pgcode else of_libpq(str(error))
+        code = error.pgcode or fault.code or None
+        return _made(fault, f"no connection to PostgreSQL ({where}): {fault.meaning}: {shown}", code)
 
     def __repr__(self) -> str:
         return f"Database({self._credentials!r})"
 
 
-def _is_quiet(connection: Connection) -> bool:
-    """Whether nothing has come in: a server that ends an idle connection sends a message and closes it."""
-    if connection.closed:
-        return False
-    with selectors.DefaultSelector() as selector:
-        selector.register(connection, selectors.EVENT_READ)
-        return not selector.select(timeout=0)
+def _connect_timeout(asked: Any, left: float) -> Any:
+    """Seconds, as libpq takes them: none are for ever, and of less than 2 it makes 2."""
+    try:
+        seconds = int(asked)
+    except ValueError:
+        return asked  # libpq says what is wrong with it
+    least = min(seconds if seconds > 0 else math.inf, left)
+    return asked if least in (seconds, math.inf) else max(2, int(least))
 
 
-def _is_alive(connection: Connection) -> bool:
-    with suppress(psycopg2.Error):
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-        connection.rollback()
-        return True
-    return False
+class _Session(Connection):
+    """A connection that knows whether it can be used again, and since when an answer is overdue."""
+
+    cursor_factory: Any
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.cursor_factory = _Cursor
+        self.is_lost = False
+        self._asked: float | None = None  # when the statement began that is under way
+        self.own_limits: dict[str, int] = {}  # the role's own `LIMITS`, in milliseconds; 0: none
+        self._name = ""  # the application's
+
+    def commit(self) -> None:
+        with self.asking():
+            super().commit()
+
+    def rollback(self) -> None:
+        with self.asking():
+            super().rollback()
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """The server is to answer what the body does."""
+        self._asked = time.monotonic()
+        try:
+            yield
+        except psycopg2.Error as error:
+            self.is_lost = self.is_lost or _fault(error).nature is Nature.LOST
+            raise
+        finally:
+            self._asked = None
+
+    @contextmanager
+    def watched(self, seconds: float) -> Iterator[None]:
+        """Once so many seconds are over, a statement that is `UNANSWERED` for as long closes the connection.
+
+        Whoever waits for it gets the error of a connection that was lost. Neither keepalives nor the server's own
+        timeouts help where something in between, such as a proxy, holds the connection and passes nothing on.
+        """
+        if seconds == math.inf:
+            yield
+            return
+        done = threading.Event()
+        with socket.socket(fileno=os.dup(self.fileno())) as line:
+            watcher = threading.Thread(target=self._watch, args=(done, line, seconds), name="loader-watch", daemon=True)
+            watcher.start()
+            try:
+                yield
+            finally:
+                done.set()
+                watcher.join()
+
+    def _watch(self, done: threading.Event, line: socket.socket, seconds: float) -> None:
+        over = time.monotonic() + seconds
+        pause = seconds + UNANSWERED
+        while not done.wait(pause):
+            asked = self._asked
+            overdue = 0.0 if asked is None else time.monotonic() - max(asked, over) - UNANSWERED
+            if asked is not None and overdue >= 0:
+                with suppress(OSError):
+                    line.shutdown(socket.SHUT_RDWR)
+                return
+            pause = max(-overdue, 0.1) if asked is not None else UNANSWERED / 4
+
+    def set_watches(self) -> None:
+        """Tell the server `WATCHES`, and remember what the role's own `LIMITS` are."""
+        own = "SELECT name, setting::bigint FROM pg_settings WHERE name = ANY(%s)"
+        self.own_limits = dict(self._at_once(own, list(LIMITS)))
+        self._name = self.info.parameter_status("application_name") or ""
+        try:
+            self._at_once(_TIGHTEN, list(WATCHES), list(WATCHES.values()))
+        except _NOT_HERE:  # a platform cannot do some of it, and says so only when it is told to
+            for name, value in WATCHES.items():
+                with suppress(*_NOT_HERE):
+                    self._at_once(_TIGHTEN, [name], [value])
+
+    def bound(self, deadline: Deadline) -> bool:
+        """Set `LIMITS` by ``deadline``, or back to the role's own, in one round trip; whether it takes writes."""
+        values = [_limit(self.own_limits.get(name, 0), deadline.left, more) for name, more in LIMITS.items()]
+        limits = ", ".join(f"set_config('{name}', %s, false)" for name in LIMITS)
+        ends = None if deadline.left == math.inf else max(deadline.left, LEAST) + GRACE
+        found = self._at_once(
+            f"SELECT current_setting('transaction_read_only'), {limits}, {_NAMED}", *values, self._name[:30], ends
+        )
+        return bool(found[0][0] == "off")
+
+    def _at_once(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Rows of a statement that no rollback undoes."""
+        self.autocommit = True
+        try:
+            with self.cursor() as cursor:
+                cursor.execute(statement, parameters)
+                return cursor.fetchall()
+        finally:
+            if not self.closed:
+                self.autocommit = False
+
+
+class _Cursor(psycopg2.extensions.cursor):
+    """A cursor whose `_Session` knows how its statements fare."""
+
+    def execute(self, *arguments: Any, **options: Any) -> None:
+        with self._session().asking():
+            super().execute(*arguments, **options)
+
+    def copy_expert(self, *arguments: Any, **options: Any) -> None:
+        with self._session().asking():
+            super().copy_expert(*arguments, **options)
+
+    def _session(self) -> _Session:
+        assert isinstance(self.connection, _Session)
+        return self.connection
+
+
+_TIGHTEN = """
+    SELECT set_config(s.name, v.value::text, false)
+    FROM unnest(%s::text[], %s::bigint[]) AS v (name, value) JOIN pg_settings AS s USING (name)
+    WHERE s.setting::bigint NOT BETWEEN 1 AND v.value"""
+
+_NAMED = """set_config('application_name', %s || coalesce(to_char(
+    clock_timestamp() AT TIME ZONE 'UTC' + %s * interval '1 second', '" until "YYYY-MM-DD HH24:MI:SS"Z"'
+    ), ''), false)"""
+"""When a session must have ended, by the server's clock, stands in its application's name, for `end_overdue` to see."""
+
+_NOT_HERE = (psycopg2.DataError, psycopg2.ProgrammingError, psycopg2.NotSupportedError)
+
+
+def _limit(own: int, left: float, more: float) -> str | None:
+    """Milliseconds, as a setting's text; None: the role's ``own``."""
+    if left == math.inf:
+        return None
+    seconds = max(left, LEAST) + more
+    value = math.ceil(min(seconds * 1000, 2**31 - 1))  # what a setting holds: 24 days
+    return None if 0 < own <= value else str(value)
+
+
+def bound(connection: Connection, deadline: Deadline) -> None:
+    """Count anew, for the transaction that is open, how long its statements may take and wait for locks.
+
+    A session's limits are counted from when it began, and hold for each statement; one that begins late would go on
+    beyond the deadline. They hold again when the transaction ends.
+    """
+    if deadline.left == math.inf:
+        return
+    own = connection.own_limits if isinstance(connection, _Session) else {}
+    names = [name for name in LIMITS if name in ("statement_timeout", "lock_timeout")]
+    with connection.cursor() as cursor:
+        for name in names:
+            value = _limit(own.get(name, 0), deadline.left, LIMITS[name])
+            if value is not None:
+                cursor.execute("SELECT set_config(%s, %s, true)", (name, value))
+
+
+def end_overdue(connection: Connection) -> int:
+    """End the sessions of this role in this database whose processes should have ended long ago; gives their number.
+
+    Their client is frozen, and the server does not mind: it waits for the rest of a COPY without limit, and no timeout
+    of its own ends that, nor, then, the transaction and its locks (seen with PostgreSQL 18). When they must have ended
+    they said themselves, and by the server's clock. What such a session had not committed is undone, and a client
+    that thaws finds its connection lost. Leaves the transaction open.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_END_OVERDUE)
+        return len(cursor.fetchall())
+
+
+_END_OVERDUE = r"""
+    SELECT pg_terminate_backend(pid)
+    FROM (
+        SELECT pid, substring(application_name FROM ' until (\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ)$') AS until
+        FROM pg_stat_activity
+        WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid() AND state <> 'idle'
+    ) AS session
+    WHERE until IS NOT NULL AND until::timestamptz < clock_timestamp()"""
 
 
 def _shown(parameters: Mapping[str, Any]) -> str:
@@ -267,33 +520,36 @@ def _stricter(*modes: str | None) -> str | None:
     return max((mode for mode in modes if mode), key=lambda mode: known.get(mode, len(known)), default=None)
 
 
-_LOST = {"53300", "57P01", "57P02", "57P03"}
-"""Too many connections, shutdown by the administrator or after a crash, still starting."""
-
-_TRY_AGAIN = {"40001", "40P01", "55P03"}
-"""Serialization failure, deadlock, lock not available: the connection is well, and the same again may succeed."""
-
-
 def translate(error: psycopg2.Error, doing: str) -> DatabaseError:
     """psycopg2's error as this package's: ``doing`` names the object and what was done, then PostgreSQL's word.
 
-    By its SQLSTATE (PostgreSQL's manual, appendix A): class 08 and a server that stops, DatabaseUnavailableError;
-    class 42, TableError; any other, DatabaseError.
+    By `loader.faults`: DatabaseUnavailableError where the session is lost, TableError where the statement does not fit
+    the tables, DatabaseError for all else, which may be retryable, too.
     """
-    code = error.pgcode
     primary = error.diag.message_primary
     detail = error.diag.message_detail
     told = f"{primary}: {detail}" if primary and detail else primary or str(error) or "the connection was lost"
-    message = f"{doing}: {_sentence(told)}"
-    if code is None and isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
-        return DatabaseUnavailableError(message)
-    if code is not None and (code.startswith("08") or code in _LOST):
+    return _made(_fault(error), f"{doing}: {_sentence(told)}", error.pgcode)
+
+
+def _fault(error: psycopg2.Error) -> Fault:
+    """Without a SQLSTATE it is libpq that speaks: of a connection that broke. Or psycopg2, of a call that was wrong."""
+    if error.pgcode is not None:
+        return of_sqlstate(error.pgcode, str(error))
+    broken = isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
+    if broken or type(error) is psycopg2.DatabaseError:
+        return of_sqlstate("08006")
+    return of_sqlstate("")
+
+
+def _made(fault: Fault, message: str, code: str | None) -> DatabaseError:
+    if fault.nature is Nature.LOST:
         return DatabaseUnavailableError(message, code)
-    if code is not None and code.startswith("42"):
+    if fault.nature is Nature.TABLE:
         return TableError(message, code)
-    translated = DatabaseError(message, code)
-    translated.retryable = code in _TRY_AGAIN
-    return translated
+    error = DatabaseError(message, code)
+    error.retryable = fault.transient
+    return error
 
 
 def _sentence(text: str) -> str:

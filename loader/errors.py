@@ -5,7 +5,7 @@
      ├── SpecError                  the spec is wrong; lists every problem at once
      ├── SourceError                the object or file cannot be read
      │    ├── SourceNotFoundError      no such bucket, key or path, or no permission to see it
-     │    ├── SourceChangedError       it changed while it was read
+     │    ├── SourceChangedError       it changed while it was read     (retryable in S3)
      │    ├── SourceUnavailableError   S3 did not answer, after every retry            (retryable)
      │    └── DecodeError              damaged compression, or a codec that cannot go on after a bad byte
      ├── ShapeError                 the file is not the CSV that the spec describes
@@ -70,7 +70,11 @@ class SourceNotFoundError(SourceError):
 
 
 class SourceChangedError(SourceError):
-    """The object or file changed while it was read: what was read is not one version of it."""
+    """The object or file changed while it was read: what was read is not one version of it.
+
+    Retryable of an object in S3: the same call reads the version that is there now. A local file that changes is still
+    being written by its owner, and what a retry would read is no better.
+    """
 
 
 class SourceUnavailableError(SourceError):

@@ -11,7 +11,6 @@ object: that is why these reads are the loader's own.
 
 from __future__ import annotations
 
-import random
 import re
 import threading
 import time
@@ -30,6 +29,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
+from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from loader.errors import (
@@ -39,13 +39,14 @@ from loader.errors import (
     SourceUnavailableError,
     UsageError,
 )
+from loader.faults import Fault, Nature, backoff, of_aws, of_silence
 from loader.spec import LoadSpec
 
 ATTEMPTS = 5
 """GETs in a row that may fail without a byte of progress. botocore has retried each of them already."""
 
 BACKOFF = 0.5
-"""Seconds of the first pause between attempts at most; it doubles each time, and jitter takes a random share."""
+"""Seconds of the first pause between attempts at most; see `loader.faults.backoff`."""
 
 PATIENCE = 1.0
 """Seconds to wait for threads when a read is given up. A body under way ends at once; a request whose answer
@@ -55,9 +56,8 @@ _PIECE = 256 << 10  # bytes of one read from a socket; smaller ones cost more CP
 _WILDCARD = re.compile(r"[*?\[]")
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")  # what botocore accepts; S3's own rule is narrower
 
-_FAILURES = (BotoCoreError, ClientError, HTTPError, OSError, EOFError)
-_UNREACHED = (NoConnectionError, HTTPClientError, HTTPError, OSError, EOFError)
-_OVERLOADED = frozenset({"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException"})
+_FAILURES = (BotoCoreError, ClientError, HTTPError, ResponseParserError, OSError, EOFError)
+_UNREACHED = (NoConnectionError, HTTPClientError, HTTPError, ResponseParserError, OSError, EOFError)
 _creating = threading.Lock()  # boto3's default session must not make two clients at once
 
 
@@ -126,7 +126,7 @@ def _exists(client: Any, bucket: str, key: str) -> bool:
         try:
             client.head_object(Bucket=bucket, Key=key)
         except ClientError as error:
-            if _status(error) in (403, 404):  # 403: a missing key, to those who may not list the bucket
+            if _fault(error).nature is Nature.MISSING:  # 403, too: a missing key, to those who may not list the bucket
                 return False
             raise
     return True
@@ -198,7 +198,10 @@ class Version:
             )
 
     def changed(self) -> SourceChangedError:
-        return SourceChangedError(f"{self.uri}: changed or was deleted while it was being read")
+        """Retryable: an object is written whole, so the same call reads the new one, or finds that there is none."""
+        error = SourceChangedError(f"{self.uri}: changed or was deleted while it was being read")
+        error.retryable = True
+        return error
 
 
 def _pin(client: Any, bucket: str, key: str, version_id: str | None) -> Version:
@@ -411,7 +414,7 @@ class _Reading:
         """Pause before the next attempt; raise where there is to be none."""
         if self._stopped.is_set():
             raise self._closed() from error
-        if isinstance(error, ClientError) and _status(error) in (404, 412, 416):
+        if isinstance(error, ClientError) and (_status(error) == 404 or _fault(error).nature is Nature.CHANGED):
             raise self._version.changed() from error
         problem = _translate(error, self._version.uri)
         if not problem.retryable:
@@ -420,7 +423,7 @@ class _Reading:
             raise SourceUnavailableError(
                 f"{self._version.uri}: byte {reached} did not come in {failed} attempts: {_cause(error)}"
             ) from error
-        self._stopped.wait(random.uniform(0, BACKOFF * 2**failed))  # noqa: S311 - jitter, not a secret
+        self._stopped.wait(backoff(failed, first=BACKOFF))
 
     def _closed(self) -> SourceError:
         return SourceError(f"{self._version.uri}: was closed while it was being read")
@@ -467,27 +470,29 @@ def _clear_errors(name: str) -> Iterator[None]:
 def _translate(error: Exception, name: str) -> SourceError:
     if isinstance(error, ClientError):
         return _refusal(error, name)
-    if isinstance(error, _UNREACHED):
+    if isinstance(error, _UNREACHED) and of_silence(str(error)).transient:
         return SourceUnavailableError(f"{name}: S3 did not answer: {_cause(error)}")
     return SourceError(f"{name}: cannot be asked for: {_cause(error)}")  # no credentials, no such region …
 
 
 def _refusal(error: ClientError, name: str) -> SourceError:
-    """What S3's error code means. See "Error responses" in the Amazon S3 API Reference."""
-    status, code = _status(error), error.response["Error"].get("Code", "")
+    """What S3's refusal means, as `loader.faults` has it."""
+    status, code, fault = _status(error), _code(error), _fault(error)
     message = error.response["Error"].get("Message", "")
     answer = f"{status} {message}" if code == str(status) else f"{code}: {message}"  # a HEAD's code is its status
-    if status >= 500 or status == 429 or code in _OVERLOADED:
+    if fault.soon:
         return SourceUnavailableError(f"{name}: S3 did not serve it: {answer}")
-    if code == "NoSuchBucket":
-        return SourceNotFoundError(f"{name}: there is no such bucket")
-    if status == 404:
-        return SourceNotFoundError(f"{name}: there is no such object")
-    if status == 405:
-        return SourceNotFoundError(f"{name}: was deleted; this version only marks that")
-    if status == 403 and code != "InvalidObjectState":  # that is: archived, and must be restored first
-        return SourceNotFoundError(f"{name}: does not exist, or there is no permission to see it ({answer})")
+    if fault.nature is Nature.MISSING:
+        return SourceNotFoundError(f"{name}: {fault.meaning}" + (f" ({answer})" if status == 403 else ""))
     return SourceError(f"{name}: S3 refused it: {answer}")
+
+
+def _fault(error: ClientError) -> Fault:
+    return of_aws(_code(error), _status(error))
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response["Error"].get("Code", ""))
 
 
 def _status(error: ClientError) -> int:

@@ -228,8 +228,8 @@ class _Ahead:
     """Inserts the segments of an append into the target while later ones are being copied, in the one transaction.
 
     Copying and inserting take two sessions of the server, so the one hides behind the other. Lineitem, 1.8 M rows, two
-    cores shared with the server: 6.8 s instead of 8.9 s; where the server has cores of its own, more. What is inserted is lost when the attempt ends early, so it waits until the attempt looks like getting
-    through. ``rows`` is what it inserted so far.
+    cores shared with the server: 6.8 s instead of 8.9 s; where the server has cores of its own, more. What is inserted
+    is lost when the attempt ends early, so this waits until the attempt looks like getting through. ``rows``: so far.
     """
 
     def __init__(self, way: Staged, merge: Merge) -> None:

@@ -24,7 +24,7 @@ from loader.pipeline import How, load_one
 from loader.report import LoadReport
 from loader.tally import Progress
 
-RECORDS = 400_000
+RECORDS = 400_000  # so that the file has more segments than go straight into the target
 SPEC: dict[str, Any] = {"table": "trips", "segment_mb": 1, "rejects": {"max_rows": 5000}}
 
 
@@ -36,7 +36,7 @@ def line(number: int) -> str:
         return f"no number,bad {number}"
     if number == 123_456:
         return f'{number},stray "quote\nbut "no end,x'
-    return f"{number},a text that makes the record longer {number}"
+    return f"{number},a text that makes the record longer than it would be {number}"
 
 
 TEXT = "a,b\n" + "\n".join(map(line, range(RECORDS))) + "\n"
@@ -111,7 +111,7 @@ def in_one_go(database: Database, dsn: str, file: Path) -> tuple[Any, ...]:
 FORMS = {
     "plain": lambda text: text.encode(),
     "with a mark": lambda text: codecs.BOM_UTF8 + text.encode(),
-    "gzip": lambda text: gzip.compress(text.encode(), 1),
+    "gzip": lambda text: gzip.compress(text.encode(), 0),
     "utf-16": lambda text: text.encode("utf-16"),
 }
 
@@ -278,6 +278,20 @@ def test_a_small_append_that_was_stopped_goes_by_checkpoints_then(dsn: str, data
     assert "nothing of it was staged" in str(error)
     assert "records are staged" in str(pause(database, file, spec, 100_000))
     assert load(database, file, spec).resumes == 1
+
+
+def test_a_pace_that_will_not_do_is_seen_in_time(dsn: str, database: Database, file: Path) -> None:
+    """The straight way is left early, and what is staged then is handed over."""
+
+    def slowly(progress: Progress) -> None:
+        time.sleep(0.2)
+
+    spec = {**SPEC, "segment_mb": 64}
+    with pytest.raises(loader.PausedError, match="records are staged") as caught:
+        load(database, file, spec, deadline=Deadline(8.0), progress=slowly)
+    assert caught.value.handover
+    assert load(database, file, spec).resumes == 1
+    assert query(dsn, "SELECT count(*) FROM trips") == query(dsn, "SELECT rows_inserted FROM loader.loads")
 
 
 def test_a_newer_version_supersedes_what_was_begun(dsn: str, database: Database, s3: Any) -> None:
