@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format floor odd fuzz clean
+.PHONY: help setup demo test check format floor odd segments resume fuzz clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,12 @@ fuzz: setup  ## the loader against COPY on files made up at random: make fuzz SE
 
 odd: setup  ## what odd values cost: lineitem with one in each block, and in each hundred records (about two minutes)
 	$(BIN)/python -m bench.odd
+
+segments: setup  ## what checkpoints cost: lineitem straight, and in segments of several sizes (about five minutes)
+	$(BIN)/python -m bench.segments
+
+resume: setup  ## a load of 1 GB killed at nine tenths: how much is read again (about three minutes)
+	$(BIN)/python -m bench.resume
 
 clean:  ## what make made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

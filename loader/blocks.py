@@ -21,7 +21,17 @@ import numpy as np
 
 from loader.errors import ShapeError
 from loader.fields import Dialect
-from loader.records import RECORD_LIMIT, Block, Layout, Positions, delimiters, irregular_quotes, layout, lines_only
+from loader.records import (
+    RECORD_LIMIT,
+    Block,
+    Layout,
+    Place,
+    Positions,
+    delimiters,
+    irregular_quotes,
+    layout,
+    lines_only,
+)
 
 BLOCK_SIZE = 1 << 20
 """Bytes of a block. Measured on lineitem: 256 KiB to 2 MiB are within noise of each other, above that
@@ -36,6 +46,9 @@ GIVEN_UP_LINES = 4096
 _SMALL = 4096
 """Bytes of the first window after a broken record. Another may follow soon, and the rest of the window were
 looked at in vain; it doubles with each block that has none."""
+
+START = Place()
+"""Of a file whose first record is to tell how many fields there are."""
 
 _ENDLESS = sys.maxsize
 
@@ -74,7 +87,7 @@ class Splitter:
     """Feed it the file in chunks of any size, then flush it; both hand out blocks.
 
     The blocks are the same however the file was cut into chunks, and the records, broken or not, whatever
-    ``block_size`` is. ``fields``: how many a record has; None where the first record is to tell. Raises
+    ``block_size`` is, and wherever a block's ``after`` is taken for the ``start`` of another splitter. Raises
     ShapeError for a line over ``record_limit`` bytes.
     """
 
@@ -83,19 +96,17 @@ class Splitter:
         dialect: Dialect,
         *,
         name: str,
-        offset: int = 0,
-        line: int = 1,
-        fields: int | None = None,
+        start: Place = START,
         block_size: int = BLOCK_SIZE,
         record_limit: int = RECORD_LIMIT,
         look_ahead: int = LOOK_AHEAD,
     ) -> None:
         self._dialect = dialect
         self._name = name
-        self._offset = offset  # of what `_at` stands at
-        self._line = line
-        self._record = 1
-        self._fields = fields
+        self._offset = start.offset  # of what `_at` stands at
+        self._line = start.line
+        self._record = start.record
+        self._fields = start.fields
         self._block_size = max(1, min(block_size, record_limit // 4))
         self._record_limit = record_limit
         self._look_ahead = look_ahead
@@ -312,28 +323,35 @@ class Splitter:
 
     def _block(self, data: bytes, found: Layout, *, regular: bool, terminated: bool = True) -> Block | None:
         """The next block, of ``data``; None where it holds no record."""
-        size = len(data)
+        size, offset, record, line = len(data), self._offset, self._record, self._line
         records = len(found.ends) + (0 if found.cut == size else 1)
         if len(found.comments):
             sizes = found.ends - found.starts(size)[: len(found.ends)]
         else:
             sizes = np.diff(found.ends, prepend=0)
-        block = Block(
+        self._at += size
+        self._offset += size
+        self._record += records
+        self._line += len(found.line_ends)
+        if not records:
+            return None
+        return Block(
             data=data,
-            offset=self._offset,
-            record=self._record,
-            line=self._line,
+            offset=offset,
+            record=record,
+            line=line,
             records=records,
             shortest=int(sizes.min(initial=size)),
             regular=regular,
             terminated=terminated,
             dialect=self._dialect,
+            after=self._place(),
         )
-        self._at += size
-        self._offset += size
-        self._record += records
-        self._line += len(found.line_ends)
-        return block if records else None
+
+    def _place(self) -> Place | None:
+        """What another splitter has to know to go on here; None where that is more than a place."""
+        amid_broken = self._lost is not None or (self._runaway is not None and self._runaway.end > self._offset)
+        return None if amid_broken else Place(self._offset, self._record, self._line, self._fields)
 
     def _escapes(self, data: bytes) -> bool:
         escape = self._dialect.escape
@@ -358,13 +376,11 @@ def split(
     dialect: Dialect,
     *,
     name: str,
-    offset: int = 0,
-    line: int = 1,
-    fields: int | None = None,
+    start: Place = START,
     block_size: int = BLOCK_SIZE,
 ) -> Iterator[Block]:
     """Blocks of the records that ``chunks`` make up, as `Splitter` has them."""
-    splitter = Splitter(dialect, name=name, offset=offset, line=line, fields=fields, block_size=block_size)
+    splitter = Splitter(dialect, name=name, start=start, block_size=block_size)
     for chunk in chunks:
         yield from splitter.feed(chunk)
     yield from splitter.flush()

@@ -75,7 +75,7 @@ GRACE = 10.0
 process is frozen, or cut off."""
 
 LIMITS = {
-    "statement_timeout": 0.0,
+    "statement_timeout": 2.0,  # a COPY that is told by its client that nothing more comes should get to its end
     "lock_timeout": 0.0,
     "idle_in_transaction_session_timeout": GRACE,
     "idle_session_timeout": GRACE,

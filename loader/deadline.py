@@ -39,6 +39,11 @@ class Deadline:
             return self._reason
         return "its time is up" if self._end <= time.monotonic() else None
 
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody asked for it, rather than the time."""
+        return self._reason is not None
+
     def stop(self, reason: str) -> None:
         """Work has to stop now. The first reason counts."""
         with self._lock:

@@ -196,8 +196,8 @@ def _broken_off(name: str, compression: str, position: int) -> DecodeError:
 # --- text
 
 
-def find_encoding(chunks: Iterator[bytes], declared: str) -> tuple[str, Iterator[bytes]]:
-    """What the text is encoded in, and the chunks without its byte order mark.
+def find_encoding(chunks: Iterator[bytes], declared: str) -> tuple[str, int, Iterator[bytes]]:
+    """What the text is encoded in, bytes of its byte order mark, and the chunks without that.
 
     A byte order mark of UTF-8, 16 or 32 decides, whatever encoding was ``declared``. UTF-16 and UTF-32 without a
     mark are little-endian. The name is that of Python's codec; ASCII is taken for the UTF-8 that it is.
@@ -205,9 +205,9 @@ def find_encoding(chunks: Iterator[bytes], declared: str) -> tuple[str, Iterator
     head, chunks = _peek(chunks, _BOM_LENGTH)
     for bom, found in _BOMS:
         if head.startswith(bom):
-            return found, _without(chunks, len(bom))
+            return found, len(bom), without(chunks, len(bom))
     codec = codecs.lookup(declared).name
-    return "utf-8" if codec in _UTF8 else _WITHOUT_BOM.get(codec, codec), chunks
+    return "utf-8" if codec in _UTF8 else _WITHOUT_BOM.get(codec, codec), 0, chunks
 
 
 def transcode(chunks: Iterator[bytes], encoding: str, *, name: str) -> Iterator[bytes]:
@@ -280,7 +280,7 @@ def _peek(chunks: Iterator[bytes], length: int) -> tuple[bytes, Iterator[bytes]]
     return b"".join(chunk[:length] for chunk in taken)[:length], chain(taken, chunks)
 
 
-def _without(chunks: Iterator[bytes], length: int) -> Iterator[bytes]:
+def without(chunks: Iterator[bytes], length: int) -> Iterator[bytes]:
     """The chunks without their first ``length`` bytes."""
     for chunk in chunks:
         rest = chunk[length:] if length else chunk

@@ -41,8 +41,5 @@ def encode(rows: Rows, types: Sequence[ColumnType], *, with_position: bool) -> b
 
 
 def positions(block: Block, index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The values of `POSITION`: the block's byte offset plus the record's number within it.
-
-    A record is at least a byte long, so positions rise through the whole file, whoever encodes which block.
-    """
-    return index + block.offset
+    """The values of `POSITION`: the numbers of the records in the file, however it was cut into blocks."""
+    return index + block.record

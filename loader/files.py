@@ -47,9 +47,8 @@ class FileSource:
 
     ``name`` is what it goes by where its path is nobody's business, ``version`` what it is a version of where its
     content alone does not say. A change that alters neither size nor time, which the kernel counts in milliseconds,
-    goes unseen. Raises
-    SourceNotFoundError where there is no such file or no permission to read it, SourceError for what is no
-    regular file.
+    goes unseen. Raises SourceNotFoundError where there is no such file or no permission to read it, SourceError for
+    what is no regular file.
     """
 
     def __init__(self, path: str, *, name: str | None = None, version: str | None = None) -> None:
@@ -66,6 +65,7 @@ class FileSource:
         self.last_modified = datetime.fromtimestamp(found.st_mtime, UTC)
         self.version = version if version or self.size else _version(sha256().hexdigest())
         self._state = _state(found)
+        self.pin = version or ":".join(map(str, self._state))
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:
         """The bytes from ``start`` on. Where that is 0, ``version`` is known when the last chunk is handed out."""
@@ -88,7 +88,7 @@ class FileSource:
 
     def read_range(self, start: int, stop: int) -> bytes:
         """The bytes from ``start`` up to ``stop``."""
-        with self._clear_errors(), FileIO(self.uri) as file:
+        with self._clear_errors(), FileIO(self._path) as file:
             self._check_unchanged(file)
             file.seek(start)
             data = file.read(stop - start)
@@ -104,6 +104,10 @@ class FileSource:
                 pass
         assert self.version is not None
         return self.version
+
+    def is_newer_than(self, version_id: str) -> bool | None:
+        """None: a file has no versions beside the one that it holds."""
+        return None
 
     def close(self) -> None:
         """Nothing is open but while `chunks` runs."""

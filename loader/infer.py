@@ -23,7 +23,7 @@ from loader.margins import without_footer
 from loader.parse import Parser
 from loader.pgtypes import column_type
 from loader.reading import Records, open_records
-from loader.records import Block
+from loader.records import Block, Place
 from loader.source import Source
 from loader.spec import ColumnSpec, LoadSpec
 
@@ -97,7 +97,7 @@ def _spread(source: Source, records: Records) -> Iterator[Block]:
     broken, and finds what has the right shape; what has not, is left out.
     """
     first = records.first
-    if first is None or not records.plain or source.size < LARGE:
+    if first is None or not records.form.plain or source.size < LARGE:
         return
     fields = len(_header_or_numbers(records.header, first))
     for number in range(1, RANGES + 1):
@@ -105,7 +105,7 @@ def _spread(source: Source, records: Records) -> Iterator[Block]:
         start = source.size - RANGE if last else source.size * number // RANGES
         data = source.read_range(start, start + RANGE)
         line_end = data.find(b"\n") if b"\n" in data else data.find(b"\r")
-        splitter = Splitter(first.dialect, name=source.uri, fields=fields, block_size=_PIECE)
+        splitter = Splitter(first.dialect, name=source.uri, start=Place(fields=fields), block_size=_PIECE)
         text = [data[line_end + 1 :]]
         for chunk in without_footer(text, records.csv.skip_footer, name=source.uri) if last else text:
             yield from splitter.feed(chunk)

@@ -1,18 +1,19 @@
 """What was loaded, what is in progress, what was rejected: schema ``loader``.
 
 A load takes its table's turn (a session's advisory lock, so it ends with its holder), looks whether the
-object's version has had its effect already, enters itself as running, and is entered as loaded in the very
-transaction that changes the target. Nothing here decides by a clock.
+object's version has had its effect already (see `standing`), enters itself as running, and is entered as loaded in the
+very transaction that changes the target. Nothing here decides by a clock.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg2
 import psycopg2.errors
@@ -22,13 +23,15 @@ from psycopg2.extensions import encodings
 from psycopg2.extras import execute_values
 
 from loader.catalog import rows
-from loader.errors import DatabaseUnavailableError
+from loader.deadline import Deadline
+from loader.errors import DatabaseUnavailableError, PausedError
 from loader.report import REASONS, ROW_COUNTS, LoadReport, Reject
 from loader.spec import CsvSpec, LoadSpec
-from loader.tables import staging_name
 
 if TYPE_CHECKING:
-    from loader.source import Source
+    from loader.source import Missing, Source
+
+LedgerState = Literal["running", "paused", "loaded", "superseded", "failed"]
 
 SCHEMA_VERSION = 3
 """The newest of the files in ``schema/``, which bring the ledger from one version to the next."""
@@ -64,87 +67,91 @@ def _installed_version(connection: Connection) -> int:
     return version or 0
 
 
-@contextmanager
-def turn(connection: Connection, target: str, *, wait: float) -> Iterator[None]:
-    """Hold the turn of the table ``target``; loads into one table go one after the other.
+TURN_KEY = "hashtextextended('loader ' || %s, 0)"
 
-    The lock is the session's: it outlives commits and rollbacks, and dies with the connection. Raises
-    DatabaseUnavailableError (retryable) after ``wait`` seconds.
+
+@contextmanager
+def turn(connection: Connection, target: str, *, wait: float, deadline: Deadline) -> Iterator[float]:
+    """Hold the turn of the table ``target``; gives the seconds that it took to get it.
+
+    Loads into one table go one after the other, in the order in which they asked. The lock is the session's: it
+    outlives commits and rollbacks, and dies with the connection. Raises DatabaseUnavailableError (retryable) after
+    ``wait`` seconds, or when the deadline comes first, and PausedError where the deadline was told to stop.
     """
-    key = "hashtextextended('loader ' || %s, 0)"
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('lock_timeout', %s, false)", (f"{int(wait * 1000)}ms",))
-        try:
-            cursor.execute(f"SELECT pg_advisory_lock({key})", (target,))
-        except psycopg2.errors.LockNotAvailable as error:
-            connection.rollback()
-            raise DatabaseUnavailableError(
-                f"{target}: another load has had its turn for {wait:g} seconds", "55P03"
-            ) from error
-        cursor.execute("RESET lock_timeout")
-    connection.commit()
+    began = time.monotonic()
+    _take_turn(connection, target, min(wait, deadline.left), deadline)
     try:
-        yield
+        yield time.monotonic() - began
     finally:
         if not connection.closed:
             connection.rollback()
-            rows(connection, f"SELECT pg_advisory_unlock({key})", (target,))
+            rows(connection, f"SELECT pg_advisory_unlock({TURN_KEY})", (target,))
             connection.commit()
 
 
-def clear_abandoned(connection: Connection, target: str) -> None:
-    """Close the loads into ``target`` that died in mid-way, and drop their staging tables. Needs its turn."""
-    abandoned = rows(
-        connection,
-        "UPDATE loader.loads SET state = 'failed', finished_at = clock_timestamp(),"
-        " error = coalesce(error, 'its process ended before it did')"
-        " WHERE target = %s AND state = 'running' RETURNING load_id",
-        (target,),
-    )
-    with connection.cursor() as cursor:
-        for (load_id,) in abandoned:
-            name = sql.Identifier("loader", staging_name(load_id))
-            cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(name))
+def _take_turn(connection: Connection, target: str, patience: float, deadline: Deadline) -> None:
+    with connection.cursor() as cursor, deadline.calling(connection.cancel):
+        cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{max(1, int(patience * 1000))}ms",))
+        try:
+            cursor.execute(f"SELECT pg_advisory_lock({TURN_KEY})", (target,))
+        except (psycopg2.errors.LockNotAvailable, psycopg2.errors.QueryCanceled) as error:
+            connection.rollback()
+            if deadline.stopped:
+                raise PausedError(f"{target}: {deadline.reached} while waiting for its turn", handover=False) from error
+            raise DatabaseUnavailableError(
+                f"{target}: another load has had its turn for {patience:g} seconds", error.pgcode
+            ) from error
     connection.commit()
 
 
-def find_loaded(
-    connection: Connection, source: Source, target: str, *, replay_of: int | None = None
-) -> tuple[int, str] | None:
-    """The load that gave this version of the object its effect on ``target``: its id and source; None if none did.
+# --- one load
 
-    A local file's version is its content's hash, and hashing reads it whole: that is done only where a file
-    of its size was loaded before. ``replay_of``: the object holds rejects of that load. Then replays of other
-    loads do not count, because they may well have had the same records to mend, nor do loads that rejected
-    every record.
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What is asked for: one version of an object, into one table, by one spec.
+
+    ``forced``: whatever was loaded before. ``replay_of``: the load whose rejects these records are. ``sequencer``: of
+    the S3 event which told of the version, None where there was none.
     """
-    same = "state = 'loaded' AND target = %s AND coalesce(bucket, '') = %s AND (%s OR key = %s)"
-    identity: tuple[Any, ...] = (target, source.bucket or "", source.bucket is None, source.key)
-    if replay_of is not None:
-        same += " AND rows_rejected < rows_read AND (replay_of IS NULL OR replay_of = %s OR load_id = %s)"
-        identity += (replay_of, replay_of)
-    if source.version is None:
-        same_size = f"SELECT 1 FROM loader.loads WHERE {same} AND size = %s LIMIT 1"
-        if not rows(connection, same_size, (*identity, source.size)):
-            return None
-    found = rows(
-        connection,
-        f"SELECT load_id, source FROM loader.loads WHERE {same} AND version = %s ORDER BY load_id LIMIT 1",
-        (*identity, source.digest()),
-    )
-    return (found[0][0], found[0][1]) if found else None
+
+    source: Source | Missing
+    target: str
+    spec: LoadSpec
+    forced: bool = False
+    replay_of: int | None = None
+    sequencer: str | None = None
 
 
-def begin(
-    connection: Connection,
-    source: Source,
-    target: str,
-    spec: LoadSpec,
-    *,
-    forced: bool,
-    replay_of: int | None = None,
-) -> int:
-    """Enter a load as running, commit, and give its id. ``replay_of``: the load whose rejects these records are."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A load's row as its present attempt found it; the counts are of all attempts, see `LoadReport`."""
+
+    load_id: int
+    attempts: int = 1
+    handovers: int = 0
+    resumes: int = 0
+    waited: float = 0.0
+
+
+def close_dead(connection: Connection, target: str) -> None:
+    """Enter the failure of attempts at ``target`` that did not live to do it themselves, and commit. Needs its turn."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE loader.loads SET state = 'failed', retryable = true, finished_at = clock_timestamp(),"
+            " error = %(died)s, last_error = %(died)s WHERE target = %(target)s AND state = 'running'",
+            {"died": "its process ended before it did", "target": target},
+        )
+    connection.commit()
+
+
+def enter(connection: Connection, errand: Errand, *, follows: int = 0, waited: float = 0.0) -> Entry:
+    """Enter an attempt as running, and commit. Needs the target's turn.
+
+    What was begun and not finished is continued in its own row: the same version by the same spec. ``follows``: see
+    `Standing`. ``waited``: seconds for the turn.
+    """
+    source, spec = errand.source, errand.spec
     values = {
         "state": "running",
         "source": source.uri,
@@ -153,18 +160,44 @@ def begin(
         "version": source.version,
         "size": source.size,
         "last_modified": source.last_modified,
-        "target": target,
+        "target": errand.target,
         "mode": spec.mode,
-        "forced": forced,
+        "forced": errand.forced,
         "spec": json.dumps(spec.to_dict()),
-        "replay_of": replay_of,
+        "replay_of": errand.replay_of,
+        "sequencer": errand.sequencer,
+        "follows": follows,
+        "pin": source.pin,
+        "fingerprint": spec.fingerprint(),
+        "waited": waited,
     }
-    load_id: int = _insert_load(connection, values)
+    entry = _continue(connection, values) or Entry(_insert(connection, values), waited=waited)
     connection.commit()
-    return load_id
+    return entry
 
 
-def _insert_load(connection: Connection, values: Mapping[str, Any]) -> int:
+_SAME = " AND ".join(
+    f"{name} IS NOT DISTINCT FROM %({name})s"
+    for name in ("target", "bucket", "key", "pin", "fingerprint", "forced", "replay_of")
+)
+
+
+def _continue(connection: Connection, values: Mapping[str, Any]) -> Entry | None:
+    begun = f"SELECT max(load_id) FROM loader.loads WHERE {_SAME} AND state IN ('running', 'paused', 'failed')"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE loader.loads SET state = 'running', attempts = attempts + 1, waited = waited + %(waited)s,"
+            " error = NULL, retryable = false, finished_at = NULL, seen_at = clock_timestamp(), version = %(version)s,"
+            " size = %(size)s, last_modified = %(last_modified)s, follows = %(follows)s,"
+            f" sequencer = coalesce(%(sequencer)s, sequencer) WHERE load_id = ({begun})"
+            " RETURNING load_id, attempts, handovers, resumes, waited",
+            dict(values),
+        )
+        found = cursor.fetchone()
+    return Entry(*found) if found else None
+
+
+def _insert(connection: Connection, values: Mapping[str, Any]) -> int:
     statement = sql.SQL("INSERT INTO loader.loads ({}) VALUES ({}) RETURNING load_id").format(
         sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(map(sql.Placeholder, values))
     )
@@ -173,6 +206,13 @@ def _insert_load(connection: Connection, values: Mapping[str, Any]) -> int:
         row = cursor.fetchone()
     assert row is not None
     return int(row[0])
+
+
+def note_resume(connection: Connection, entry: Entry) -> Entry:
+    """Enter that this attempt takes up at a checkpoint, in the transaction that is open."""
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE loader.loads SET resumes = resumes + 1 WHERE load_id = %s", (entry.load_id,))
+    return replace(entry, resumes=entry.resumes + 1)
 
 
 def note_file(connection: Connection, load_id: int, header: Sequence[str] | None, csv: CsvSpec) -> None:
@@ -190,22 +230,33 @@ def note_file(connection: Connection, load_id: int, header: Sequence[str] | None
     connection.commit()
 
 
-def finish(connection: Connection, report: LoadReport) -> None:
-    """Enter a load's outcome in the transaction that is open: for a success that of the merge."""
-    values = {name: getattr(report, name) for name in ("state", "rows_read", *ROW_COUNTS, "bytes_read", "version")}
+def finish(connection: Connection, report: LoadReport, state: LedgerState, *, handover: bool = False) -> None:
+    """Enter an attempt's outcome in the transaction that is open: for a success that of the merge.
+
+    ``handover``: it stopped because its time was up. Raises DatabaseUnavailableError where another attempt at the load
+    has begun since: then this one has lost its turn, and its outcome is none.
+    """
+    values = {name: getattr(report, name) for name in ("rows_read", *ROW_COUNTS, "bytes_read", "version", "retryable")}
     values |= {name: json.dumps(getattr(report, name)) for name in ("rejects_by_reason", "rejects_by_column")}
     spelt = _spelling(connection)
     values |= {"notes": [spelt(note) for note in report.notes], "error": report.error and spelt(report.error)}
+    values |= {"state": state, "handovers": report.handovers + handover}
     assignments = ", ".join(f"{name} = %({name})s" for name in values)
+    applied = "(SELECT coalesce(max(applied), 0) + 1 FROM loader.loads o WHERE o.target = l.target)"
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE loader.loads SET {assignments}, finished_at = clock_timestamp() WHERE load_id = %(load_id)s",
-            {**values, "load_id": report.load_id},
+            f"UPDATE loader.loads l SET {assignments}, finished_at = clock_timestamp(), seen_at = clock_timestamp(),"
+            f" last_error = coalesce(%(error)s, last_error),"
+            f" applied = CASE WHEN %(state)s = 'loaded' THEN {applied} ELSE applied END"
+            " WHERE load_id = %(load_id)s AND attempts = %(attempts)s AND state = 'running'",
+            {**values, "load_id": report.load_id, "attempts": report.attempts},
         )
+        if not cursor.rowcount:
+            raise DatabaseUnavailableError(f"load {report.load_id}: another attempt at it has begun since")
 
 
 def keep_rejects(connection: Connection, load_id: int, rejects: Sequence[Reject]) -> None:
-    """Enter rejected records in the transaction that is open."""
+    """Enter rejected records in the transaction that is open; what is entered already, stays."""
     spelt = _spelling(connection)
     values = [
         (
@@ -226,16 +277,23 @@ def keep_rejects(connection: Connection, load_id: int, rejects: Sequence[Reject]
         execute_values(
             cursor,
             "INSERT INTO loader.rejects (load_id, record_number, line_number, byte_offset, column_name,"
-            " reason, sqlstate, message, raw, raw_bytes, raw_length) VALUES %s",
+            " reason, sqlstate, message, raw, raw_bytes, raw_length) VALUES %s"
+            " ON CONFLICT DO NOTHING",
             values,
             page_size=1000,
         )
 
 
-def forget_rejects(connection: Connection, load_id: int) -> None:
-    """Delete the rejects of a load that starts over, in the transaction that is open."""
+def forget_rejects(connection: Connection, load_id: int, *, record: int = 1) -> None:
+    """Delete the rejects of a load that is read again from ``record`` on, in the transaction that is open."""
     with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM loader.rejects WHERE load_id = %s", (load_id,))
+        cursor.execute("DELETE FROM loader.rejects WHERE load_id = %s AND record_number >= %s", (load_id, record))
+
+
+def count_rejects(connection: Connection, load_id: int) -> list[tuple[str, str | None, int]]:
+    """How many records of a load are rejected, by reason and column."""
+    statement = "SELECT reason, column_name, count(*) FROM loader.rejects WHERE load_id = %s GROUP BY 1, 2"
+    return [(reason, column, count) for reason, column, count in rows(connection, statement, (load_id,))]
 
 
 def _raw(raw: bytes, spelt: Callable[[str], str]) -> tuple[str, psycopg2.Binary | None]:
@@ -261,6 +319,7 @@ def _spelling(connection: Connection) -> Callable[[str], str]:
 STATUS_COLUMNS = (
     "load_id", "state", "source", "version", "target", "mode", "forced", "replay_of", "rows_read", *ROW_COUNTS,
     "rejects_by_reason", "rejects_by_column", "bytes_read", "notes", "error", "started_at", "finished_at",
+    "attempts", "handovers", "resumes", "waited", "retryable", "last_error", "seen_at",
 )  # fmt: skip
 
 FILE_COLUMNS = ("bucket", "key", "header", "dialect", "spec")

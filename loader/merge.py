@@ -104,6 +104,15 @@ class Merge:
         staged = self._count(connection)
         return Counts(inserted, updated, staged - inserted - updated, duplicate, deleted)
 
+    def insert_part(self, connection: Connection, first: int, past: int) -> int:
+        """Insert the records from number ``first`` up to ``past``, where nothing has to be matched; gives the rows."""
+        index = sql.Literal(f"loader.{self.staging.index}")
+        _run(connection, sql.SQL("SELECT brin_summarize_new_values({}::regclass)").format(index))
+        _run(connection, sql.SQL("SET LOCAL enable_seqscan = off"))
+        position = sql.Identifier(self.staging.position)
+        part = sql.SQL("s.{0} >= {1} AND s.{0} < {2}").format(position, sql.Literal(first), sql.Literal(past))
+        return self._insert(connection, part, only_new=False)
+
     def run_carefully(self, connection: Connection, *, at_most: int) -> tuple[Counts, list[Refused]]:
         """The same, and records that the target refuses are left out and told, as long as they are ``at_most``.
 

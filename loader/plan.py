@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 
 import pyarrow as pa
 
 from loader import expression
+from loader.checkpoints import Found
 from loader.columns import LoadColumn, match_columns
 from loader.errors import SpecError
 from loader.hooks import find_hook
@@ -18,6 +21,9 @@ from loader.records import Block
 from loader.spec import ColumnSpec, LoadSpec
 from loader.tables import Table
 from loader.transform import Filter, Hook, schema_of, typed_default
+
+STAGED_FORM = 1
+"""To be raised when this program stages rows in another form, so that nobody goes on with those of an earlier one."""
 
 SpellTypes = Callable[[list[str]], Mapping[str, str]]
 ColumnTypes = Callable[[list[str]], Mapping[str, ColumnType]]
@@ -30,8 +36,8 @@ class Plan:
     one column's anyway.
 
     ``straight``: COPY writes into the target itself, inside the one transaction, because nothing has to be merged
-    or cast and no trigger may leave rows out; else into a staging table. ``careful``: the target has refused a
-    record before, so nothing is sent that it might refuse as a whole.
+    or cast, no trigger may leave rows out, and to begin again would cost little; else into a staging table.
+    ``found``: see `checkpoints`.
     """
 
     spec: LoadSpec
@@ -43,7 +49,7 @@ class Plan:
     key: tuple[str, ...]
     reading: tuple[LoadColumn, ...]
     straight: bool
-    careful: bool
+    found: Found
     session_zone: str
     inferred: Mapping[str, str]
     hook: Hook | None
@@ -51,9 +57,12 @@ class Plan:
     notes: tuple[str, ...]
 
     @property
-    def with_position(self) -> bool:
-        """Whether staging has to know the records' order, or find them again."""
-        return bool(self.key) or self.careful
+    def digest(self) -> str:
+        """SHA-256 of all that decides what staged rows look like, beside the spec: where it differs, rows that were
+        staged before are not those that would be staged now."""
+        types = [(each.name, each.type.name, each.type.wire, each.type.labels, each.zone) for each in self.columns]
+        settled = [str(self.table), self.key, types, self.fields, self.session_zone, asdict(self.found), STAGED_FORM]
+        return sha256(json.dumps(settled).encode()).hexdigest()
 
 
 def make_plan(
@@ -66,27 +75,27 @@ def make_plan(
     column_types: ColumnTypes,
     name: str,
     session_zone: str,
-    careful: bool = False,
-    widened: Mapping[str, str] | None = None,
+    found: Found,
+    resumable: bool,
 ) -> Plan:
     """Settle the columns, the key, the way into the target, the hook and the filter.
 
+    ``found``: what earlier attempts found out; ``resumable``: the load is to leave checkpoints behind.
     Raises SpecError, ShapeError or TableError; nothing has been read or changed then.
     """
     notes: tuple[str, ...] = ()
-    widened = widened or {}
-    found: tuple[ColumnSpec, ...] = ()
+    guessed: tuple[ColumnSpec, ...] = ()
     if (not spec.columns and table.oid is None) or (spec.unknown == "add" and header is not None):
-        found = infer_columns(first, header, spec.csv.null, name=name)
-        found = tuple(replace(each, type=widened.get(each.name, each.type)) for each in found)
-    types = spell_types([column.type for column in (*spec.columns, *found) if column.type is not None])
-    match = match_columns(spec, header, table, types, inferred=found, name=name, session_zone=session_zone)
+        guessed = infer_columns(first, header, spec.csv.null, name=name)
+        guessed = tuple(replace(each, type=found.widened.get(each.name, each.type)) for each in guessed)
+    types = spell_types([column.type for column in (*spec.columns, *guessed) if column.type is not None])
+    match = match_columns(spec, header, table, types, inferred=guessed, name=name, session_zone=session_zone)
     added = {column.name for column in match.added}
     new = added or ({column.name for column in match.columns} if table.oid is None and not spec.columns else set())
-    inferred = {each.name: each.type or "text" for each in found if each.name in new}
+    inferred = {each.name: each.type or "text" for each in guessed if each.name in new}
     if inferred:
-        notes = ("types of columns were inferred from the first records", *_widening_notes(widened))
-    match = replace(match, columns=_travelling(match.columns, column_types, careful=careful))
+        notes = ("types of columns were inferred from the first records", *_widening_notes(found.widened))
+    match = replace(match, columns=_travelling(match.columns, column_types, careful=found.careful))
     match = replace(match, columns=_to_be_proved(match.columns, inferred))
     _check_formats(match.columns)
     _check_defaults(match.columns)
@@ -100,11 +109,12 @@ def make_plan(
         fields=match.fields,
         key=key,
         reading=_reading(spec, match.columns),
-        careful=careful,
+        found=found,
         session_zone=session_zone,
         inferred=inferred,
         # columns are added at the end, for nobody can read the table from then on until the load is through
-        straight=not careful and not match.added and _goes_straight(spec, table, match.columns),
+        straight=not (resumable or found.careful or found.slow or match.added)
+        and _goes_straight(spec, table, match.columns),
         hook=find_hook(spec.transform.python) if spec.transform.python else None,
         filter=_filter(spec, schema_of(match.columns), session_zone),
         notes=notes + match.notes,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from loader.blocks import split
-from loader.decode import decompress, find_compression, find_encoding, gather, transcode
+from loader.decode import decompress, find_compression, find_encoding, gather, transcode, without
 from loader.fields import Dialect
 from loader.margins import read_preamble, without_footer
-from loader.records import Block, joined
+from loader.records import Block, Place, joined
 from loader.sniff import sniff
+from loader.source import Source
 from loader.spec import CsvSpec
 
 SAMPLE = 512 << 10
@@ -19,19 +20,32 @@ SAMPLE = 512 << 10
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """How an object holds its text. ``mark``: bytes of the byte order mark before it."""
+
+    compression: str
+    encoding: str
+    mark: int
+
+    @property
+    def plain(self) -> bool:
+        """The text is what the object holds, byte for byte, but for a byte order mark."""
+        return self.compression == "none" and self.encoding == "utf-8"
+
+
+@dataclass(frozen=True, slots=True)
 class Records:
     """``csv``: the dialect, with nothing left to sniff.
 
     ``header`` is None where the file has none. ``first``: a sample of the first records, given-up lines
-    left out, None where there are none; they are in ``blocks``, too. ``plain``: the text is what the object holds
-    byte for byte, but for a byte order mark.
+    left out, None where there are none; they are in ``blocks``, too.
     """
 
+    form: Form
     csv: CsvSpec
     header: tuple[str, ...] | None
     first: Block | None
     blocks: Iterator[Block]
-    plain: bool
 
 
 def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str, fields: int | None = None) -> Records:
@@ -41,32 +55,59 @@ def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str, fields: in
     ShapeError, also from ``blocks``.
     """
     compression, chunks = find_compression(chunks, csv.compression)
-    encoding, encoded = find_encoding(decompress(chunks, compression, name=name), csv.encoding)
-    plain = compression == "none" and encoding == "utf-8"
-    text = gather(transcode(encoded, encoding, name=name))
-    csv, text = sniff(text, csv)
-    dialect = Dialect.of(csv, transcoded=encoding != "utf-8")
+    encoding, mark, encoded = find_encoding(decompress(chunks, compression, name=name), csv.encoding)
+    form = Form(compression, encoding, mark)
+    csv, text = sniff(gather(transcode(encoded, encoding, name=name)), csv)
     preamble = read_preamble(
         text,
-        dialect,
+        _dialect(csv, form),
         name=name,
         skip_lines=csv.skip_lines,
         header=bool(csv.header),
         header_rows=csv.header_rows,
     )
-    blocks = split(
-        without_footer(preamble.rest, csv.skip_footer, name=name),
-        dialect,
-        name=name,
-        offset=preamble.offset,
-        line=preamble.line,
-        fields=fields if preamble.names is None else len(preamble.names),
-    )
+    width = fields if preamble.names is None else len(preamble.names)
+    start = Place(offset=preamble.offset, line=preamble.line, fields=width)
+    blocks = _split(preamble.rest, csv, form, start, name)
     begin: list[Block] = []
     while sum(len(each.data) for each in begin) < SAMPLE and (block := next(blocks, None)) is not None:
         begin.append(block)
     whole = [each for each in begin if each.terminated]
-    return Records(csv, preamble.names, joined(whole) if whole else None, chain(begin, blocks), plain)
+    return Records(form, csv, preamble.names, joined(whole) if whole else None, chain(begin, blocks))
+
+
+def take_up(
+    source: Source, records: Records, place: Place, watch: Callable[[Iterator[bytes]], Iterator[bytes]]
+) -> Records:
+    """The records from ``place`` on, without a second look at those before it. ``watch`` sees the chunks that are read.
+
+    Text that the object holds as it is, is read from there; of other text all before it is decoded and dropped.
+    """
+    form, name = records.form, source.uri
+    if form.plain:
+        text = watch(source.chunks(place.offset + form.mark))
+    else:
+        encoded = without(decompress(watch(source.chunks()), form.compression, name=name), form.mark)
+        text = without(transcode(encoded, form.encoding, name=name), place.offset)
+    return replace(records, blocks=_split(gather(text), records.csv, form, place, name))
+
+
+def _split(text: Iterator[bytes], csv: CsvSpec, form: Form, start: Place, name: str) -> Iterator[Block]:
+    return split(without_footer(text, csv.skip_footer, name=name), _dialect(csv, form), name=name, start=start)
+
+
+def _dialect(csv: CsvSpec, form: Form) -> Dialect:
+    return Dialect.of(csv, transcoded=form.encoding != "utf-8")
+
+
+HEAD = 1 << 20
+"""Bytes of one read of a file's head, where what follows is not wanted."""
+
+
+def head(source: Source) -> Iterator[bytes]:
+    """The source's bytes for someone who will read only the first of them: nothing is fetched ahead."""
+    for start in range(0, source.size, HEAD):
+        yield source.read_range(start, min(start + HEAD, source.size))
 
 
 def recall(
@@ -79,8 +120,8 @@ def recall(
     wanted = iter(positions)
     position = next(wanted, None)
     for block in open_records(chunks, csv, name=name, fields=fields).blocks:
-        while position is not None and position < block.offset + len(block.data):
-            yield block, position - block.offset
+        while position is not None and position < block.record + block.records:
+            yield block, position - block.record
             position = next(wanted, None)
         if position is None:
             return

@@ -68,6 +68,20 @@ class Layout:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record begins, and all that has to be known to read a file from there on.
+
+    ``offset``: its first byte in the file's text (bytes, from 0). ``record``: its number (from 1). ``line``: the
+    physical line (from 1). ``fields``: how many the file's records have; None where the next one is to tell.
+    """
+
+    offset: int = 0
+    record: int = 1
+    line: int = 1
+    fields: int | None = None
+
+
 @dataclass(frozen=True)
 class Block:
     """A run of whole records.
@@ -75,7 +89,8 @@ class Block:
     ``offset``: its first byte in the file's text (bytes, from 0). ``record``: the number of its first record
     (from 1). ``line``: the physical line it begins on (from 1). ``records``: how many it holds. ``shortest``:
     bytes of the shortest of them, line end included. ``regular``: Arrow reads it as COPY does, just as it is.
-    ``terminated``: False for lines that were given up after an unbalanced quote; each is a record then.
+    ``terminated``: False for lines that were given up after an unbalanced quote; each is a record then. ``after``:
+    where the file can be taken up again; None amid broken records, where more has to be known.
     """
 
     data: bytes
@@ -87,6 +102,7 @@ class Block:
     regular: bool
     terminated: bool
     dialect: Dialect
+    after: Place | None = None
 
     @cached_property
     def layout(self) -> Layout:

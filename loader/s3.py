@@ -246,7 +246,8 @@ class S3Source:
         self.key = version.key
         self.size = version.size
         self.last_modified = version.last_modified
-        self.version: str | None = version.version_id or f"etag:{version.etag.strip(chr(34))}"
+        self.pin = version.version_id or f"etag:{version.etag.strip(chr(34))}"
+        self.version: str | None = self.pin
         self._client = client
         self._owned = owned
         self._pinned = version
@@ -278,6 +279,9 @@ class S3Source:
         """The version: S3 told it already."""
         assert self.version is not None
         return self.version
+
+    def is_newer_than(self, version_id: str) -> bool | None:
+        return None
 
     def close(self) -> None:
         """End what is being read; close the client, unless it came from the caller."""

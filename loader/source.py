@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -30,7 +31,9 @@ class Source(Protocol):
 
     ``uri`` is ``s3://bucket/key`` or the absolute path; ``bucket`` is None for a local file, and ``key`` is then
     the path; ``size`` is in bytes; ``last_modified`` is in UTC. ``version`` is S3's version id, or
-    ``etag:…`` where the bucket keeps no versions, or ``sha256:…`` of a local file, None until that is known.
+    ``etag:…`` where the bucket keeps no versions, or ``sha256:…`` of a local file, None until that is known. ``pin``
+    is what has to be the same for a load of it to be continued: the version, or of a local file what tells one
+    state of it from another.
     """
 
     uri: str
@@ -39,6 +42,7 @@ class Source(Protocol):
     size: int
     last_modified: datetime
     version: str | None
+    pin: str
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:
         """The bytes from ``start`` on, in order: exactly ``size - start`` of them in all.
@@ -53,6 +57,9 @@ class Source(Protocol):
     def digest(self) -> str:
         """The version. Of a local file that was not read yet, this reads it. Raises SourceError."""
 
+    def is_newer_than(self, version_id: str) -> bool | None:
+        """Whether this version of the object is newer than that one; None where nobody can tell."""
+
     def close(self) -> None:
         """End what `chunks` has under way. A source that was not read has nothing under way."""
 
@@ -61,6 +68,28 @@ class Source(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """An object that could not be opened, with what is known of it nevertheless."""
+
+    uri: str
+    version: str | None
+    size: None = None
+    last_modified: None = None
+
+    @property
+    def bucket(self) -> str | None:
+        return self.uri.removeprefix(_S3).partition("/")[0] if self.uri.startswith(_S3) else None
+
+    @property
+    def key(self) -> str:
+        return self.uri.removeprefix(_S3).partition("/")[2] if self.uri.startswith(_S3) else self.uri
+
+    @property
+    def pin(self) -> str | None:
+        return self.version
 
 
 def expand(source: str | os.PathLike[str], *, client: Any = None) -> list[str]:

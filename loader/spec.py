@@ -29,6 +29,10 @@ Compression = Literal["auto", "none", "gzip", "zstd", "bz2"]
 Unknown = Literal["ignore", "error", "add"]
 StepArguments = tuple[str | tuple[str, str], ...]
 
+SEGMENT_MB = 32
+"""MiB. Measured on lineitem (`bench.segments`): 4 to 64 take the same time within noise, so it is what may be read
+again after a fault that counts."""
+
 PLACEHOLDERS = ("bucket", "key", "version_id", "load_id", "record_number")
 """What a column's ``value`` may hold in braces."""
 
@@ -109,6 +113,7 @@ class LoadSpec:
     rejects: RejectSpec = field(default_factory=RejectSpec)
     columns: tuple[ColumnSpec, ...] = ()
     unknown: Unknown = "ignore"  # columns of the file that the table does not have: add makes nullable ones
+    segment_mb: int = SEGMENT_MB  # MiB of text after which what is staged is committed with a checkpoint
     transform: TransformSpec = field(default_factory=TransformSpec)
 
     @classmethod
@@ -210,6 +215,7 @@ class LoadSpec:
             "csv": {**asdict(self.csv), "null": list(self.csv.null)},
             "rejects": asdict(self.rejects),
             "unknown": self.unknown,
+            "segment_mb": self.segment_mb,
             "columns": {column.name: _plain_column(column) for column in self.columns},
             "transform": _given(asdict(self.transform)),
         }
@@ -221,8 +227,9 @@ class LoadSpec:
         mapping["csv"] = _other_than(self.csv, CsvSpec(escape=self.csv.quote))
         mapping["rejects"] = _other_than(self.rejects, RejectSpec())
         settings = {name: value for name, value in mapping.items() if not isinstance(value, dict)}
-        if self.unknown == "ignore":
-            del settings["unknown"]
+        for name in ("unknown", "segment_mb"):
+            if getattr(self, name) == getattr(_DEFAULTS, name):
+                del settings[name]
         lines = [_toml_line(name, value) for name, value in settings.items() if value != []]
         for name, value in mapping.items():
             if isinstance(value, dict) and value:
@@ -230,10 +237,11 @@ class LoadSpec:
         return "\n".join(lines) + "\n"
 
     def fingerprint(self) -> str:
-        """SHA-256, in hexadecimal, of all that decides what a file becomes: two specs that differ only in ``source``
-        have the same."""
+        """SHA-256, in hexadecimal, of all that decides what a file becomes: two specs that differ only in ``source`` or
+        ``segment_mb`` have the same."""
         # in the order of `to_dict`, not sorted: without a header, the order of the columns is their meaning
-        canonical = json.dumps(replace(self, source=None).to_dict(), separators=(",", ":"))
+        decisive = replace(self, source=None, segment_mb=SEGMENT_MB)
+        canonical = json.dumps(decisive.to_dict(), separators=(",", ":"))
         return sha256(canonical.encode()).hexdigest()
 
 
@@ -474,6 +482,7 @@ class _Section:
 
 _CSV_DEFAULT = CsvSpec()
 _REJECT_DEFAULT = RejectSpec()
+_DEFAULTS = LoadSpec(table="")
 
 _TOP = tuple(each.name for each in fields(LoadSpec))
 _CSV = tuple(each.name for each in fields(CsvSpec))
@@ -500,8 +509,16 @@ def _read_spec(top: _Section) -> LoadSpec:
         ),
         columns=_read_columns(top, header=bool(csv.header)),
         unknown=cast(Unknown, top.choice("unknown", "ignore", get_args(Unknown))),
+        segment_mb=_read_segment(top),
         transform=_read_transform(top.section("transform", _TRANSFORM), declared),
     )
+
+
+def _read_segment(top: _Section) -> int:
+    size = top.count("segment_mb", SEGMENT_MB)
+    if size == 0:
+        top.note("segment_mb", "must be 1 or more")
+    return size
 
 
 def _declared(top: _Section) -> tuple[str, ...]:

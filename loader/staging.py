@@ -1,17 +1,24 @@
 """Staging tables, and `copy_expert` into them or straight into the target.
 
 A staging table is UNLOGGED and lives in schema ``loader``. It has the load's columns, each of its own type or,
-where the server is to cast it, of type text, and where the merge needs the file's order, `POSITION`.
+where the server is to cast it, of type text, and `POSITION`: the merge needs the file's order, and a load that is
+continued has to know what was staged beyond its checkpoint.
+
+Each attempt at a load has a staging table of its own name. Whoever holds the turn of the load's target may take over
+that of an earlier attempt, whatever is left of that attempt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
+from loader.catalog import rows as rows_of
 from loader.columns import LoadColumn
 from loader.encode import HEADER, TRAILER
 from loader.records import POSITION
@@ -24,21 +31,20 @@ it is not the default 8 KiB, for which a reader would cut them up."""
 
 @dataclass(frozen=True, slots=True)
 class Staging:
-    """One load's staging table."""
+    """The staging table of one attempt at a load."""
 
     load_id: int
+    attempt: int
     columns: tuple[LoadColumn, ...]
-    with_position: bool
 
     @property
     def name(self) -> sql.Identifier:
-        return sql.Identifier("loader", staging_name(self.load_id))
+        return sql.Identifier("loader", staging_name(self.load_id, self.attempt))
 
     @property
     def written(self) -> tuple[str, ...]:
         """Names of the columns that COPY writes, in order."""
-        names = tuple(column.name for column in self.columns)
-        return (*names, self.position) if self.with_position else names
+        return (*(column.name for column in self.columns), self.position)
 
     @property
     def position(self) -> str:
@@ -48,23 +54,91 @@ class Staging:
             name += "_"
         return name
 
+    @property
+    def index(self) -> str:
+        """The name of the index by which a run of records is found."""
+        return f"position_{self.load_id}"
+
     def create(self, connection: Connection) -> None:
         """Create the table in the transaction that is open."""
         columns = [
             sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(column.type.staging_name))
             for column in self.columns
         ]
-        if self.with_position:
-            columns.append(sql.SQL("{} bigint").format(sql.Identifier(self.position)))
+        columns.append(sql.SQL("{} bigint").format(sql.Identifier(self.position)))
         # autovacuum would only ever find rows that are about to be dropped
         statement = sql.SQL("CREATE UNLOGGED TABLE {} ({}) WITH (autovacuum_enabled = off)")
+        # records come in their order, nearly, so this costs next to nothing, and finds a segment again
+        index = sql.SQL("CREATE INDEX {} ON {} USING brin ({}) WITH (pages_per_range = 32)")
         with connection.cursor() as cursor:
             cursor.execute(statement.format(self.name, sql.SQL(", ").join(columns)))
+            cursor.execute(index.format(sql.Identifier(self.index), self.name, sql.Identifier(self.position)))
 
     def drop(self, connection: Connection) -> None:
         """Drop the table in the transaction that is open; it may be gone already."""
         with connection.cursor() as cursor:
             cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self.name))
+
+    def take_over(self, connection: Connection, *, record: int, rows: int) -> bool:
+        """Make the table of an earlier attempt this one's, without what it holds from ``record`` on, and commit.
+
+        False where it does not hold the ``rows`` that it should. Under its new name nothing can
+        write into it that belongs to the earlier attempt: a session left over from that is ended.
+        """
+        found = tables_of(connection, self.load_id)
+        if len(found) != 1:
+            return False
+        earlier = sql.Identifier("loader", found[0])
+        _end_writers(connection, found[0])
+        with connection.cursor() as cursor:
+            cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(earlier))
+            if self.name != earlier:
+                name = sql.Identifier(staging_name(self.load_id, self.attempt))
+                cursor.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(earlier, name))
+            position = sql.Identifier(self.position)
+            cursor.execute(sql.SQL("DELETE FROM {} WHERE {} >= %s").format(self.name, position), (record,))
+        staged = rows_of(connection, sql.SQL("SELECT count(*) FROM {}").format(self.name))[0][0]
+        connection.commit()
+        return bool(staged == rows)
+
+    def forget_refusals(self, connection: Connection) -> None:
+        """Delete the rejects that an earlier merge made of staged records, in the transaction that is open: this one
+        will find out for itself."""
+        statement = sql.SQL("DELETE FROM loader.rejects r USING {} s WHERE r.load_id = %s AND r.record_number = s.{}")
+        with connection.cursor() as cursor:
+            cursor.execute(statement.format(self.name, sql.Identifier(self.position)), (self.load_id,))
+
+
+def tables_of(connection: Connection, load_id: int) -> list[str]:
+    """The names of a load's staging tables: one, but where an attempt died between two steps."""
+    pattern = f"^staging_{load_id}(_[0-9]+)?$"  # version 2 of the ledger knew no attempts
+    statement = "SELECT tablename FROM pg_tables WHERE schemaname = 'loader' AND tablename ~ %s ORDER BY 1"
+    return [name for (name,) in rows_of(connection, statement, (pattern,))]
+
+
+def drop_tables(connection: Connection, load_id: int) -> None:
+    """Drop all staging tables of a load, in the transaction that is open.
+
+    Needs its target's turn: whoever still writes into them, is a leftover.
+    """
+    for name in tables_of(connection, load_id):
+        _end_writers(connection, name)
+        with connection.cursor() as cursor:
+            cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier("loader", name)))
+
+
+def _end_writers(connection: Connection, name: str) -> None:
+    """End the sessions that are writing into a staging table, as far as this role may."""
+    with connection.cursor() as cursor:
+        cursor.execute("SAVEPOINT loader_end_writers")
+        with suppress(psycopg2.errors.InsufficientPrivilege):
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE relation = to_regclass(%s)"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+                " AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid()",
+                (f"loader.{name}",),
+            )
+        cursor.execute("ROLLBACK TO SAVEPOINT loader_end_writers")
 
 
 class _Stream:

@@ -38,6 +38,9 @@ class Table:
         return f"{self.schema}.{self.name}"
 
 
-def staging_name(load_id: int) -> str:
-    """The name of a load's staging table in schema ``loader``."""
-    return f"staging_{load_id}"
+def staging_name(load_id: int, attempt: int) -> str:
+    """The name of a load's staging table in schema ``loader``.
+
+    Each attempt gives it a new one, so that what is left of an earlier attempt cannot write into it any more.
+    """
+    return f"staging_{load_id}_{attempt}"

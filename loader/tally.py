@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -14,6 +13,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import ledger
+from loader.checkpoints import NOTHING, Counts
 from loader.database import Database
 from loader.errors import DatabaseUnavailableError, LoaderError, RejectLimitError
 from loader.records import Encoded
@@ -31,23 +31,22 @@ class Progress:
 
 
 class Tally:
-    """Counts bytes as they are read and records as they are handed to COPY."""
+    """Counts bytes as they are read and records as they are handed to COPY.
 
-    def __init__(self, size: int, progress: Callable[[Progress], None] | None = None) -> None:
+    ``counts``: of the records that earlier attempts staged. ``bytes_read`` are those of this attempt.
+    """
+
+    def __init__(self, size: int, progress: Callable[[Progress], None] | None = None, counts: Counts = NOTHING) -> None:
         self._size = size
         self._progress = progress
         self.bytes_read = 0
-        self.read = 0  # records
-        self.kept = 0
-        self.filtered = 0
-        self.short = 0
-        self.long = 0
+        self.counts = counts
 
     def notes(self) -> tuple[str, ...]:
         """What was done to records to make them fit."""
         told = (
-            (self.short, "records had too few fields and were filled with NULL"),
-            (self.long, "records had too many fields, and the surplus ones were dropped"),
+            (self.counts.short, "records had too few fields and were filled with NULL"),
+            (self.counts.long, "records had too many fields, and the surplus ones were dropped"),
         )
         return tuple(f"{count:,} {what}" for count, what in told if count)
 
@@ -59,20 +58,16 @@ class Tally:
 
     def add(self, encoded: Encoded) -> None:
         """Count the records of one block."""
-        self.read += encoded.block.records
-        self.kept += encoded.kept
-        self.filtered += encoded.filtered
-        self.short += encoded.short
-        self.long += encoded.long
+        self.counts += Counts(encoded.block.records, encoded.kept, encoded.filtered, encoded.short, encoded.long)
         if self._progress is not None:
-            self._progress(Progress(self.bytes_read, self._size, self.read))
+            self._progress(Progress(self.bytes_read, self._size, self.counts.read))
 
 
 class RejectKeeper:
     """Enters rejects in the ledger in batches, on a connection of its own, and watches the spec's limits.
 
     They are committed as they come: memory does not grow with them, and those of a load that failed can
-    be looked at.
+    be looked at. It begins with those that earlier attempts entered.
     """
 
     BATCH_RECORDS = 500
@@ -89,6 +84,11 @@ class RejectKeeper:
         self.reasons: Counter[str] = Counter()
         self.columns: dict[str, Counter[str]] = {}  # by column, where one is to blame, then by reason
 
+    def resume(self, connection: Connection) -> None:
+        """Count those that are in the ledger already."""
+        for reason, column, count in ledger.count_rejects(connection, self._load_id):
+            self._count(reason, column, count)
+
     @property
     def count(self) -> int:
         return self.reasons.total()
@@ -102,9 +102,7 @@ class RejectKeeper:
         """Keep ``rejects``. Raises RejectLimitError as soon as there are more than ``max_rows``."""
         self._batch += rejects
         for each in rejects:
-            self.reasons[each.reason] += 1
-            if each.column is not None:
-                self.columns.setdefault(each.column, Counter())[each.reason] += 1
+            self._count(each.reason, each.column, 1)
         if len(self._batch) >= self.BATCH_RECORDS or sum(len(each.raw) for each in self._batch) >= self.BATCH_BYTES:
             self.flush()
         if self.count > self._limits.max_rows:
@@ -125,6 +123,11 @@ class RejectKeeper:
         ledger.keep_rejects(connection, self._load_id, self._batch)
         connection.commit()
         self._batch = []
+
+    def _count(self, reason: str, column: str | None, count: int) -> None:
+        self.reasons[reason] += count
+        if column is not None:
+            self.columns.setdefault(column, Counter())[reason] += count
 
     def _own_connection(self) -> Connection:
         if self._connection is None:
@@ -152,21 +155,14 @@ class RejectKeeper:
         self._stack.__exit__(kind, error, trace)
 
 
-class Tuples:
-    """The encoded blocks for COPY, each entered in the books as it is taken. Several threads may take from it."""
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Where every record of a load is entered: as read, and as kept, filtered or rejected."""
 
-    def __init__(self, encoded: Iterator[Encoded], tally: Tally, keeper: RejectKeeper) -> None:
-        self._encoded = encoded
-        self._tally = tally
-        self._keeper = keeper
-        self._taking = threading.Lock()
+    tally: Tally
+    keeper: RejectKeeper
 
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        with self._taking:
-            encoded = next(self._encoded)
-            self._tally.add(encoded)
-            self._keeper.add(encoded.rejects)
-        return encoded.tuples
+    def enter(self, encoded: Encoded) -> None:
+        """Enter the records of one block. Raises RejectLimitError."""
+        self.tally.add(encoded)
+        self.keeper.add(encoded.rejects)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from loader.blocks import RECORD_LIMIT, Splitter, split
 from loader.errors import ShapeError
 from loader.fields import Dialect, split_record
-from loader.records import Block
+from loader.records import Block, Place
 from loader.spec import CsvSpec
 
 PLAIN = Dialect.of(CsvSpec())
@@ -53,14 +53,15 @@ def blocks_of(
     data: bytes, size: int, dialect: Dialect = PLAIN, chunk: int = 1 << 20, fields: int | None = None
 ) -> list[Block]:
     chunks = [data[at : at + chunk] for at in range(0, len(data), chunk)]
-    return list(split(chunks, dialect, name="x.csv", block_size=size, fields=fields))
+    return list(split(chunks, dialect, name="x.csv", block_size=size, start=Place(fields=fields)))
 
 
 def limited(
     data: bytes, size: int, dialect: Dialect, fields: int | None, *, limit: int, look: int, chunk: int
 ) -> Found:
     """As `blocks_of`, where records may be as long as ``limit``, and only ``look`` bytes are looked ahead."""
-    splitter = Splitter(dialect, name="x.csv", fields=fields, block_size=size, record_limit=limit, look_ahead=look)
+    start = Place(fields=fields)
+    splitter = Splitter(dialect, name="x.csv", start=start, block_size=size, record_limit=limit, look_ahead=look)
     fed = (block for at in range(0, len(data), chunk) for block in splitter.feed(data[at : at + chunk]))
     return records_of([*fed, *splitter.flush()])
 
@@ -371,7 +372,7 @@ def test_many_stray_quotes_cost_time_in_proportion(stray: bytes, good: bytes, di
     def seconds(size: int) -> float:
         data = (stray + good) * (size // len(stray + good))
         began = time.process_time()
-        splitter = Splitter(dialect, name="x.csv", fields=3)
+        splitter = Splitter(dialect, name="x.csv", start=Place(fields=3))
         assert [*splitter.feed(data), *splitter.flush()]
         return time.process_time() - began
 

@@ -54,7 +54,7 @@ def recoded(data: bytes, encoding: str, sizes: list[int] | None = None) -> str:
 
 
 def recoded_bytes(data: bytes, encoding: str, sizes: list[int] | None = None) -> bytes:
-    found, chunks = find_encoding(cut_up(data, sizes or [1 << 23]), encoding)
+    found, _, chunks = find_encoding(cut_up(data, sizes or [1 << 23]), encoding)
     return b"".join(transcode(chunks, found, name="f"))
 
 
@@ -248,7 +248,7 @@ def test_without_a_mark_the_small_end_comes_first(encoding: str) -> None:
 def test_utf8_passes_untouched(encoding: str) -> None:
     """It is not copied, and invalid bytes are for later: they cost a record, not the file."""
     chunks = [b"a\xff", b"\xc3", b"\xa9"]
-    found, text = find_encoding(iter(chunks), encoding)
+    found, _, text = find_encoding(iter(chunks), encoding)
     handed = list(transcode(text, found, name="f"))
     assert all(one is other for one, other in zip(handed, chunks, strict=True))
 

@@ -21,9 +21,9 @@ def types_of(batch: pa.RecordBatch) -> list[ColumnType]:
     return [ColumnType("any", kind) for kind in batch.schema.types]
 
 
-def rows_of(batch: pa.RecordBatch, offset: int = 0) -> Rows:
+def rows_of(batch: pa.RecordBatch, first: int = 1) -> Rows:
     count = batch.num_rows
-    block = Block(b"x\n" * count, offset, 1, 1, count, 2, regular=True, terminated=True, dialect=Dialect.of(CsvSpec()))
+    block = Block(b"x\n" * count, 0, first, 1, count, 2, regular=True, terminated=True, dialect=Dialect.of(CsvSpec()))
     return Rows(block, batch, np.arange(count))
 
 
@@ -58,9 +58,9 @@ def test_batches_of_every_size_come_whole(dsn: str, count: int) -> None:
 
 
 def test_positions_rise_with_the_file() -> None:
-    """A block's byte offset plus the record's number in it."""
+    """They are the numbers of the records."""
     batch = pa.record_batch({"a": pa.array([7, 8], pa.int64())})
-    encoded = encode(rows_of(batch, offset=1000), types_of(batch), with_position=True)
+    encoded = encode(rows_of(batch, first=1000), types_of(batch), with_position=True)
     assert [encoded[at : at + 8] for at in (18, 44)] == [(1000).to_bytes(8), (1001).to_bytes(8)]
 
 

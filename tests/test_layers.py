@@ -22,11 +22,13 @@ SHELVES: list[set[str]] = [
     {"convert", "records"},
     {"respell"},
     {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
-    {"catalog", "lane", "sniff", "source", "staging"},
+    {"catalog", "lane", "sniff", "source"},
+    {"staging"},
     {"judge", "ledger", "reading", "refusals", "shelf"},
-    {"merge"},
-    {"infer", "tally"},
-    {"plan"},  # assembly
+    {"checkpoints", "merge", "standing"},
+    {"infer", "leftovers", "tally"},
+    {"account", "plan", "segments"},  # assembly
+    {"undertaking", "ways"},
     {"pipeline"},
     {"replay"},
     {"local"},  # faces

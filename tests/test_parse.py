@@ -14,7 +14,7 @@ from loader.columns import LoadColumn
 from loader.fields import Dialect, split_record
 from loader.parse import Parser
 from loader.pgtypes import column_type
-from loader.records import Rows
+from loader.records import Place, Rows
 from loader.spec import CsvSpec
 from loader.transform import Transformer
 
@@ -114,7 +114,7 @@ def test_lines_that_a_stray_quote_cost_are_rejected() -> None:
     """One by one, each with its raw text; what follows them is rows again."""
     columns = [LoadColumn(name, column_type("text"), at) for at, name in enumerate("ab")]
     data = b'1,x\n2,"open\nand on\n3,y\n4,z\n'
-    blocks = split([data], Dialect.of(CsvSpec()), name="x.csv", fields=2)
+    blocks = split([data], Dialect.of(CsvSpec()), name="x.csv", start=Place(fields=2))
     parsed = [Parser(columns, 2, ("",), name="x.csv").parse(block) for block in blocks]
     assert [row.batch.num_rows for row in parsed] == [1, 0, 2]
     assert rejected(parsed[1]) == [
@@ -158,7 +158,7 @@ def test_ragged_records_are_made_even_where_asked() -> None:
     """Filled with NULL, or cut; an empty line is a record of one field."""
     columns = [LoadColumn(name, column_type("text"), at) for at, name in enumerate("abc")]
     data = b'1,x\n2,"y\nq",z,more\n\n3\n4,"a,b",c\n5,,,"x,"\n'
-    (block,) = split([data], Dialect.of(CsvSpec()), name="x.csv", fields=3)
+    (block,) = split([data], Dialect.of(CsvSpec()), name="x.csv", start=Place(fields=3))
     rows = Parser(columns, 3, ("",), name="x.csv", pad=True).parse(block)
     texts = [column.cast(pa.string()).to_pylist() for column in rows.batch.columns]
     assert [list(row) for row in zip(*texts, strict=True)] == [
@@ -193,7 +193,7 @@ csv_texts = st.lists(st.sampled_from([*"ab,\"' \n\r\\|#§", "||", "a|", "a||b\n"
 def test_every_record_is_a_row_or_a_reject(data: bytes, dialect: Dialect) -> None:
     """With the fields that COPY's rules give it, and none is lost, wherever quotes and line ends stand."""
     columns = [LoadColumn(name, column_type("text"), at) for at, name in enumerate("ab")]
-    for block in split([data], dialect, name="x.csv", fields=2):
+    for block in split([data], dialect, name="x.csv", start=Place(fields=2)):
         rows = Parser(columns, 2, ("",), name="x.csv").parse(block)
         found: dict[int, list[str | None]] = dict(zip(rows.index.tolist(), values(rows), strict=True))
         gone = {each.record - block.record for each in rows.rejects}

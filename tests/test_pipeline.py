@@ -493,22 +493,20 @@ def test_an_interrupt_changes_nothing(dsn: str, file: Path) -> None:
     assert not [each for each in threading.enumerate() if each.name.startswith("loader-")]
 
 
-def test_a_lost_connection_fails_the_load_and_can_be_retried(dsn: str, file: Path) -> None:
+def test_a_connection_that_is_lost_again_and_again_fails_the_load(dsn: str, file: Path) -> None:
     """The error says that it may succeed later, and then it does."""
     query(dsn, "CREATE TABLE trips (a int)")
     file.write_text("a\n" + "1\n" * 2_000_000)
-    killed = False
 
     def kill(progress: Progress) -> None:
-        nonlocal killed
-        if not killed:
-            killed = True
-            query(dsn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                       " WHERE datname = current_database() AND pid <> pg_backend_pid()")  # fmt: skip
+        query(dsn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                   " WHERE datname = current_database() AND pid <> pg_backend_pid()")  # fmt: skip
 
     with pytest.raises(loader.DatabaseUnavailableError) as caught:
         loader.load(str(file), {"table": "trips"}, dsn=dsn, progress=kill)
     assert caught.value.retryable
+    assert caught.value.report is not None
+    assert caught.value.report.attempts == 5
     assert query(dsn, "SELECT count(*) FROM trips") == [(0,)]
     assert load(file, dsn).rows_inserted == 2_000_000
     assert leftovers(dsn) == []

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from loader.blocks import split
 from loader.fields import Dialect, split_record
-from loader.records import Block
+from loader.records import Block, Place
 from loader.respell import respell
 from loader.spec import CsvSpec
 
@@ -81,7 +81,7 @@ tokens = st.sampled_from([*'ab,"\n\r\\|#', "||", '"\\""', '"||"', "é"])
 def test_the_fields_stay_the_same(data: bytes, delimiter: str, escape: str, comment: str) -> None:
     """Their texts, and whether they were quoted; comments are gone, and as many records are left."""
     dialect = Dialect.of(CsvSpec(delimiter=delimiter, escape=escape, comment=comment))
-    for block in split([data], dialect, name="x.csv", block_size=16, fields=2):
+    for block in split([data], dialect, name="x.csv", block_size=16, start=Place(fields=2)):
         if block.terminated:
             again = regular(block)
             assert again.regular

@@ -1,0 +1,121 @@
+"""A folder's files as S3 objects, fast enough not to be what is measured, and counted.
+
+It speaks as much of S3's protocol as a load needs: HEAD and ranged GET with ``If-Match`` (Amazon S3 API Reference,
+HeadObject and GetObject). moto, which the tests use, reads the whole object for each range.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+BUCKET = "bench"
+
+
+class Objects(ThreadingHTTPServer):
+    """Serves ``folder`` as the bucket `BUCKET`. ``sent``: bytes of bodies so far. ``pace``: bytes a second of each
+    connection, None for as fast as it goes."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.folder = folder
+        self.sent = 0
+        self.pace: float | None = None
+        self.guard = threading.Lock()
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables that point AWS's clients here."""
+        return {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.server_port}",
+            "AWS_ACCESS_KEY_ID": "bench",
+            "AWS_SECRET_ACCESS_KEY": "bench",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was killed is no news."""
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Objects]:
+    """The files of ``folder`` as ``s3://bench/NAME`` while the body runs."""
+    server = Objects(folder)
+    thread = threading.Thread(target=server.serve_forever, name="bench-objects")
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Objects
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, *, body: bool) -> None:
+        bucket, _, key = unquote(urlsplit(self.path).path).removeprefix("/").partition("/")
+        path = self.server.folder / key
+        if bucket != BUCKET or not path.is_file():
+            self._refuse(404, "NoSuchKey")
+            return
+        found = path.stat()
+        etag = f'"{found.st_mtime_ns:x}-{found.st_size:x}"'
+        if self.headers.get("If-Match") not in (None, etag):
+            self._refuse(412, "PreconditionFailed")
+            return
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
+        first, last = (int(asked[1]), min(int(asked[2]), found.st_size - 1)) if asked else (0, found.st_size - 1)
+        self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{found.st_size}")
+        self.send_header("Content-Length", str(last + 1 - first))
+        self.send_header("ETag", etag)
+        self.send_header("Last-Modified", formatdate(found.st_mtime, usegmt=True))
+        self.end_headers()
+        if body:
+            self._send(path, first, last + 1)
+
+    def _send(self, path: Path, first: int, past: int) -> None:
+        step = 1 << 20 if self.server.pace is None else 64 << 10
+        with path.open("rb") as file:
+            while first < past:
+                size = min(step, past - first)
+                sent = os.sendfile(self.connection.fileno(), file.fileno(), first, size)
+                first += sent
+                with self.server.guard:
+                    self.server.sent += sent
+                if self.server.pace is not None:
+                    threading.Event().wait(sent / self.server.pace)
+
+    def _refuse(self, status: int, code: str) -> None:
+        body = f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+        self.send_response(status)
+        self.send_header("Content-Length", "0" if self.command == "HEAD" else str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silent: the benchmark's own lines are what matters."""

@@ -1,0 +1,88 @@
+"""What there is to tell about a load, at any moment of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from loader.checkpoints import Counts
+from loader.ledger import Entry
+from loader.merge import Counts as Merged
+from loader.report import LoadReport, State
+from loader.source import Source
+from loader.spec import LoadSpec
+from loader.tally import Progress, Tally
+
+
+class Account:
+    """Everything that goes into a load's report, gathered by whoever comes to know it.
+
+    ``staged``: records that are behind a checkpoint.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        spec: LoadSpec,
+        *,
+        progress: Callable[[Progress], None] | None = None,
+        replay_of: int | None = None,
+    ) -> None:
+        self._source = source
+        self._spec = spec
+        self._replay_of = replay_of
+        self._began = time.monotonic()
+        self._progress = progress
+        self.table = ".".join(part for part in spec.table_name if part)
+        self.entry = Entry(0)  # 0: there is none in the ledger
+        self.rejected: Mapping[str, int] = {}
+        self.rejected_columns: Mapping[str, Mapping[str, int]] = {}
+        self.notes: tuple[str, ...] = ()
+        self.staged = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """The file is read from its beginning."""
+        self.tally = Tally(self._source.size, self._progress)
+        self.staged = 0
+
+    def resume(self, entry: Entry, counts: Counts) -> None:
+        """The file is read from a checkpoint on; ``counts`` are of the records before it."""
+        self.entry = entry
+        self.tally.counts = counts
+        self.staged = counts.read
+
+    def report(
+        self, state: State, merged: Merged | None = None, *, error: str | None = None, retryable: bool = False
+    ) -> LoadReport:
+        """What there is to tell. Only a load that succeeded changed rows, so only then are there counts."""
+        counted = self.tally.counts if merged is not None else Counts()
+        rows = merged or Merged()
+        entry = self.entry
+        return LoadReport(
+            state=state,
+            source=self._source.uri,
+            table=self.table,
+            mode=self._spec.mode,
+            load_id=entry.load_id or None,
+            version=self._source.version,
+            bytes_read=self.tally.bytes_read,
+            seconds=round(time.monotonic() - self._began, 3),
+            rejects_by_reason=dict(self.rejected),
+            rejects_by_column={name: dict(codes) for name, codes in self.rejected_columns.items()},
+            replay_of=self._replay_of,
+            attempts=entry.attempts,
+            handovers=entry.handovers,
+            resumes=entry.resumes,
+            waited=round(entry.waited, 3),
+            notes=self.notes,
+            error=error,
+            retryable=retryable,
+            rows_read=counted.read,
+            rows_inserted=rows.inserted,
+            rows_updated=rows.updated,
+            rows_unchanged=rows.unchanged,
+            rows_duplicate=rows.duplicate,
+            rows_filtered=counted.filtered,
+            rows_rejected=sum(self.rejected.values()) if merged is not None else 0,
+        )

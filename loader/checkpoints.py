@@ -1,0 +1,117 @@
+"""How far the staging table of a load can be trusted.
+
+Checkpoint and staging table are both UNLOGGED: a crash of the server empties both, so there is never one without
+the other. Records before a checkpoint's place are staged, rejected or filtered; whatever else the table holds was
+written after it, and is thrown away before the load goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+
+from loader.catalog import rows
+from loader.errors import DatabaseUnavailableError
+from loader.ledger import Entry
+from loader.records import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What attempts found out, so that the next one need not find it again.
+
+    ``careful``: the target refused a record. ``slow``: it will not get through in the time that one attempt has.
+    ``widened``: types, by column, of those that were inferred too narrow.
+    """
+
+    careful: bool = False
+    slow: bool = False
+    widened: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Records so far: ``read``; of those ``kept`` (staged) and ``filtered``; ``short`` and ``long`` are mended ones."""
+
+    read: int = 0
+    kept: int = 0
+    filtered: int = 0
+    short: int = 0
+    long: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.read + other.read,
+            self.kept + other.kept,
+            self.filtered + other.filtered,
+            self.short + other.short,
+            self.long + other.long,
+        )
+
+
+NOTHING = Counts()
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """``plan``: a digest of all that decides what staged rows look like. ``place``: of the next record. ``complete``:
+    there is none, the whole file is staged."""
+
+    plan: str
+    found: Found
+    place: Place
+    counts: Counts
+    complete: bool = False
+
+
+_COLUMNS = "plan, found, byte_offset, record_number, line_number, fields, tally, complete"
+
+
+def find(connection: Connection, load_id: int) -> Checkpoint | None:
+    """The load's newest checkpoint, if there is one."""
+    found = rows(connection, f"SELECT {_COLUMNS} FROM loader.checkpoints WHERE load_id = %s", (load_id,))
+    if not found:
+        return None
+    plan, known, offset, record, line, fields, counts, complete = found[0]
+    return Checkpoint(plan, Found(**known), Place(offset, record, line, fields), Counts(**counts), complete)
+
+
+def save(connection: Connection, entry: Entry, checkpoint: Checkpoint) -> None:
+    """Enter the newest checkpoint of an attempt, which is a sign of life as well, and commit.
+
+    Raises DatabaseUnavailableError where another attempt at the load has begun since.
+    """
+    place = checkpoint.place
+    values: dict[str, Any] = {
+        "load_id": entry.load_id,
+        "plan": checkpoint.plan,
+        "found": json.dumps(asdict(checkpoint.found)),
+        "byte_offset": place.offset,
+        "record_number": place.record,
+        "line_number": place.line,
+        "fields": place.fields,
+        "tally": json.dumps(asdict(checkpoint.counts)),
+        "complete": checkpoint.complete,
+    }
+    names, given = ", ".join(values), ", ".join(f"%({name})s" for name in values)
+    changes = ", ".join(f"{name} = excluded.{name}" for name in values)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO loader.checkpoints ({names}) SELECT {given} FROM loader.loads"
+            " WHERE load_id = %(load_id)s AND attempts = %(attempts)s AND state = 'running'"
+            f" ON CONFLICT (load_id) DO UPDATE SET {changes}, taken_at = clock_timestamp()",
+            {**values, "attempts": entry.attempts},
+        )
+        if not cursor.rowcount:
+            raise DatabaseUnavailableError(f"load {entry.load_id}: another attempt at it has begun since")
+    connection.commit()
+
+
+def forget(connection: Connection, load_id: int) -> None:
+    """Delete the load's checkpoint, in the transaction that is open."""
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM loader.checkpoints WHERE load_id = %s", (load_id,))

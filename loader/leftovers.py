@@ -1,0 +1,54 @@
+"""Staging tables that nobody will come back to."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+
+from loader import checkpoints
+from loader.catalog import rows
+from loader.ledger import TURN_KEY
+from loader.staging import drop_tables
+
+KEPT_DAYS = 1
+"""Days since its last sign of life that a load which can be continued is waited for. S3's event comes again within
+hours: SQS hides a message for six times the function's 15 minutes, and hands it out five times."""
+
+_LEFT = f"""
+    SELECT s.load_id, l.target
+      FROM (SELECT DISTINCT substring(tablename FROM '^staging_([0-9]+)(?:_[0-9]+)?$')::bigint AS load_id
+              FROM pg_tables WHERE schemaname = 'loader') s
+      LEFT JOIN loader.loads l USING (load_id) LEFT JOIN loader.checkpoints c USING (load_id)
+     WHERE s.load_id IS NOT NULL
+       AND (l.load_id IS NULL OR l.state IN ('loaded', 'superseded') OR (l.state = 'failed' AND NOT l.retryable)
+            OR (l.state <> 'running' AND c.load_id IS NULL)
+            OR greatest(l.seen_at, c.taken_at) < clock_timestamp() - interval '{KEPT_DAYS} days')
+"""
+
+
+def clear_leftovers(connection: Connection) -> None:
+    """Drop the staging tables of loads that are finished or given up, and commit.
+
+    Each under its target's turn, so none that is in use; what cannot be had at once, the next load sees to.
+    """
+    with suppress(psycopg2.Error):
+        for load_id, target in rows(connection, _LEFT):
+            _clear(connection, load_id, target or "")
+    if not connection.closed:
+        connection.rollback()
+
+
+def _clear(connection: Connection, load_id: int, target: str) -> None:
+    if not rows(connection, f"SELECT pg_try_advisory_lock({TURN_KEY})", (target,))[0][0]:
+        return
+    try:
+        if any(left == load_id for left, _ in rows(connection, _LEFT)):  # still, now that nobody can take it up
+            checkpoints.forget(connection, load_id)
+            drop_tables(connection, load_id)
+            connection.commit()
+    finally:
+        connection.rollback()
+        rows(connection, f"SELECT pg_advisory_unlock({TURN_KEY})", (target,))
+        connection.commit()

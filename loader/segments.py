@@ -1,0 +1,174 @@
+"""Encoded blocks → COPY: straight, or in segments, each with its checkpoint.
+
+A segment is a run of blocks that several streams copy side by side, each in transactions of its own. When all streams
+have committed what they took of a segment, its checkpoint is saved. A stream does not wait for the others: what it
+commits of the next segment meanwhile lies beyond the checkpoint, and whoever takes up the load there throws it away.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from functools import partial
+from queue import Queue
+
+from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+
+from loader.checkpoints import Checkpoint
+from loader.database import Database
+from loader.deadline import Deadline
+from loader.errors import PausedError
+from loader.records import Encoded, Place
+from loader.staging import Staging, copy
+from loader.tally import Books
+
+
+class TooSlowError(Exception):
+    """At this pace there will not be time enough to load it in one go."""
+
+
+TRIAL = 0.2
+"""The share of an attempt's time after which its pace is judged."""
+
+
+def straight(encoded: Iterator[Encoded], books: Books, deadline: Deadline, *, size: int) -> Iterator[bytes]:
+    """The tuples for a COPY that cannot be continued. ``size``: bytes of the object.
+
+    Raises PausedError where somebody asks to stop, and TooSlowError where the deadline will come before the end.
+    """
+    began = deadline.left
+    for each in encoded:
+        if deadline.stopped:
+            raise PausedError(f"{deadline.reached}; nothing of it was staged", handover=False)
+        spent = began - deadline.left  # without a deadline no number at all, which is never greater than anything
+        if spent > TRIAL * began and spent * (size / books.tally.bytes_read - 1) > deadline.left:
+            raise TooSlowError
+        books.enter(each)
+        yield each.tuples
+
+
+def copy_segments(segments: Segments, database: Database, staging: Staging) -> Generator[Checkpoint]:
+    """COPY all segments into ``staging``; gives checkpoints as they are saved, though not every one to a slow taker.
+
+    The last is complete unless the deadline came first. Raises what the stages before, the books, PostgreSQL or saving
+    a checkpoint raise. Whoever stops taking checkpoints, stops the COPY.
+    """
+    errors: list[BaseException] = []
+    news: Queue[Checkpoint | None] = Queue()
+
+    def stream(number: int) -> None:
+        try:
+            with database.session() as connection:
+                segments.copy(number, connection, staging, news.put)
+        except BaseException as error:
+            errors.append(error)
+            segments.stop()
+        finally:
+            news.put(None)
+
+    threads = [threading.Thread(target=stream, args=(each,), name="loader-copy") for each in range(segments.streams)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in threads:  # each says None in the end
+            while (checkpoint := news.get()) is not None:
+                yield checkpoint
+    finally:
+        segments.stop()
+        for thread in threads:
+            thread.join()
+    if errors:
+        raise errors[0]
+
+
+class Segments:
+    """Hands blocks out to ``streams`` COPY streams, and calls ``save`` for each segment that all have committed.
+
+    ``start``: the checkpoint at which the blocks begin; ``saved`` is the last one since. ``size``: bytes of text of a
+    segment, which ends with the block that reaches it, or with the first after which the file can be taken up again.
+    """
+
+    def __init__(
+        self,
+        encoded: Iterator[Encoded],
+        books: Books,
+        deadline: Deadline,
+        start: Checkpoint,
+        save: Callable[[Checkpoint], None],
+        *,
+        size: int,
+        streams: int,
+    ) -> None:
+        self.saved = start
+        self.streams = streams
+        self.copied = 0  # rows
+        self._encoded = encoded
+        self._books = books
+        self._deadline = deadline
+        self._save = save
+        self._size = size
+        self._lock = threading.Lock()
+        self._segment = 0  # the one that is being handed out
+        self._bytes = 0  # of its text, so far
+        self._ends: dict[int, Checkpoint] = {}
+        self._committed = [0] * streams  # segments, by stream
+        self._stopped = False
+
+    def copy(self, number: int, connection: Connection, staging: Staging, tell: Callable[[Checkpoint], object]) -> None:
+        """COPY blocks as stream ``number``, until there are none, and ``tell`` each checkpoint that this completes."""
+        segment: int | None = 0
+        while segment is not None:
+            copied = copy(connection, staging.name, staging.written, iter(partial(self._take, segment), None))
+            connection.commit()
+            before = self.saved
+            segment = self._arrive(number, copied)
+            if self.saved is not before:
+                tell(self.saved)
+
+    def stop(self) -> None:
+        """Hand out no more."""
+        self._stopped = True
+
+    def _take(self, segment: int) -> bytes | None:
+        """The next block's tuples; None where it is not of that segment, or there is none."""
+        with self._lock:
+            if self._stopped or segment < self._segment:
+                return None
+            try:
+                encoded = next(self._encoded, None)
+                if encoded is None:
+                    self._end(None)
+                    return None
+                self._books.enter(encoded)
+            except BaseException:
+                self._stopped = True
+                raise
+            self._bytes += len(encoded.block.data)
+            after, reached = encoded.block.after, self._deadline.reached
+            if after is not None and (reached or self._bytes >= self._size):
+                self._end(after)
+                self._stopped = self._stopped or reached is not None
+            return encoded.tuples
+
+    def _end(self, after: Place | None) -> None:
+        """The segment ends; ``after`` it there is another, or where that is None, nothing."""
+        counts = self._books.tally.counts
+        place = after or Place(record=counts.read + 1)
+        self._ends[self._segment] = replace(self.saved, place=place, counts=counts, complete=after is None)
+        self._segment += 1
+        self._bytes = 0
+        self._stopped = self._stopped or after is None
+
+    def _arrive(self, number: int, copied: int) -> int | None:
+        """A stream has committed all that it took so far; gives the segment that it is to go on with."""
+        with self._lock:
+            self.copied += copied
+            self._committed[number] = self._segment
+            held = min(self._committed) - 1
+            if held in self._ends:
+                self._books.keeper.flush()  # before the checkpoint that vouches for them
+                self.saved = self._ends[held]
+                self._save(self.saved)
+                self._ends = {each: end for each, end in self._ends.items() if each > held}
+            return None if self._stopped else self._segment

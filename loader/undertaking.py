@@ -1,0 +1,198 @@
+"""What is around the attempts at a load: its table's turn, its row in the ledger, faults that pass, and the end.
+
+However an attempt ends, the next one knows what to make of it: what was committed is vouched for by a checkpoint or
+thrown away, and nobody has to clear anything by hand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+
+from loader import catalog, checkpoints, ledger
+from loader.account import Account
+from loader.database import Database, translate
+from loader.deadline import NEVER, Deadline
+from loader.errors import DatabaseError, LoaderError, PausedError
+from loader.faults import backoff
+from loader.ledger import Entry, Errand
+from loader.leftovers import clear_leftovers
+from loader.report import LoadReport
+from loader.source import Missing, Source
+from loader.spec import LoadSpec
+from loader.staging import drop_tables
+from loader.standing import Standing, find_standing
+from loader.tally import Progress
+
+TURN_WAIT = 900.0
+"""Seconds that a load waits for its table's turn by default: as long as the longest Lambda runs."""
+
+HANDOVERS = 12
+"""Invocations by which one load may be carried on: three hours of Lambda's longest, and below the 16 or so rounds after
+which Lambda itself stops a function that goes on calling itself (Lambda's guide, "Recursive loop detection")."""
+
+ATTEMPTS = 5
+"""Attempts of one call that may fail in a row, for reasons that pass, without a checkpoint further on."""
+
+_CANCELED = "57014"
+"""SQLSTATE of a statement that ran into ``statement_timeout``, or was called back (manual, appendix A)."""
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a load goes about it.
+
+    ``force``: load what was loaded before. ``workers``: threads that parse, by default one a core.
+    ``progress``: is told how far it is, block by block. ``wait``: how long to wait for another load into the
+    same table, in seconds. ``replay_of``: the source holds rejects of that load. ``deadline``: when to come to rest.
+    ``handovers``: how often one load may do so because its time was up. ``sequencer``: that of the S3 event which
+    told of the object's version.
+    """
+
+    force: bool = False
+    workers: int | None = None
+    progress: Callable[[Progress], None] | None = None
+    wait: float = TURN_WAIT
+    replay_of: int | None = None
+    deadline: Deadline = NEVER
+    handovers: int = HANDOVERS
+    sequencer: str | None = None
+
+
+PLAINLY = How()
+
+Attempt = Callable[[Connection, Entry], LoadReport]
+"""One attempt, on the connection that holds the table's turn. It has committed when it gives its report."""
+
+
+class Undertaking:
+    """One version of an object that is to be loaded into one table, by as many attempts as that takes."""
+
+    def __init__(self, source: Source, spec: LoadSpec, database: Database, how: How, account: Account) -> None:
+        self._source = source
+        self._spec = spec
+        self._database = database
+        self._how = how
+        self._account = account
+
+    def run(self, attempt: Attempt) -> LoadReport:
+        """Load it, or find that it was loaded before. Raises LoaderError, and the target is as it was."""
+        try:
+            return self._persevere(attempt)
+        except LoaderError as error:
+            error.report = self._account.report("failed", error=str(error), retryable=error.retryable)
+            raise
+
+    def _persevere(self, attempt: Attempt) -> LoadReport:
+        """Try again after a fault that passes, as long as that leads somewhere and there is time."""
+        failed = 0
+        while True:
+            staged = self._account.staged
+            try:
+                return self._in_turn(attempt)
+            except DatabaseError as error:
+                failed = 1 if self._account.staged > staged else failed + 1
+                begun = self._account.entry.load_id
+                if not (error.retryable and begun) or failed == ATTEMPTS or self._how.deadline.reached:
+                    raise
+                self._how.deadline.sleep(backoff(failed))
+
+    def _in_turn(self, attempt: Attempt) -> LoadReport:
+        how, account = self._how, self._account
+        with self._clear_errors(), self._database.session() as connection:
+            ledger.migrate(connection)
+            account.table = str(catalog.describe(connection, *self._spec.table_name))
+            with ledger.turn(connection, account.table, wait=how.wait, deadline=how.deadline) as waited:
+                ledger.close_dead(connection, account.table)
+                errand = Errand(self._source, account.table, self._spec, how.force, how.replay_of, how.sequencer)
+                standing = find_standing(connection, errand, self._source)
+                if standing.verdict != "due":
+                    return self._not_due(connection, errand, standing, waited)
+                account.entry = entry = ledger.enter(connection, errand, follows=standing.follows, waited=waited)
+                try:
+                    with self._clear_errors():
+                        self._check_handovers(entry)
+                        report = attempt(connection, entry)
+                except BaseException as error:
+                    self._set_aside(connection, error)
+                    raise
+                clear_leftovers(connection)
+                return report
+
+    def _not_due(self, connection: Connection, errand: Errand, standing: Standing, waited: float) -> LoadReport:
+        account = self._account
+        if standing.verdict == "loaded":
+            account.entry = Entry(standing.load_id)
+            same = "" if standing.uri == self._source.uri else f", as {standing.uri}"
+            account.notes = (f"this version was loaded already, by load {standing.load_id}{same}",)
+            return account.report("skipped")
+        account.entry = ledger.enter(connection, errand, waited=waited)
+        account.notes = (f"a newer version of it was loaded before, by load {standing.load_id}",)
+        checkpoints.forget(connection, account.entry.load_id)
+        drop_tables(connection, account.entry.load_id)
+        ledger.forget_rejects(connection, account.entry.load_id)
+        report = account.report("skipped")
+        ledger.finish(connection, report, "superseded")
+        connection.commit()
+        return report
+
+    def _check_handovers(self, entry: Entry) -> None:
+        if entry.handovers >= self._how.handovers and not math.isinf(self._how.deadline.budget):
+            raise LoaderError(
+                f"{self._source.uri}: was handed over {entry.handovers} times and is not loaded; where time has no "
+                f"limit, it can be brought to its end with: loader replay {entry.load_id}"
+            )
+
+    def _set_aside(self, connection: Connection, error: BaseException) -> None:
+        """Enter how the attempt ended. Where that fails, too, the next load into the table does it.
+
+        What is staged stays where the load can be continued.
+        """
+        lasting = isinstance(error, Exception) and not getattr(error, "retryable", False)
+        paused = isinstance(error, PausedError)
+        reason = str(error) or type(error).__name__
+        report = self._account.report("failed", error=reason, retryable=not lasting)
+        assert report.load_id is not None
+        with suppress(psycopg2.Error, LoaderError), ExitStack() as stack:
+            if connection.closed:
+                connection = stack.enter_context(self._database.session())
+            connection.rollback()
+            handover = isinstance(error, PausedError) and error.handover
+            ledger.finish(connection, report, "paused" if paused else "failed", handover=handover)
+            if lasting:
+                checkpoints.forget(connection, report.load_id)
+            if checkpoints.find(connection, report.load_id) is None:
+                drop_tables(connection, report.load_id)
+            connection.commit()
+            if handover:
+                self._account.entry = replace(self._account.entry, handovers=report.handovers + 1)
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """psycopg2's errors as this package's, naming the object and the table."""
+        try:
+            yield
+        except psycopg2.Error as error:
+            doing = f"{self._source.uri}: loading into {self._account.table}"
+            deadline = self._how.deadline
+            if error.pgcode == _CANCELED and (reached := deadline.reached):
+                raise PausedError(f"{doing}: {reached}", handover=not deadline.stopped) from error
+            raise translate(error, doing) from error
+
+
+def note_unopened(database: Database, spec: LoadSpec, report: LoadReport, how: How) -> None:
+    """Enter the failure of a load whose object could not even be opened, as far as the database can be reached."""
+    with suppress(psycopg2.Error, LoaderError), database.session() as connection:
+        ledger.migrate(connection)
+        target = str(catalog.describe(connection, *spec.table_name))
+        missing = Missing(report.source, report.version)
+        with ledger.turn(connection, target, wait=1.0, deadline=how.deadline):
+            entry = ledger.enter(connection, Errand(missing, target, spec, how.force, how.replay_of, how.sequencer))
+            told = replace(report, load_id=entry.load_id, attempts=entry.attempts, handovers=entry.handovers)
+            ledger.finish(connection, told, "failed")
+            connection.commit()
