@@ -276,7 +276,9 @@ class Database:
     def _open(self) -> _Session:
         parameters = {**SETTINGS, **self._credentials.parameters(), **ENCODING}
         patience = {"connect_timeout": _connect_timeout(parameters["connect_timeout"], self._deadline.left)}
-        connection: _Session = psycopg2.connect(**{**parameters, **patience}, connection_factory=_Session)
+        connection: _Session = psycopg2.connect(
+            **{**parameters, **patience}, connection_factory=_Session, cursor_factory=_Cursor
+        )
         try:
             with connection.watched(self._deadline.left):
                 connection.set_watches()
@@ -314,15 +316,11 @@ def _connect_timeout(asked: Any, left: float) -> Any:
 class _Session(Connection):
     """A connection that knows whether it can be used again, and since when an answer is overdue."""
 
-    cursor_factory: Any
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.cursor_factory = _Cursor
-        self.is_lost = False
-        self._asked: float | None = None  # when the statement began that is under way
-        self.own_limits: dict[str, int] = {}  # the role's own `LIMITS`, in milliseconds; 0: none
-        self._name = ""  # the application's
+    # no __init__: its frame would be part of the traceback of a connection that fails, and keep that open as long
+    is_lost = False
+    own_limits: Mapping[str, int] = {}  # the role's own `LIMITS`, in milliseconds; 0: none
+    _asked: float | None = None  # when the statement began that is under way
+    _name = ""  # the application's
 
     def commit(self) -> None:
         with self.asking():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -129,6 +130,16 @@ def test_a_refusal_is_one_sentence_without_the_password(dsn: str, kind: type[Exc
     assert "sec" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "?" not in str(caught.value)
+
+
+def test_a_connection_that_failed_is_closed_at_once(dsn: str) -> None:
+    """Not when somebody lets go of the error: the server would wait for a password until then."""
+    query(dsn, "CREATE ROLE rotating LOGIN PASSWORD 'first'")
+    before = len(os.listdir("/dev/fd"))
+    with pytest.raises(DatabaseError), Database(make_dsn(dsn, user="rotating", passfile="/nowhere")).session():
+        pass
+    assert len(os.listdir("/dev/fd")) == before
+    query(dsn, "DROP ROLE rotating")
 
 
 @pytest.mark.parametrize(
