@@ -290,7 +290,7 @@ class Database:
     def _refused(self, error: psycopg2.Error) -> DatabaseError:
         """Without libpq's text where that could hold the password; it never does, but a DSN may be odd."""
         password = str(self._credentials.parameters().get("password") or "")
-        text = _sentence(re.sub(r"\s+Is the server running[^?]*\?", "", str(error)))
+        text = _sentence(str(error))
         shown = text.replace(password, "…") if password else text
         where = _shown(self._credentials.parameters())
         fault = of_sqlstate(error.pgcode) if error.pgcode else of_libpq(str(error))
@@ -553,4 +553,10 @@ def _made(fault: Fault, message: str, code: str | None) -> DatabaseError:
 
 
 def _sentence(text: str) -> str:
-    return " ".join(text.split())
+    """In one line, without libpq's guesses at the reason."""
+    return " ".join(_GUESSES.sub("", text).split())
+
+
+_GUESSES = re.compile(
+    r"\s+Is the server running[^?]*\?|\s+This probably means the server terminated abnormally[^.]*\.?"
+)

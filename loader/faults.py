@@ -135,6 +135,7 @@ _LIBPQ = (
     ("55000", _REFUSED, "the database is closed to all", r"is not currently accepting connections"),
     ("53300", _LOST, "all connections that the server allows are taken",
      r"too many (clients|connections)|connection slots are reserved"),
+    ("53200", _LOST, "the server is out of memory, or of room for locks", r"out of (shared )?memory"),
     ("57P03", _LOST, "the server is starting, stopping or recovering",
      r"the database system is (starting up|shutting down|in recovery mode|not )"),
     ("25006", _LOST, "the server takes no writes: a standby, perhaps since a failover",

@@ -1,19 +1,29 @@
-"""Connections: kept, replaced, refused in one sentence, and never a password shown."""
+"""Connections: kept, replaced, bounded, ended with their clients, refused in one sentence; never a password shown."""
 
 from __future__ import annotations
 
 import json
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg2
 import psycopg2.errors
 import pytest
-from psycopg2.extensions import parse_dsn
-from support.postgres import query
+from psycopg2.extensions import make_dsn, parse_dsn
+from support.own_server import OwnServer, Way, own_server
+from support.postgres import query, run_alone
 
-from loader.database import Database, SecretCredentials, redact, translate
+from loader import database as module
+from loader.database import CLIENT_CHECK, Database, SecretCredentials, bound, end_overdue, redact, translate
+from loader.deadline import Deadline
 from loader.errors import DatabaseError, DatabaseUnavailableError, TableError, UsageError
 
 
@@ -310,3 +320,440 @@ def test_threads_share_a_database(dsn: str) -> None:
     assert 1 <= len(database._kept) <= 4
     database.close()
     assert not database._kept
+
+
+# --- sessions that have a deadline
+
+
+TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
+
+
+def shown(connection: Any, *names: str) -> list[float]:
+    """Settings in their own units: milliseconds, seconds of keepalives, a count."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", (list(names),))
+        found = dict(cursor.fetchall())
+    return [float(found[name]) for name in names]
+
+
+def test_the_server_is_told_how_much_time_is_left(dsn: str) -> None:
+    """For statements and locks the time left; for idleness a little more. A rollback does not undo it."""
+    database = Database(dsn)
+    with database.until(Deadline(65, margin=5)).session() as connection:
+        connection.rollback()
+        statement, lock, in_transaction, idle = shown(connection, *TIMEOUTS)
+        assert 59_000 < statement <= 60_000
+        assert 59_000 < lock <= 60_000
+        assert in_transaction == pytest.approx(statement + 10_000, abs=2)
+        assert idle == pytest.approx(statement + 10_000, abs=2)
+    database.close()
+
+
+def test_a_session_without_deadline_has_the_roles_own_limits(dsn: str) -> None:
+    """Also on a connection that had others before, which is kept all the same."""
+    run_alone(dsn, f"ALTER DATABASE {parse_dsn(dsn)['dbname']} SET lock_timeout = '7s'")
+    database = Database(dsn)
+    with database.until(Deadline(6)).session() as connection:
+        first = pid(connection)
+        assert shown(connection, "lock_timeout")[0] < 7_000
+    with database.session() as connection:
+        assert pid(connection) == first
+        assert shown(connection, *TIMEOUTS) == [0, 7_000, 0, 0]
+        assert connection.info.parameter_status("application_name") == "loader"
+    database.close()
+
+
+def test_a_roles_stricter_limit_stays(dsn: str) -> None:
+    """The deadline bounds, it permits nothing."""
+    run_alone(dsn, f"ALTER DATABASE {parse_dsn(dsn)['dbname']} SET statement_timeout = '7s'")
+    database = Database(dsn)
+    with database.until(Deadline(60)).session() as connection:
+        assert shown(connection, "statement_timeout") == [7_000]
+        bound(connection, Deadline(60))
+        assert shown(connection, "statement_timeout") == [7_000]
+    database.close()
+
+
+def test_a_session_after_the_deadline_can_still_put_things_in_order(dsn: str) -> None:
+    """No time left is not the setting 0, which would be no limit at all."""
+    database = Database(dsn)
+    with database.until(Deadline(0)).session() as connection:
+        assert shown(connection, "statement_timeout") == [2_000]
+    database.close()
+
+
+def test_time_is_counted_anew_for_a_transaction(dsn: str) -> None:
+    """A statement that begins late has less; the session's own limits hold again after it."""
+    database = Database(dsn)
+    with database.until(Deadline(100)).session() as connection:
+        bound(connection, Deadline(20, margin=0))
+        assert 19_000 < shown(connection, "statement_timeout")[0] <= 20_000
+        connection.commit()
+        assert shown(connection, "statement_timeout")[0] > 90_000
+        bound(connection, Deadline())
+    database.close()
+
+
+@pytest.mark.parametrize("statement", ["SELECT pg_sleep(60)", "LOCK TABLE t"])
+def test_the_server_gives_up_when_the_time_is_up(dsn: str, statement: str) -> None:
+    """With a code by which the caller can tell; the connection is well."""
+    query(dsn, "CREATE TABLE t (a int)")
+    database = Database(dsn).until(Deadline(0))
+    holder = psycopg2.connect(dsn)
+    holder.cursor().execute("LOCK TABLE t")
+    began = time.monotonic()
+    with database.session() as connection:
+        with pytest.raises(psycopg2.Error) as caught, connection.cursor() as cursor:
+            cursor.execute(statement)
+        assert translate(caught.value, "loading").sqlstate in ("57014", "55P03")
+    holder.close()
+    assert 1.9 < time.monotonic() - began < 4.5
+    assert len(database._kept) == 1
+    database.close()
+
+
+@pytest.mark.every_postgres
+def test_the_server_looks_whether_its_client_is_there(dsn: str) -> None:
+    """On every connection, with a deadline or without."""
+    database = Database(dsn)
+    with database.session() as connection:
+        assert shown(connection, "client_connection_check_interval") == [CLIENT_CHECK * 1000]
+    database.close()
+
+
+def test_a_setting_that_the_server_cannot_have_is_done_without(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As client_connection_check_interval on some platforms; the others are set all the same."""
+    monkeypatch.setattr(
+        module, "WATCHES", {"temp_buffers": -5, "of_no_server": 1, "tcp_user_timeout": 1, "gin_fuzzy_search_limit": 9}
+    )
+    database = Database(dsn)
+    with database.session() as connection:
+        assert shown(connection, "gin_fuzzy_search_limit") == [9]
+    database.close()
+
+
+@pytest.mark.parametrize("code", ["25006", "08006", "57P01"])
+def test_a_connection_that_told_of_a_lost_server_is_not_kept(dsn: str, code: str) -> None:
+    """Even where the body went on regardless."""
+    database = Database(dsn)
+    with database.session() as connection:
+        with suppress(psycopg2.Error), connection.cursor() as cursor:
+            cursor.execute(f"DO $$ BEGIN RAISE SQLSTATE '{code}'; END $$")
+        connection.rollback()
+    assert not database._kept
+    with database.session() as connection, suppress(psycopg2.Error), connection.cursor() as cursor:
+        cursor.execute("SELECT 1/0")
+    assert len(database._kept) == 1
+    database.close()
+
+
+# --- clients that die, freeze, or are cut off
+
+
+@contextmanager
+def client(dsn: str, body: str, *, left: float | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A process with a session of its own, in which ``body`` runs; it has said "ready" by then."""
+    deadline = "Deadline()" if left is None else f"Deadline({left}, margin=0)"
+    code = f"""
+import time
+from loader import database
+from loader.deadline import Deadline
+database.LEAST = 0.5
+database.LIMITS.update(idle_in_transaction_session_timeout=0.5, idle_session_timeout=0.5)
+database.GRACE = 1
+with database.Database({dsn!r}).until({deadline}).session() as connection:
+    cursor = connection.cursor()
+{textwrap.indent(textwrap.dedent(body), "    ")}
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def wait_for(condition: Callable[[], object], within: float) -> float:
+    """Seconds until it was true."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < within
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def is_free(dsn: str, lock: int = 7) -> bool:
+    return bool(query(dsn, "SELECT pg_try_advisory_lock(%s)", lock)[0][0])
+
+
+@pytest.mark.every_postgres
+def test_a_killed_clients_statement_ends_and_its_lock_is_free(dsn: str) -> None:
+    """In the middle of a long statement, whose result nobody will ever want."""
+    query(dsn, "CREATE TABLE t (a bigint)")
+    body = """
+        cursor.execute("SELECT pg_advisory_lock(7)")
+        print("ready", flush=True)
+        cursor.execute("INSERT INTO t SELECT sum(i) FROM generate_series(1, 1e6) AS a(i), generate_series(1, 1e6) AS b")
+    """
+    active = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'INSERT INTO t%%' AND state = 'active'"
+    with client(dsn, body) as process:
+        wait_for(lambda: query(dsn, active), 10)
+        assert not is_free(dsn)
+        process.kill()
+        wait_for(lambda: is_free(dsn), CLIENT_CHECK + 2)
+        assert not query(dsn, active)
+
+
+@pytest.mark.parametrize("end", ["", "connection.commit()"])
+def test_a_frozen_clients_session_ends_when_its_time_is_up(dsn: str, end: str) -> None:
+    """In an open transaction, or idle with a session's lock; a client that thaws finds its connection lost."""
+    body = f"""
+        cursor.execute("SELECT pg_advisory_lock(7)")
+        {end}
+        print("ready", flush=True)
+        time.sleep(1.5)
+        try:
+            cursor.execute("SELECT 1")
+        except Exception as error:
+            error = database.translate(error, "x")
+            print(type(error).__name__, flush=True)
+    """
+    with client(dsn, body, left=1) as process:
+        process.send_signal(signal.SIGSTOP)
+        assert not is_free(dsn)
+        wait_for(lambda: is_free(dsn), 4)
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "DatabaseUnavailableError\n"
+
+
+def test_a_client_that_is_frozen_in_the_middle_of_copy_is_ended_by_others(dsn: str) -> None:
+    """When its time is up and not before: no timeout of the server's own does it."""
+    query(dsn, "CREATE TABLE t (a int)")
+    body = """
+        class Slow:
+            def read(self, size):
+                print("ready", flush=True)
+                time.sleep(60)
+        cursor.execute("SELECT pg_advisory_lock(7)")
+        cursor.copy_expert("COPY t FROM STDIN", Slow())
+    """
+
+    def ended() -> int:
+        connection = psycopg2.connect(dsn)
+        count = end_overdue(connection)
+        connection.close()
+        return count
+
+    with client(dsn, body, left=2) as process:
+        process.send_signal(signal.SIGSTOP)
+        assert ended() == 0
+        assert not is_free(dsn)
+        time.sleep(4)
+        assert not is_free(dsn)
+        assert ended() == 1
+        wait_for(lambda: is_free(dsn), 2)
+        assert ended() == 0
+
+
+def test_sessions_without_deadline_are_nobodys_to_end(dsn: str) -> None:
+    """Nor is one that has time left, or is kept and idle."""
+    database = Database(dsn)
+    with database.session() as one, database.until(Deadline(60)).session() as other:
+        for each in (one, other):
+            each.cursor().execute("SELECT 1")
+        connection = psycopg2.connect(dsn)
+        assert end_overdue(connection) == 0
+        connection.close()
+    database.close()
+
+
+# --- servers that fall silent, stop, crash, and change their role
+
+
+@pytest.fixture
+def own() -> Iterator[OwnServer]:
+    with own_server() as server:
+        yield server
+
+
+@pytest.fixture
+def way(own: OwnServer) -> Iterator[Way]:
+    with Way("127.0.0.1", own.port) as way:
+        yield way
+
+
+def through(way: Way) -> Database:
+    return Database(f"postgresql://postgres@127.0.0.1:{way.port}/postgres")
+
+
+def test_both_ends_of_a_tcp_connection_look_for_each_other(own: OwnServer) -> None:
+    """Within half a minute, not after the kernel's two hours."""
+    database = Database(own.dsn)
+    names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
+    with database.session() as connection, socket.socket(fileno=connection.fileno()) as line:
+        try:
+            assert shown(connection, *names) == [10, 5, 4, 30_000]
+            kept = [socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT]
+            assert [line.getsockopt(socket.IPPROTO_TCP, each) for each in kept] == [10, 5, 4, 30_000]
+        finally:
+            line.detach()
+    database.close()
+
+
+@pytest.mark.parametrize("doing", ["execute", "commit", "copy"])
+def test_a_server_that_falls_silent_is_given_up_when_the_time_is_up(way: Way, doing: str) -> None:
+    """What is in between keeps the connection, so neither keepalives nor the server's timeouts help."""
+    database = through(way).until(Deadline(1, margin=0))
+    began = time.monotonic()
+
+    class Endless:
+        def read(self, size: int) -> bytes:
+            return b"1\n" * (size // 2)
+
+    def do(connection: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute("CREATE TEMPORARY TABLE t (a int)")
+        way.fall_silent()
+        if doing == "execute":
+            cursor.execute("SELECT 1")
+        elif doing == "commit":
+            connection.commit()
+        else:
+            cursor.copy_expert("COPY t FROM STDIN", Endless())
+
+    with pytest.raises(psycopg2.Error) as caught, database.session() as connection:
+        do(connection)
+    assert isinstance(translate(caught.value, "x"), DatabaseUnavailableError)
+    assert 3.5 < time.monotonic() - began < 6
+    assert not [each for each in threading.enumerate() if each.name == "loader-watch"]
+
+
+def test_a_session_that_is_used_after_the_deadline_is_left_alone(way: Way) -> None:
+    """As long as the server answers."""
+    with through(way).until(Deadline(0, margin=0)).session() as connection:
+        for _ in range(10):
+            connection.cursor().execute("SELECT pg_sleep(0.5)")
+
+
+def test_a_kept_connection_that_fell_silent_is_replaced(way: Way) -> None:
+    """Within seconds, whatever the deadline."""
+    database = through(way)
+    with database.session() as connection:
+        first = pid(connection)
+    way.fall_silent()
+    time.sleep(0.2)
+    way.speak()
+    began = time.monotonic()
+    with database.session() as connection:
+        assert pid(connection) != first
+    assert time.monotonic() - began < 4.5
+    database.close()
+
+
+def test_a_connection_that_is_not_answered_is_given_up_when_the_time_is_up(dsn: str) -> None:
+    """It does not get the ten seconds that it may have otherwise."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody = Database(f"host=127.0.0.1 port={listener.getsockname()[1]} user=u dbname=d")
+        began = time.monotonic()
+        with pytest.raises(DatabaseUnavailableError, match="timeout expired"), nobody.until(Deadline(1)).session():
+            pass
+        assert time.monotonic() - began < 4
+
+
+def test_connections_of_a_server_that_was_restarted_are_replaced(own: OwnServer) -> None:
+    """Without anybody noticing."""
+    database = Database(own.dsn)
+    with database.session() as one, database.session() as other:
+        gone = {pid(one), pid(other)}
+    own.restart()
+    with database.session() as one, database.session() as other:
+        assert not gone & {pid(one), pid(other)}
+    database.close()
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_server_that_goes_away_is_a_transient_fault(own: OwnServer, end: str) -> None:
+    """In the middle of a statement, and for connections that come before it is up again."""
+    database = Database(own.dsn)
+    ending = threading.Timer(0.5, getattr(own, end))
+    ending.start()
+    with pytest.raises(psycopg2.Error) as caught, database.session() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(60)")
+    ending.join()
+    assert translate(caught.value, "loading").retryable
+    with pytest.raises(DatabaseUnavailableError, match=r"no connection .*: nobody answers there: "), database.session():
+        pass
+    own.start()
+    with database.session() as connection:
+        connection.cursor().execute("SELECT 1")
+    database.close()
+
+
+def test_a_failover_is_a_transient_fault(own: OwnServer) -> None:
+    """The old primary, now a standby, refuses writes; kept connections are replaced, and the new primary takes them."""
+    query(own.dsn, "CREATE TABLE t (a int)")
+    own.become_standby()
+    database = Database(own.dsn)
+
+    def write() -> int:
+        with database.session() as connection:
+            number = pid(connection)
+            connection.cursor().execute("INSERT INTO t VALUES (1)")
+            connection.commit()
+        return number
+
+    with pytest.raises(psycopg2.Error) as caught:
+        write()
+    error = translate(caught.value, "loading")
+    assert (type(error), error.sqlstate, error.retryable) == (DatabaseUnavailableError, "25006", True)
+    with database.session() as connection:
+        reader = pid(connection)
+        assert query(own.dsn, "SELECT count(*) FROM t") == [(0,)]
+    own.promote()
+    assert write() != 0
+    run_alone(own.dsn, "ALTER SYSTEM SET default_transaction_read_only = on")
+    run_alone(own.dsn, "SELECT pg_reload_conf()")
+    wait_for(lambda: query(own.dsn, "SHOW default_transaction_read_only") == [("on",)], 5)
+    with pytest.raises(psycopg2.errors.ReadOnlySqlTransaction):
+        write()
+    assert reader
+    database.close()
+
+
+def test_a_kept_connection_to_what_is_read_only_now_is_replaced(dsn: str) -> None:
+    """A new one may find the way to the new primary. One that is new is used as it is: one may read there."""
+    database = Database(dsn)
+    with database.session() as connection:
+        first = pid(connection)
+        connection.cursor().execute("SET default_transaction_read_only = on")
+        connection.commit()
+    with database.session() as connection:
+        assert pid(connection) != first
+    database.close()
+
+
+def test_a_server_without_a_connection_to_spare_is_a_transient_fault(own: OwnServer) -> None:
+    """Said in one clear sentence; so is a role that has all it may have."""
+    own.options = {"max_connections": "5", "superuser_reserved_connections": "2"}
+    own.restart()
+    query(own.dsn, "CREATE ROLE ordinary LOGIN")
+    query(own.dsn, "CREATE ROLE limited LOGIN CONNECTION LIMIT 0")
+
+    def refused(user: str) -> DatabaseError:
+        with pytest.raises(DatabaseError) as caught, Database(make_dsn(own.dsn, user=user)).session():
+            pass
+        return caught.value
+
+    taken = [psycopg2.connect(own.dsn) for _ in range(3)]
+    errors = [refused("limited"), refused("ordinary")]
+    taken += [psycopg2.connect(own.dsn) for _ in range(2)]
+    errors.append(refused("postgres"))
+    for error in errors:
+        assert (type(error), error.sqlstate, error.retryable) == (DatabaseUnavailableError, "53300", True)
+        assert ": all connections that the server allows are taken: " in str(error)
+    for connection in taken:
+        connection.close()
