@@ -2,8 +2,8 @@ r"""What a fault costs: a load of a 1 GB object that is killed at nine tenths, a
 
     python -m bench.resume [--scale 1.31]
 
-TPC-H lineitem from an S3-protocol server on this machine. The loader's process gets SIGKILL when it has read nine tenths;
-then the same command runs again. Checked: the second run fetches no more than 15 % of the object again, and the
+TPC-H lineitem from an S3-protocol server on this machine. The loader's process gets SIGKILL when it has read nine
+tenths; then the same command runs again. Checked: the second run fetches no more than 15 % of the object again, and the
 table is, row for row, the one that a load in one go gives. Exits with 1 where one of these does not hold.
 """
 

@@ -322,7 +322,7 @@ STATUS_COLUMNS = (
     "attempts", "handovers", "resumes", "waited", "retryable", "last_error", "seen_at",
 )  # fmt: skip
 
-FILE_COLUMNS = ("bucket", "key", "header", "dialect", "spec")
+FILE_COLUMNS = ("bucket", "key", "header", "dialect", "spec", "sequencer")
 """What there is to know of one load beyond its status: how its file was written, and what it was told."""
 
 

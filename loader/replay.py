@@ -36,6 +36,8 @@ from loader.tables import Table
 
 STANDARD_INPUT = "-"
 
+_KEPT = "the rejects of load "
+
 TOLD = 10
 """Records that a report's notes name one by one; the rest are counted."""
 
@@ -148,7 +150,7 @@ def _header_field(name: str, csv: CsvSpec) -> str:
 def replay(
     load_id: int, database: Database, *, source: str | None = None, how: How = PLAINLY, s3: Any = None
 ) -> LoadReport:
-    """Load the rejects of load ``load_id`` into its target, with its spec.
+    """Load the rejects of load ``load_id`` into its target, with its spec; or go on with that load, if it is not through.
 
     ``source``: the mended records, as `write_rejects` writes them: a path, ``s3://bucket/key``, or "-" for standard
     input. None: the kept ones, as they are. All of them may be rejected again; ``max_rows`` holds, ``max_ratio`` does
@@ -158,6 +160,10 @@ def replay(
     Raises LoaderError where there is no such load, or it has not loaded anything itself, or there is nothing to
     replay, and else as `pipeline.load`.
     """
+    with _clear_errors(load_id), database.session() as connection:
+        entry = ledger.find_load(connection, load_id)
+    if entry is not None and entry["state"] not in ("loaded", "superseded") and source is None:
+        return _go_on(entry, database, how, s3)
     with _clear_errors(load_id), database.session() as connection:
         original = find_original(connection, load_id)
         _check_loaded(original)
@@ -172,7 +178,7 @@ def replay(
     with tempfile.TemporaryDirectory(prefix="loader-replay-") as folder:
         path = Path(folder) / "records.csv"
         if source is None:
-            name = f"the rejects of load {load_id}"
+            name = f"{_KEPT}{load_id}"
             version, more = _write_kept(database, original, path)
             notes += more
         else:
@@ -184,15 +190,28 @@ def replay(
         )
 
 
+def _go_on(entry: dict[str, Any], database: Database, how: How, s3: Any) -> LoadReport:
+    """One more attempt at a load that is not through: from its checkpoint on, where that still holds."""
+    if entry["replay_of"] is not None:
+        if not entry["source"].startswith(_KEPT):
+            how = replace(how, replay_of=entry["replay_of"])
+        else:
+            return replay(entry["replay_of"], database, how=how, s3=s3)
+    spec = LoadSpec.from_dict(entry["spec"], origin=f"load {entry['load_id']}'s spec")
+    version = entry["version"] if entry["bucket"] and not str(entry["version"]).startswith("etag:") else None
+    how = replace(how, force=how.force or entry["forced"], sequencer=how.sequencer or entry["sequencer"])
+    return load_one(entry["source"], spec, database, how, version_id=version, s3=s3)
+
+
 def _check_loaded(original: Original) -> None:
-    """The rejects of a load that failed are not all that is missing of its file."""
-    if original.state == "failed":
+    """The rejects of a load that is not through are not all that is missing of its file."""
+    if original.state == "superseded":
+        raise LoaderError(f"load {original.load_id} was superseded by a newer version of its source")
+    if original.state != "loaded":
         raise LoaderError(
-            f"load {original.load_id} failed and changed nothing; mend its source and load the whole of it with: "
-            f"loader replay {original.source}"
+            f"load {original.load_id} is not through and changed nothing; go on with it with: "
+            f"loader replay {original.load_id}"
         )
-    if original.state == "running":
-        raise LoaderError(f"load {original.load_id} is still running")
 
 
 def _load(open_it: Callable[[], Source], name: str, spec: LoadSpec, database: Database, how: How) -> LoadReport:

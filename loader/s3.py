@@ -140,6 +140,15 @@ def _list(client: Any, bucket: str, prefix: str) -> Iterator[str]:
                     yield found["Key"]
 
 
+def _versions_of(client: Any, bucket: str, key: str) -> Iterator[str]:
+    """The ids of the versions of exactly that key, the newest first."""
+    for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=key):
+        for found in page.get("Versions", ()):
+            if found["Key"] != key:
+                return  # keys are listed in their order, and the prefix itself comes first
+            yield found["VersionId"]
+
+
 # --- one version of one object
 
 
@@ -281,7 +290,27 @@ class S3Source:
         return self.version
 
     def is_newer_than(self, version_id: str) -> bool | None:
-        return None
+        """Whether this version was stored after that one of the same key; None where S3 cannot tell.
+
+        Versions of a key are listed from the newest to the oldest (Amazon S3 API Reference, ListObjectVersions). Where
+        listing them is not permitted, the version that the key has now is newer than any other.
+        """
+        version = self._pinned
+        try:
+            for listed in _versions_of(self._client, version.bucket, version.key):
+                if listed in (version.version_id, version_id):
+                    return listed == version.version_id
+            return None
+        except _FAILURES:
+            return self._is_current()
+
+    def _is_current(self) -> bool | None:
+        version = self._pinned
+        try:
+            head = self._client.head_object(Bucket=version.bucket, Key=version.key)
+        except _FAILURES:
+            return None
+        return True if head.get("VersionId") == version.version_id else None
 
     def close(self) -> None:
         """End what is being read; close the client, unless it came from the caller."""

@@ -225,6 +225,21 @@ def test_neither_blocks_nor_chunks_decide_what_is_broken(
     assert outcomes.count(outcomes[0]) == len(outcomes)
 
 
+@given(st.one_of(csv_bytes, texts), dialects, widths, st.integers(1, 70), st.integers(1, 70))
+@example(b'1,a\n2,"b\n3,c\n4,d\n5,e\n', PLAIN, 2, 4, 9)
+def test_a_file_can_be_taken_up_after_a_block(
+    data: bytes, dialect: Dialect, fields: int | None, size: int, again: int
+) -> None:
+    """Wherever a block says that it can be, the rest is found as it was, broken or not, with its numbers and places."""
+    blocks = blocks_of(data, size, dialect, fields=fields)
+    for number, block in enumerate(blocks):
+        if block.after is not None:
+            rest = split([data[block.after.offset :]], dialect, name="x.csv", start=block.after, block_size=again)
+            assert records_of(list(rest)) == records_of(blocks[number + 1 :])
+    if all(block.terminated for block in blocks):
+        assert all(block.after is not None for block in blocks)
+
+
 @given(csv_bytes, dialects, st.integers(1, 70))
 def test_blocks_tile_the_file(data: bytes, dialect: Dialect, size: int) -> None:
     """Blocks follow each other without a gap and hold all bytes, but for comments; their record counts add up."""

@@ -237,10 +237,8 @@ def test_what_cannot_be_replayed_says_so(dsn: str, file: Path, tmp_path: Path) -
     file.write_text("id,price,city\n1,x,a\n")
     with pytest.raises(loader.RejectLimitError):
         load(file, dsn, rejects={"max_rows": 0})
-    with pytest.raises(
-        loader.LoaderError, match="load 1 failed and changed nothing; mend its source and load the whole"
-    ):
-        again(dsn, 1)
+    with pytest.raises(loader.LoaderError, match="load 1 is not through and changed nothing; go on with it with"):
+        again(dsn, 1, file)
     file.write_text("id,price,city\n1,1,a\n")
     load(file, dsn)
     with pytest.raises(loader.LoaderError, match="load 2: it has no rejects"):
@@ -254,6 +252,24 @@ def test_what_cannot_be_replayed_says_so(dsn: str, file: Path, tmp_path: Path) -
     query(dsn, f"ALTER DATABASE {name} SET search_path = other, public")
     with pytest.raises(loader.TableError, match=r'load 2 went into public\.prices, but "prices" is now other\.prices'):
         again(dsn, 2, file)
+
+
+def test_a_load_that_failed_is_tried_again(dsn: str, file: Path) -> None:
+    """With its spec, in its own row, when what stood in its way was mended; and once it is through, its rejects are."""
+    query(dsn, PRICES)
+    query(dsn, "ALTER TABLE prices ADD CHECK (price < 5)")
+    file.write_text("id,price,city\n1,9,a\n2,x,b\n")
+    with pytest.raises(loader.RejectLimitError):
+        load(file, dsn, rejects={"max_rows": 1, "max_ratio": 1})
+    with pytest.raises(loader.RejectLimitError):
+        again(dsn, 1)
+    query(dsn, "ALTER TABLE prices DROP CONSTRAINT prices_price_check")
+    report = again(dsn, 1)
+    assert (report.state, report.load_id, report.attempts, report.rows_rejected) == ("loaded", 1, 3, 1)
+    assert query(dsn, "SELECT state, attempts, error, last_error IS NULL FROM loader.loads") == [
+        ("loaded", 3, None, False)
+    ]
+    assert (again(dsn, 1).replay_of, again(dsn, 1).rows_rejected) == (1, 1)
 
 
 def test_the_limit_on_rejected_records_holds_for_a_replay(dsn: str, file: Path, tmp_path: Path) -> None:

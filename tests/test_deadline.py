@@ -1,0 +1,44 @@
+"""Time that is up, and requests to stop."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from loader.deadline import NEVER, Deadline
+
+
+def test_time_runs_out_a_margin_before_the_end() -> None:
+    """So that there is time left to tell of it."""
+    assert Deadline(100.0, margin=40.0).left <= 60.0
+    deadline = Deadline(10.0, margin=10.0)
+    assert (deadline.left, deadline.reached, deadline.stopped) == (0.0, "its time is up", False)
+    assert NEVER.reached is None
+
+
+def test_the_first_reason_to_stop_counts() -> None:
+    """And it is told from the time."""
+    deadline = Deadline()
+    deadline.stop("first")
+    deadline.stop("second")
+    assert (deadline.reached, deadline.stopped) == ("first", True)
+
+
+def test_whoever_waits_is_called_back() -> None:
+    """Once it waits, even where it had been asked to stop before; afterwards no more."""
+    deadline, calls = Deadline(), []
+    with deadline.calling(lambda: calls.append("during")):
+        deadline.stop("enough")
+    with deadline.calling(lambda: calls.append("late")):
+        pass
+    deadline.stop("again")
+    assert calls == ["during", "late"]
+
+
+def test_a_sleeper_is_woken() -> None:
+    """A pause between attempts does not keep a load from coming to rest."""
+    deadline = Deadline()
+    began = time.monotonic()
+    threading.Timer(0.05, deadline.stop, ("enough",)).start()
+    deadline.sleep(30)
+    assert time.monotonic() - began < 10
