@@ -86,7 +86,7 @@ LEAST = 2.0
 """Seconds that a statement has even where the time is up: what is left to do then is to enter that in the ledger."""
 
 UNANSWERED = 3.0
-"""Seconds after the time was up in which the server's answer must have come, be it that it gave up the statement. It is
+"""Seconds after the time was up in which the server's answer must have come: more than it takes to give up a statement,
 less than `deadline.MARGIN`, so that there is time left to tell of it. As long is a kept connection given to answer."""
 
 _TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")  # ever stricter
@@ -390,7 +390,7 @@ class _Session(Connection):
         """Set `LIMITS` by ``deadline``, or back to the role's own, in one round trip; whether it takes writes."""
         values = [_limit(self.own_limits.get(name, 0), deadline.left, more) for name, more in LIMITS.items()]
         limits = ", ".join(f"set_config('{name}', %s, false)" for name in LIMITS)
-        ends = None if deadline.left == math.inf else max(deadline.left, LEAST) + GRACE
+        ends = None if deadline.left == math.inf else deadline.left + GRACE
         found = self._at_once(
             f"SELECT current_setting('transaction_read_only'), {limits}, {_NAMED}", *values, self._name[:30], ends
         )
@@ -441,8 +441,7 @@ def _limit(own: int, left: float, more: float) -> str | None:
     """Milliseconds, as a setting's text; None: the role's ``own``."""
     if left == math.inf:
         return None
-    seconds = max(left, LEAST) + more
-    value = math.ceil(min(seconds * 1000, 2**31 - 1))  # what a setting holds: 24 days
+    value = math.ceil(min(max(left + more, LEAST) * 1000, 2**31 - 1))  # what a setting holds: 24 days
     return None if 0 < own <= value else str(value)
 
 

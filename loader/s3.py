@@ -29,7 +29,6 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
-from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from loader.errors import (
@@ -56,8 +55,8 @@ _PIECE = 256 << 10  # bytes of one read from a socket; smaller ones cost more CP
 _WILDCARD = re.compile(r"[*?\[]")
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")  # what botocore accepts; S3's own rule is narrower
 
-_FAILURES = (BotoCoreError, ClientError, HTTPError, ResponseParserError, OSError, EOFError)
-_UNREACHED = (NoConnectionError, HTTPClientError, HTTPError, ResponseParserError, OSError, EOFError)
+_FAILURES = (BotoCoreError, ClientError, HTTPError, OSError, EOFError)
+_UNREACHED = (NoConnectionError, HTTPClientError, HTTPError, OSError, EOFError)
 _creating = threading.Lock()  # boto3's default session must not make two clients at once
 
 

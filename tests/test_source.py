@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import select
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +158,141 @@ def test_a_busy_store_is_unavailable(bucket: S3, fault_proxy: FaultProxy, impati
     with pytest.raises(SourceUnavailableError, match=r"a\.csv: S3 did not serve it: 503 ") as caught:
         open_source(bucket.uri("a.csv"), client=impatient)
     assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (403, "InvalidAccessKeyId"),
+        (403, "SignatureDoesNotMatch"),
+        (400, "ExpiredToken"),
+        (400, "KMS.DisabledException"),
+        (501, "NotImplemented"),
+    ],
+)
+def test_a_refusal_that_will_be_repeated_fails_at_once(
+    bucket: S3, fault_proxy: FaultProxy, impatient: Any, status: int, code: str
+) -> None:
+    """In S3's words: it is somebody's to mend."""
+    bucket.put("a.csv", DATA)
+    fault_proxy.faults = [answer(status, code, at=PART), answer(status, code, at=PART)]
+    with pytest.raises(SourceError, match=f"a.csv: S3 refused it: {code}: Made up") as caught:
+        read(small(bucket.uri("a.csv"), client=impatient, prefetch=1))
+    assert type(caught.value) is SourceError
+    assert not caught.value.retryable
+    assert len(fault_proxy.faults) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "RequestTimeout"),
+        (400, "ThrottlingException"),
+        (400, "KMS.ThrottlingException"),
+        (403, "RequestTimeTooSkewed"),
+        (429, "TooManyRequests"),
+        (502, "OfAProxy"),
+        (503, "ServiceUnavailable"),
+    ],
+)
+def test_a_refusal_that_passes_is_tried_again(
+    bucket: S3, fault_proxy: FaultProxy, impatient: Any, status: int, code: str
+) -> None:
+    """Whatever its status is, its code counts; and its status where nobody knows the code."""
+    bucket.put("a.csv", DATA)
+    fault_proxy.faults = [answer(status, code, at=PART), answer(status, code, at=PART)]
+    assert read(small(bucket.uri("a.csv"), client=impatient)) == DATA
+    assert not fault_proxy.faults
+
+
+def test_an_object_that_is_shorter_by_now_has_changed(
+    s3_unversioned: S3, fault_proxy: FaultProxy, impatient: Any
+) -> None:
+    """S3 says 416 for what is asked of it then; the same call reads what is there now."""
+    s3_unversioned.put("a.csv", DATA)
+    fault_proxy.faults = [answer(416, "InvalidRange", at=PART)]
+    with pytest.raises(SourceChangedError) as caught:
+        read(small(s3_unversioned.uri("a.csv"), client=impatient))
+    assert caught.value.retryable
+    assert read(small(s3_unversioned.uri("a.csv"), client=impatient)) == DATA
+
+
+def served(answer: bytes, tls: ssl.SSLContext | None = None) -> tuple[int, Callable[[], None]]:
+    """A server that answers everything with that; its port, and how to end it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ending = threading.Event()
+
+    def serve() -> None:
+        while not ending.is_set():
+            if select.select([listener], [], [], 0.02)[0]:
+                client, _ = listener.accept()
+                with suppress(OSError), client, tls.wrap_socket(client, server_side=True) if tls else client as line:
+                    line.recv(65536)
+                    line.sendall(answer)
+
+    def end() -> None:
+        ending.set()
+        thread.join()
+        listener.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return listener.getsockname()[1], end
+
+
+def test_a_store_whose_answers_break_off_is_unavailable(aws: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing that is no XML is one that did not come to its end, or a gateway's page; botocore calls it 500."""
+    port, end = served(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\n<ListBuck")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    try:
+        with (
+            closing(s3_client(retries={"mode": "standard", "total_max_attempts": 1})) as client,
+            pytest.raises(SourceUnavailableError, match=r"^s3://b: S3 did not serve it: 500 ") as caught,
+        ):
+            expand("s3://b/in/", client=client)
+        assert caught.value.retryable
+    finally:
+        end()
+
+
+def test_an_endpoint_that_is_not_to_be_trusted_is_not_asked_again(
+    aws: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its certificate will be no better next time."""
+    port, end = served(b"", own_certificate(tmp_path))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{port}")
+    try:
+        with (
+            closing(s3_client(retries={"mode": "standard", "total_max_attempts": 1})) as client,
+            pytest.raises(SourceError, match="CERTIFICATE_VERIFY_FAILED") as caught,
+        ):
+            open_source("s3://b/k", client=client)
+        assert type(caught.value) is SourceError
+        assert not caught.value.retryable
+    finally:
+        end()
+
+
+def own_certificate(folder: Path) -> ssl.SSLContext:
+    """One that nobody vouches for, for 127.0.0.1."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    secret = key.private_bytes(pem, form, serialization.NoEncryption())
+    (folder / "own.pem").write_bytes(secret + certificate.public_bytes(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "own.pem")
+    return context
 
 
 def test_an_endpoint_that_nobody_listens_at_is_unavailable(aws: str, monkeypatch: pytest.MonkeyPatch) -> None:
