@@ -525,8 +525,11 @@ def translate(error: psycopg2.Error, doing: str) -> DatabaseError:
     """
     primary = error.diag.message_primary
     detail = error.diag.message_detail
-    told = f"{primary}: {detail}" if primary and detail else primary or str(error) or "the connection was lost"
-    return _made(_fault(error), f"{doing}: {_sentence(told)}", error.pgcode)
+    fault = _fault(error)
+    told = f"{primary}: {detail}" if primary and detail else primary or str(error)
+    if not primary and fault.nature is Nature.LOST:
+        told = f"the connection was lost ({told.strip() or 'without a word'})"  # "invalid socket" alone says little
+    return _made(fault, f"{doing}: {_sentence(told)}", error.pgcode)
 
 
 def _fault(error: psycopg2.Error) -> Fault:

@@ -23,6 +23,7 @@ from psycopg2.extensions import encodings
 from psycopg2.extras import execute_values
 
 from loader.catalog import rows
+from loader.database import end_overdue
 from loader.deadline import Deadline
 from loader.errors import DatabaseUnavailableError, PausedError
 from loader.report import REASONS, ROW_COUNTS, LoadReport, Reject
@@ -90,6 +91,7 @@ def turn(connection: Connection, target: str, *, wait: float, deadline: Deadline
 
 
 def _take_turn(connection: Connection, target: str, patience: float, deadline: Deadline) -> None:
+    end_overdue(connection)  # a holder whose process is frozen may have it for ever
     with connection.cursor() as cursor, deadline.calling(connection.cancel):
         cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{max(1, int(patience * 1000))}ms",))
         try:

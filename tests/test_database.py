@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
-import sys
-import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import psycopg2
 import psycopg2.errors
 import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
+from support.clients import STUCK_COPY, client, wait_for
 from support.own_server import OwnServer, Way, own_server
 from support.postgres import query, run_alone
 
@@ -461,41 +459,6 @@ def test_a_connection_that_told_of_a_lost_server_is_not_kept(dsn: str, code: str
 # --- clients that die, freeze, or are cut off
 
 
-@contextmanager
-def client(dsn: str, body: str, *, left: float | None = None) -> Iterator[subprocess.Popen[str]]:
-    """A process with a session of its own, in which ``body`` runs; it has said "ready" by then."""
-    deadline = "Deadline()" if left is None else f"Deadline({left}, margin=0)"
-    code = f"""
-import time
-from loader import database
-from loader.deadline import Deadline
-database.LEAST = 0.5
-database.LIMITS.update(idle_in_transaction_session_timeout=0.5, idle_session_timeout=0.5)
-database.GRACE = 1
-with database.Database({dsn!r}).until({deadline}).session() as connection:
-    cursor = connection.cursor()
-{textwrap.indent(textwrap.dedent(body), "    ")}
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        assert process.stdout.readline() == "ready\n"
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def wait_for(condition: Callable[[], object], within: float) -> float:
-    """Seconds until it was true."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < within
-        time.sleep(0.05)
-    return time.monotonic() - began
-
-
 def is_free(dsn: str, lock: int = 7) -> bool:
     return bool(query(dsn, "SELECT pg_try_advisory_lock(%s)", lock)[0][0])
 
@@ -544,14 +507,7 @@ def test_a_frozen_clients_session_ends_when_its_time_is_up(dsn: str, end: str) -
 def test_a_client_that_is_frozen_in_the_middle_of_copy_is_ended_by_others(dsn: str) -> None:
     """When its time is up and not before: no timeout of the server's own does it."""
     query(dsn, "CREATE TABLE t (a int)")
-    body = """
-        class Slow:
-            def read(self, size):
-                print("ready", flush=True)
-                time.sleep(60)
-        cursor.execute("SELECT pg_advisory_lock(7)")
-        cursor.copy_expert("COPY t FROM STDIN", Slow())
-    """
+    body = 'cursor.execute("SELECT pg_advisory_lock(7)")' + STUCK_COPY
 
     def ended() -> int:
         connection = psycopg2.connect(dsn)

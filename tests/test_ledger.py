@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
+import time
 import uuid
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,12 @@ from typing import Any
 import psycopg2
 import psycopg2.errors
 import pytest
+from support.clients import STUCK_COPY, client
 from support.postgres import query, run_alone
 
 import loader
 from loader import ledger
+from loader.deadline import Deadline
 
 VERSION_1 = Path(__file__).parent / "data" / "ledger_v1.sql"
 SPEC = '{"table": "t", "csv": {"header": false}, "columns": {"zebra": "int", "a": "text"}}'
@@ -194,3 +199,22 @@ def test_a_database_whose_encoding_lacks_characters_keeps_every_reject(server: s
         assert query(dsn, "SELECT header FROM loader.loads") == [(["a", "b", "€"],)]
     finally:
         run_alone(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_the_turn_of_a_frozen_process_ends_with_its_time(dsn: str) -> None:
+    """In the middle of a COPY the server would wait for it for ever; whoever wants the turn next ends it."""
+    query(dsn, "CREATE TABLE t (a int)")
+    taking = f'cursor.execute("SELECT pg_advisory_lock({ledger.TURN_KEY.replace("%s", chr(39) + "t" + chr(39))})")'
+    connection = psycopg2.connect(dsn)
+
+    def takes_turn(wait: float) -> bool:
+        with suppress(loader.DatabaseUnavailableError), ledger.turn(connection, "t", wait=wait, deadline=Deadline()):
+            return True
+        return False
+
+    with client(dsn, taking + STUCK_COPY, left=2) as process:
+        process.send_signal(signal.SIGSTOP)
+        assert not takes_turn(0.5)
+        time.sleep(3.5)
+        assert takes_turn(2)
+    connection.close()
