@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format floor odd segments resume fuzz clean
+.PHONY: help setup demo test check format floor odd segments resume fuzz chaos clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ floor: setup  ## TPC-H lineitem against psql \copy: rows equal, faster, in const
 
 fuzz: setup  ## the loader against COPY on files made up at random: make fuzz SECONDS=600
 	$(BIN)/python tests/fuzz.py $(or $(SECONDS),600)
+
+chaos: setup  ## loads that die in every way, and tables that must be right: make chaos SECONDS=600 SEED=1
+	$(BIN)/python tests/chaos.py --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
 odd: setup  ## what odd values cost: lineitem with one in each block, and in each hundred records (about two minutes)
 	$(BIN)/python -m bench.odd

@@ -105,7 +105,7 @@ class FileSource:
         assert self.version is not None
         return self.version
 
-    def is_newer_than(self, version_id: str) -> bool | None:
+    def is_newer_than(self, version_id: str) -> bool | None:  # noqa: ARG002 - S3's objects have them
         """None: a file has no versions beside the one that it holds."""
         return None
 

@@ -246,7 +246,7 @@ class Load:
     def _is_large(self, records: Records) -> bool:
         """Whether to begin again would cost so much that there have to be checkpoints on the way."""
         text = self.source.size * (1 if records.form.compression == "none" else UNPACKED)
-        return text > STRAIGHT * (self.spec.segment_mb << 20)
+        return text > STRAIGHT * self.spec.segment_size
 
     def _constants(self, load_id: int) -> dict[str, str]:
         """What stands for the placeholders of ``value`` columns."""

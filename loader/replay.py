@@ -150,7 +150,7 @@ def _header_field(name: str, csv: CsvSpec) -> str:
 def replay(
     load_id: int, database: Database, *, source: str | None = None, how: How = PLAINLY, s3: Any = None
 ) -> LoadReport:
-    """Load the rejects of load ``load_id`` into its target, with its spec; or go on with that load, if it is not through.
+    """Load the rejects of load ``load_id`` into its target, with its spec; or, if it is not through, go on with it.
 
     ``source``: the mended records, as `write_rejects` writes them: a path, ``s3://bucket/key``, or "-" for standard
     input. None: the kept ones, as they are. All of them may be rejected again; ``max_rows`` holds, ``max_ratio`` does

@@ -116,6 +116,11 @@ class LoadSpec:
     segment_mb: int = SEGMENT_MB  # MiB of text after which what is staged is committed with a checkpoint
     transform: TransformSpec = field(default_factory=TransformSpec)
 
+    @property
+    def segment_size(self) -> int:
+        """Bytes of text that are staged between two checkpoints."""
+        return self.segment_mb << 20
+
     @classmethod
     def from_dict(
         cls,

@@ -19,7 +19,7 @@ from loader.account import Account
 from loader.database import Database, translate
 from loader.deadline import NEVER, Deadline
 from loader.errors import DatabaseError, LoaderError, PausedError
-from loader.faults import backoff
+from loader.faults import backoff, of_sqlstate
 from loader.ledger import Entry, Errand
 from loader.leftovers import clear_leftovers
 from loader.report import LoadReport
@@ -39,6 +39,7 @@ which Lambda itself stops a function that goes on calling itself (Lambda's guide
 ATTEMPTS = 5
 """Attempts of one call that may fail in a row, for reasons that pass, without a checkpoint further on."""
 
+_LOCK_NOT_AVAILABLE = "55P03"
 _CANCELED = "57014"
 """SQLSTATE of a statement that ran into ``statement_timeout``, or was called back (manual, appendix A)."""
 
@@ -98,7 +99,7 @@ class Undertaking:
             except DatabaseError as error:
                 failed = 1 if self._account.staged > staged else failed + 1
                 begun = self._account.entry.load_id
-                if not (error.retryable and begun) or failed == ATTEMPTS or self._how.deadline.reached:
+                if not (begun and _passes_soon(error)) or failed == ATTEMPTS or self._how.deadline.reached:
                     raise
                 self._how.deadline.sleep(backoff(failed))
 
@@ -183,6 +184,13 @@ class Undertaking:
             if error.pgcode == _CANCELED and (reached := deadline.reached):
                 raise PausedError(f"{doing}: {reached}", handover=not deadline.stopped) from error
             raise translate(error, doing) from error
+
+
+def _passes_soon(error: DatabaseError) -> bool:
+    """Whether it is worth while to try again at once: not where a disk is full, or another load has its turn."""
+    if not error.retryable or error.sqlstate == _LOCK_NOT_AVAILABLE:
+        return False
+    return error.sqlstate is None or of_sqlstate(error.sqlstate).soon
 
 
 def note_unopened(database: Database, spec: LoadSpec, report: LoadReport, how: How) -> None:

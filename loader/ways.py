@@ -19,7 +19,7 @@ from loader import checkpoints, ledger
 from loader.account import Account
 from loader.checkpoints import NOTHING, Checkpoint
 from loader.columns import fields_by_position
-from loader.database import Database
+from loader.database import Database, bound
 from loader.deadline import Deadline
 from loader.errors import DatabaseError, PausedError
 from loader.merge import Counts, Merge, add_columns, create_table, target_name
@@ -156,7 +156,7 @@ class Staged(Way):
                 self.deadline,
                 start,
                 lambda checkpoint: checkpoints.save(saving, self.account.entry, checkpoint),
-                size=self.plan.spec.segment_mb << 20,
+                size=self.plan.spec.segment_size,
                 streams=min(STREAMS, self.workers),
             )
             with closing(copy_segments(segments, self.database, staging)) as saved:
@@ -178,6 +178,7 @@ class Staged(Way):
         if self.deadline.reached or self._is_late(kept - ahead.rows):
             raise self._paused("all of it is staged")
         rejected = self.keeper.count
+        bound(self.connection, self.deadline)
         with self.deadline.calling(self.connection.cancel):
             counts = ahead.finish(self.account.tally.counts.read + 1) or self._merge_at_once(merge)
         merged = counts.inserted + counts.updated + counts.unchanged + counts.duplicate

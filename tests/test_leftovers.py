@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg2
@@ -20,18 +19,18 @@ SPEC = loader.LoadSpec.from_dict({"table": "a", "mode": "merge", "key": ["n"]})
 
 
 @pytest.fixture
-def paused(dsn: str, tmp_path: Path) -> Iterator[str]:
+def paused(dsn: str, tmp_path: Path) -> str:
     """A database in which load 1, into table "a", has come to rest at a checkpoint."""
     path = tmp_path / "a.csv"
     path.write_text("n\n" + "\n".join(map(str, range(300_000))) + "\n")
     stopping = Deadline()
     database = Database(dsn)
+    how = How(deadline=stopping, progress=lambda progress: stopping.stop("enough"))
     with pytest.raises(loader.PausedError):
-        how = How(deadline=stopping, progress=lambda progress: stopping.stop("enough"))
         load_one(str(path), SPEC, database, how)
     database.close()
     assert tables(dsn) == ["staging_1_1"]
-    yield dsn
+    return dsn
 
 
 def tables(dsn: str) -> list[str]:

@@ -15,7 +15,7 @@ import struct
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -62,9 +62,9 @@ class S3:
         self.client.close()
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    """The endpoint of an emulated AWS on this machine, started once."""
+@contextmanager
+def moto() -> Iterator[str]:
+    """The endpoint of an emulated AWS on this machine."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request
@@ -75,6 +75,13 @@ def s3_server() -> Iterator[str]:
     server.stop()
     assert server._server is not None
     server._server.server_close()  # stop() leaves it listening
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """An emulated AWS, started once."""
+    with moto() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture

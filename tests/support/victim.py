@@ -1,0 +1,171 @@
+"""A process that makes one load and may die of it: at a named step, when its time is up, or when somebody kills it.
+
+The steps are functions of the loader, wrapped in this process alone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from multiprocessing.process import BaseProcess
+from typing import Any, Literal
+
+STEPS = {
+    "migrate": ("loader.ledger", "migrate"),
+    "take the turn": ("loader.ledger", "_take_turn"),
+    "close the dead": ("loader.ledger", "close_dead"),
+    "find the standing": ("loader.undertaking", "find_standing"),
+    "enter": ("loader.ledger", "enter"),
+    "find the checkpoint": ("loader.checkpoints", "find"),
+    "start over": ("loader.pipeline", "Load._start_over"),
+    "note the file": ("loader.ledger", "note_file"),
+    "create staging": ("loader.staging", "Staging.create"),
+    "take over staging": ("loader.staging", "Staging.take_over"),
+    "note the resume": ("loader.ledger", "note_resume"),
+    "copy a segment": ("loader.segments", "copy"),
+    "copy straight": ("loader.ways", "copy"),
+    "keep rejects": ("loader.ledger", "keep_rejects"),
+    "save a checkpoint": ("loader.checkpoints", "save"),
+    "make ready": ("loader.ways", "Way.make_ready"),
+    "insert ahead": ("loader.merge", "Merge.insert_part"),
+    "merge": ("loader.merge", "Merge.run"),
+    "sift": ("loader.ways", "sift"),
+    "merge with care": ("loader.merge", "Merge.run_carefully"),
+    "drop staging": ("loader.staging", "Staging.drop"),
+    "forget the checkpoint": ("loader.checkpoints", "forget"),
+    "finish": ("loader.ledger", "finish"),
+    "commit": ("loader.database", "_Session.commit"),
+    "clear leftovers": ("loader.undertaking", "clear_leftovers"),
+}
+"""By name, where each is found: a module, and a function or method in it."""
+
+DONE, TRANSIENT, LASTING, DEFECT = 0, 3, 4, 5
+"""Exit codes: loaded or skipped; a failure that passes; one that lasts; no error that the loader raises on purpose."""
+
+
+@dataclass(frozen=True)
+class Death:
+    """SIGKILL at a step: before or after its ``nth`` call."""
+
+    step: str
+    when: Literal["before", "after"]
+    nth: int = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One load. ``deadline``: seconds of work until it has to come to rest; ``straight``: segments that may go straight
+    into the target. ``told``: a file for what there is to say about a failure."""
+
+    uri: str
+    dsn: str
+    spec: Mapping[str, Any]
+    environment: Mapping[str, str]
+    told: str
+    version_id: str | None = None
+    sequencer: str | None = None
+    deadline: float | None = None
+    straight: int = 0
+    death: Death | None = None
+    wait: float = 30.0
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["loader.pipeline", "loader.s3", "support.victim"])
+
+
+def start(job: Job) -> BaseProcess:
+    """The process that carries the job out, forked from one that has imported everything."""
+    process = _context.Process(target=_run, args=(job,), daemon=True)
+    process.start()
+    return process
+
+
+def _run(job: Job) -> None:
+    os.environ.update(job.environment)
+    if job.death is not None:
+        _arm(job.death)
+    code = DEFECT
+    try:
+        code = _load(job)
+    except BaseException:
+        _tell(job, traceback.format_exc())
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def _load(job: Job) -> int:
+    import loader
+    from loader import faults, pipeline
+    from loader.database import Database
+    from loader.deadline import MARGIN, NEVER, Deadline
+    from loader.s3 import s3_client
+
+    faults.backoff.__kwdefaults__["first"] = 0.05  # waiting is not what is tested
+    pipeline.STRAIGHT = job.straight
+    _make_small()
+    how = pipeline.How(
+        deadline=NEVER if job.deadline is None else Deadline(job.deadline + MARGIN),
+        sequencer=job.sequencer,
+        wait=job.wait,
+        workers=2,
+        handovers=1000,
+    )
+    client = s3_client(read_timeout=1, connect_timeout=2, retries={"mode": "standard", "total_max_attempts": 2})
+    try:
+        spec = loader.LoadSpec.from_dict(dict(job.spec))
+        pipeline.load_one(job.uri, spec, Database(job.dsn), how, version_id=job.version_id, s3=client)
+    except loader.LoaderError as error:
+        _tell(job, f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+        return TRANSIENT if error.retryable else LASTING
+    return DONE
+
+
+def _make_small() -> None:
+    """Blocks, segments and parts of some kilobytes, so that small files have many of each."""
+    from loader import blocks, source, spec
+
+    blocks.split.__kwdefaults__["block_size"] = 32 << 10
+    source.open_source.__kwdefaults__["part_size"] = 200 << 10
+    spec.LoadSpec.segment_size = property(lambda self: self.segment_mb << 17)  # type: ignore[assignment, method-assign]
+
+
+def _tell(job: Job, text: str) -> None:
+    with open(job.told, "w", encoding="utf-8") as file:  # noqa: PTH123 - the process may be about to die
+        file.write(text)
+
+
+def _arm(death: Death) -> None:
+    module, _, name = STEPS[death.step][0], None, STEPS[death.step][1]
+    *owners, attribute = name.split(".")
+    owner: Any = import_module(module)
+    for each in owners:
+        owner = getattr(owner, each)
+    setattr(owner, attribute, _lethal(getattr(owner, attribute), death))
+
+
+def _lethal(function: Callable[..., Any], death: Death) -> Callable[..., Any]:
+    calls, lock = 0, threading.Lock()
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        with lock:
+            calls += 1
+            due = calls == death.nth
+        if due and death.when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*arguments, **options)
+        if due:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    return wrapped
