@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
     from loader.database import Database
+    from loader.deadline import Deadline
     from loader.report import LoadReport
     from loader.spec import LoadSpec
     from loader.tally import Progress
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"loader: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        _say("loader: interrupted; nothing was changed")
+        _say("loader: interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of standard output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -122,33 +123,46 @@ def _load(options: argparse.Namespace) -> int:
     uris = [uri for source in options.sources for uri in expand(source)]
     specs.check(uris)
 
-    def load(uri: str, database: Database) -> LoadReport:
+    def load(uri: str, database: Database, deadline: Deadline) -> LoadReport:
         with _progress_bar(uri, shown=sys.stderr.isatty() and not options.json) as progress:
-            return load_one(uri, specs.of(uri), database, How(options.force, options.workers, progress))
+            how = How(force=options.force, workers=options.workers, progress=progress, deadline=deadline)
+            return load_one(uri, specs.of(uri), database, how)
 
     return _load_each(options, uris, load)
 
 
-def _load_each(options: argparse.Namespace, names: Sequence[str], load: Callable[[str, Database], LoadReport]) -> int:
-    """Try each, print what became of it, and give the exit code."""
+def _load_each(
+    options: argparse.Namespace, names: Sequence[str], load: Callable[[str, Database, Deadline], LoadReport]
+) -> int:
+    """Try each until a signal asks to stop, print what became of it, and give the exit code."""
+    from loader.deadline import Deadline
     from loader.report import LoadReport
+    from loader.signals import exit_code, run_stoppable
 
+    deadline = Deadline()
     reports: list[LoadReport] = []
-    exit_code = 0
-    with _database(options) as database:
+
+    def load_all() -> int:
+        code = 0
         for name in names:
+            if deadline.stopped:
+                break
             try:
-                reports.append(load(name, database))
+                reports.append(load(name, database, deadline))
             except LoaderError as error:
                 _say(f"loader: {error}")
-                exit_code = max(exit_code, error.exit_code)
+                code = max(code, error.exit_code)
                 reports.append(error.report or LoadReport("failed", name, "", "", error=str(error)))
             else:
                 if not options.json:
                     _print_report(reports[-1])
-    if options.json:
+        return code
+
+    with _database(options) as database:
+        code = run_stoppable(load_all, deadline)
+    if options.json and reports:
         _print_json(LoadReport.combine(reports).to_dict())
-    return exit_code
+    return exit_code(deadline) or code
 
 
 def _replay(options: argparse.Namespace) -> int:
@@ -156,17 +170,24 @@ def _replay(options: argparse.Namespace) -> int:
     from loader.replay import replay, replay_source
     from loader.source import expand
 
-    how = How(options.force)
     if re.fullmatch("[0-9]+", options.what):  # a file of that name is ./7
         load_id = int(options.what)
         return _load_each(
-            options, [options.what], lambda _, database: replay(load_id, database, source=options.source, how=how)
+            options,
+            [options.what],
+            lambda _, database, deadline: replay(
+                load_id, database, source=options.source, how=How(force=options.force, deadline=deadline)
+            ),
         )
     if options.source is not None:
         raise UsageError(
             f"{options.what}: is not a load's id, so the second argument, {options.source}, is one too many"
         )
-    return _load_each(options, expand(options.what), lambda uri, database: replay_source(uri, database, how=how))
+    return _load_each(
+        options,
+        expand(options.what),
+        lambda uri, database, deadline: replay_source(uri, database, how=How(force=options.force, deadline=deadline)),
+    )
 
 
 class _SpecChoice:
@@ -217,6 +238,7 @@ def _infer(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from loader.checkpoints import find
     from loader.ledger import find_load, history
 
     if options.load_id is None:
@@ -229,8 +251,10 @@ def _status(options: argparse.Namespace) -> int:
         return 0
     with _ledger(options) as connection:
         load = find_load(connection, options.load_id)
+        checkpoint = find(connection, options.load_id) if load else None
     if load is None:
         raise LoaderError(f"there is no load {options.load_id}")
+    load["rows_staged"] = checkpoint.counts.kept if checkpoint else 0
     if options.json:
         _print_json(load)
     else:
@@ -346,8 +370,17 @@ def _print_history(loads: Iterable[dict[str, Any]]) -> None:
         started = f"{load['started_at']:%Y-%m-%d %H:%M:%S}"
         counts = f"{load['rows_read']:,}", f"{load['rows_rejected']:,}"
         print(line.format(load["load_id"], load["state"], started, *counts, load["target"], load["source"]))
-        if load["error"]:
-            print(f"{'':8}{load['error']}")
+        if story := _story(load):
+            print(f"{'':8}{story}")
+        if load["error"] or (load["attempts"] > 1 and load["last_error"]):
+            print(f"{'':8}{load['error'] or load['last_error']}")
+
+
+def _story(load: dict[str, Any]) -> str:
+    """How a load went, where there is more to tell than that it did."""
+    counted = ((load["attempts"], "attempts", 1), (load["handovers"], "handovers", 0), (load["resumes"], "resumes", 0))
+    told = [f"{count} {what}" for count, what, usual in counted if count > usual]
+    return ", ".join([*told, f"waited {load['waited']:.0f} s"] if load["waited"] >= 1 else told)
 
 
 def _print_json(document: object) -> None:

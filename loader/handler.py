@@ -7,88 +7,135 @@ EventBridge "Object Created", or a direct ``{"source": "s3://…", "spec": …}`
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_plus
 
 from loader.database import Database, SecretCredentials
-from loader.errors import LoaderError, UsageError
+from loader.deadline import Deadline
+from loader.errors import LoaderError, PausedError, UsageError
+from loader.faults import backoff
+from loader.names import listed
 from loader.pipeline import How, load_one
 from loader.shelf import SpecShelf
+from loader.signals import stopping
 from loader.source import s3_client
 from loader.spec import LoadSpec
 
-DEADLINE_MARGIN = 5.0
-"""Seconds before the function's end at which waiting for a table's turn is given up, so that there is an answer."""
+LONGEST_HIDDEN = 900
+"""Seconds after which a message that failed comes again at the latest: Lambda's longest run."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectCreated:
-    """One object version that an event tells of."""
+    """One object version that an event tells of. ``sequencer`` orders the events of one key."""
 
     bucket: str
     key: str
     version_id: str | None
+    sequencer: str | None = None
 
     @property
     def uri(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
 
 
-def handler(event: Any, context: Any = None) -> dict[str, Any]:
-    """Load what the event tells of.
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """An event that asks for nothing: a deletion, a test message, a tag."""
 
-    SQS: gives ``batchItemFailures``, so that only the messages that failed come again. Everything else gives
-    ``loads``, a report each, and raises the first failure after all were tried, so that Lambda tries the
-    event again; what was loaded by then is skipped.
+    event: str
+    source: str | None = None
+    version: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"state": "ignored", "event": self.event, "source": self.source, "version": self.version}
+
+
+def handler(event: Any, context: Any = None) -> dict[str, Any]:
+    """Load what the event tells of, within the time that the function has.
+
+    SQS: gives ``batchItemFailures``, so that only the messages that failed come again, among them those of loads that
+    came to rest because time was up. Everything else gives ``loads``, a report each, and raises the first failure after
+    all were tried, so that Lambda tries the event again; what was loaded by then is skipped. What asks for nothing,
+    such as a deletion, is told in the log. SIGTERM brings what is under way to rest.
     """
     if not isinstance(event, Mapping):
         raise UsageError(f"the event is no JSON object but {type(event).__name__}")
-    if _is_sqs(event):
-        return _queued(event["Records"], context)
-    if "source" in event and "detail" not in event:
-        return {"loads": [_direct(event, context)]}
-    return {"loads": _load_all(list(objects_of(event)), context)}
+    deadline = _deadline(context)
+    with stopping(deadline):
+        if _is_sqs(event):
+            return _queued(event["Records"], deadline)
+        if "source" in event and "detail" not in event:
+            return {"loads": [_direct(event, context, deadline)]}
+        return _load_all(event, context, deadline)
+
+
+def _deadline(context: Any) -> Deadline:
+    remaining = getattr(context, "get_remaining_time_in_millis", None)
+    return Deadline() if remaining is None else Deadline(remaining() / 1000)
+
+
+def told_by(event: Mapping[str, Any]) -> Iterator[ObjectCreated | Ignored | UsageError]:
+    """What an S3 notification or an EventBridge event tells, record by record.
+
+    A record that is none of S3's is an error of its own and keeps no other from its turn.
+    """
+    if event.get("Event") == "s3:TestEvent":
+        yield Ignored("s3:TestEvent")
+        return
+    records = [event] if "detail" in event else event.get("Records")
+    if not isinstance(records, list):
+        yield UsageError(f"the event is not one of S3's: {_shown(event)}")
+        return
+    for record in records:
+        try:
+            yield _of_eventbridge(record) if "detail" in event else _of_notification(record)
+        except (KeyError, TypeError, AttributeError):
+            yield UsageError(f"the event is not one of S3's: {_shown(record)}")
+        except UsageError as error:
+            yield error
 
 
 def objects_of(event: Mapping[str, Any]) -> Iterator[ObjectCreated]:
-    """The object versions that an S3 notification or an EventBridge event says were created.
-
-    Test messages and other events of S3, such as deletions, tell of none. Raises UsageError for what is no
-    event of S3.
-    """
-    if event.get("Event") == "s3:TestEvent":
-        return
-    try:
-        if "detail" in event:
-            yield from _of_eventbridge(event)
-        else:
-            for record in event["Records"]:
-                yield from _of_notification(record)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"the event is not one of S3's: {_shown(event)}") from error
+    """The object versions that an event says were created. Raises UsageError for what is no event of S3."""
+    for told in told_by(event):
+        if isinstance(told, UsageError):
+            raise told
+        if isinstance(told, ObjectCreated):
+            yield told
 
 
-def _of_notification(record: Mapping[str, Any]) -> Iterator[ObjectCreated]:
+def _of_notification(record: Mapping[str, Any]) -> ObjectCreated | Ignored:
     """Keys are encoded as in forms (S3 User Guide, "Event message structure")."""
     if record.get("eventSource") != "aws:s3":
         raise UsageError(f"the record is not one of S3's: {_shown(record)}")
-    if record["eventName"].startswith(("ObjectCreated:", "s3:ObjectCreated:")):
-        stored = record["s3"]["object"]
-        yield ObjectCreated(record["s3"]["bucket"]["name"], unquote_plus(stored["key"]), stored.get("versionId"))
+    name, stored = record["eventName"], record["s3"]["object"]
+    created = ObjectCreated(
+        record["s3"]["bucket"]["name"], unquote_plus(stored["key"]), stored.get("versionId"), stored.get("sequencer")
+    )
+    if name.startswith(("ObjectCreated:", "s3:ObjectCreated:")):
+        return created
+    return Ignored(name, created.uri, created.version_id)
 
 
-def _of_eventbridge(event: Mapping[str, Any]) -> Iterator[ObjectCreated]:
-    """Keys are not encoded."""
+def _of_eventbridge(event: Mapping[str, Any]) -> ObjectCreated | Ignored:
+    """Keys are not encoded (S3 User Guide, "EventBridge event message structure")."""
     if event.get("source") != "aws.s3":
         raise UsageError(f"the event is not one of S3's: {_shown(event)}")
+    stored = event["detail"]["object"]
+    created = ObjectCreated(
+        event["detail"]["bucket"]["name"], stored["key"], stored.get("version-id"), stored.get("sequencer")
+    )
     if event.get("detail-type") == "Object Created":
-        stored = event["detail"]["object"]
-        yield ObjectCreated(event["detail"]["bucket"]["name"], stored["key"], stored.get("version-id"))
+        return created
+    return Ignored(str(event.get("detail-type")), created.uri, created.version_id)
 
 
 def _is_sqs(event: Mapping[str, Any]) -> bool:
@@ -98,77 +145,145 @@ def _is_sqs(event: Mapping[str, Any]) -> bool:
     )
 
 
-def _queued(messages: list[Mapping[str, Any]], context: Any) -> dict[str, Any]:
+def _queued(messages: list[Mapping[str, Any]], deadline: Deadline) -> dict[str, Any]:
+    """Those that failed are handed back. A load that came to rest goes on with its message's next delivery."""
     failures = []
     for message in messages:
         try:
+            if reached := deadline.reached:
+                raise PausedError(f"{reached}; this message was not begun", handover=not deadline.stopped)
             body = json.loads(message["body"])
             if not isinstance(body, Mapping):
                 raise UsageError(f"the message is no JSON object: {_shown(body)}")
-            _load_all(list(objects_of(body)), context)
+            _load_all(body, None, deadline)
         except Exception as error:  # whatever it is, the others' turn must come, and this one's again
             _log({"message": message.get("messageId"), "state": "failed", "error": _one_line(error)})
             failures.append({"itemIdentifier": message["messageId"]})
+            _hide(message, _hidden_for(message, error))
     return {"batchItemFailures": failures}
 
 
-def _load_all(objects: list[ObjectCreated], context: Any) -> list[dict[str, Any]]:
+def _hidden_for(message: Mapping[str, Any], error: Exception) -> int:
+    """Seconds until the message comes again: none where its load is to go on, else the longer the more often it failed.
+
+    What will fail again comes again soon, so that it is out of the way, in the dead-letter queue, soon.
+    """
+    if isinstance(error, PausedError):
+        return 0
+    received = int(message.get("attributes", {}).get("ApproximateReceiveCount", 1))
+    passes = isinstance(error, LoaderError) and error.retryable
+    return int(min(LONGEST_HIDDEN, backoff(received, first=10.0 if passes else 1.0, longest=float(LONGEST_HIDDEN))))
+
+
+def _hide(message: Mapping[str, Any], seconds: int) -> None:
+    """Have SQS hand the message out again after so many seconds, not after its queue's visibility timeout.
+
+    The queue's URL is made of its ARN. Where that is not permitted, the queue's own timeout holds. (SQS API Reference,
+    ChangeMessageVisibility; Lambda's guide, "Implementing partial batch responses".)
+    """
+    arn, receipt = str(message.get("eventSourceARN", "")).split(":"), message.get("receiptHandle")
+    if len(arn) != 6 or not receipt:
+        return
+    try:
+        client = _state().client("sqs", arn[3])
+        url = f"{client.meta.endpoint_url.rstrip('/')}/{arn[4]}/{arn[5]}"
+        client.change_message_visibility(QueueUrl=url, ReceiptHandle=receipt, VisibilityTimeout=seconds)
+    except Exception as error:  # it is a convenience: nothing is lost without it
+        _log({"message": message.get("messageId"), "state": "not hidden", "error": _one_line(error)})
+
+
+def _load_all(event: Mapping[str, Any], context: Any, deadline: Deadline) -> dict[str, Any]:
     """All are tried. Raises the first failure; the log tells each."""
     reports: list[dict[str, Any]] = []
     failed: list[Exception] = []
-    for each in objects:
+    for each in told_by(event):
+        if isinstance(each, Ignored):
+            _log(each.to_dict())
+            continue
         try:
-            spec = _state().specs.find(each.bucket, each.key)
-            reports.append(_load(each.uri, spec, context, version_id=each.version_id))
+            if isinstance(each, UsageError):
+                raise each
+            reports.append(_load_created(each, context, deadline))
         except Exception as error:  # a defect in one must not keep the others from their turn
             failed.append(error)
             if not (isinstance(error, LoaderError) and error.report is not None):  # no load has told of it
-                _log({"state": "failed", "source": each.uri, "version": each.version_id, "error": _one_line(error)})
+                named = {"source": each.uri, "version": each.version_id} if isinstance(each, ObjectCreated) else {}
+                _log({"state": "failed", **named, "error": _one_line(error)})
     if failed:
         raise failed[0]
-    return reports
+    return {"loads": reports}
 
 
-def _direct(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
-    unknown = set(event) - {"source", "spec", "force"}
+def _load_created(created: ObjectCreated, context: Any, deadline: Deadline) -> dict[str, Any]:
+    spec = _state().specs.find(created.bucket, created.key)
+    how = How(deadline=deadline, wait=_patience(deadline), sequencer=created.sequencer)
+    direct = {"source": created.uri, "version_id": created.version_id, "sequencer": created.sequencer}
+    return _load_or_hand_over(spec, how, direct, context)
+
+
+_DIRECT: dict[str, type] = {
+    "source": str, "spec": object, "force": bool, "version_id": str, "sequencer": str, "handover": int
+}  # fmt: skip
+
+
+def _direct(event: Mapping[str, Any], context: Any, deadline: Deadline) -> dict[str, Any]:
+    given = {name: value for name, value in event.items() if value is not None}
+    unknown = set(given) - set(_DIRECT)
     if unknown:
-        raise UsageError(f'the event has the unknown key "{min(unknown)}"; there are source, spec and force')
-    source, given, force = event["source"], event.get("spec"), event.get("force", False)
+        raise UsageError(f'the event has the unknown key "{min(unknown)}"; there are {listed(list(_DIRECT))}')
+    source = given.get("source")
     if not isinstance(source, str) or not source.startswith("s3://"):
         raise UsageError(f"the event's source {_shown(source)} is no s3:// URI")
-    if not isinstance(force, bool):
-        raise UsageError(f"the event's force must be true or false, not {_shown(force)}")
-    specs = _state().specs
+    for name, value in given.items():
+        if not isinstance(value, _DIRECT[name]):
+            kind = {bool: "true or false", int: "a number", str: "a text"}[_DIRECT[name]]
+            raise UsageError(f"the event's {name} must be {kind}, not {_shown(value)}")
+    how = How(
+        force=given.get("force", False),
+        deadline=deadline,
+        wait=_patience(deadline),
+        sequencer=given.get("sequencer"),
+    )
+    return _load_or_hand_over(_named_spec(given, source), how, given, context)
+
+
+def _named_spec(event: Mapping[str, Any], source: str) -> LoadSpec:
+    """The spec that a direct event holds or names, else the one whose ``source`` matches."""
+    specs, given = _state().specs, event.get("spec")
     if isinstance(given, Mapping):
-        spec = LoadSpec.from_dict(given, origin="the event's spec")
-    elif given is None:
+        return LoadSpec.from_dict(given, origin="the event's spec")
+    if given is None:
         bucket, _, key = source.removeprefix("s3://").partition("/")
-        spec = specs.find(bucket, key)
-    else:
-        spec = specs.named(str(given))
-    return _load(source, spec, context, force=force)
+        return specs.find(bucket, key)
+    return specs.named(str(given))
 
 
-def _load(
-    uri: str, spec: LoadSpec, context: Any, *, version_id: str | None = None, force: bool = False
-) -> dict[str, Any]:
-    """One load, told in one line of the log, whatever becomes of it."""
-    state = _state()
+def _load_or_hand_over(spec: LoadSpec, how: How, direct: Mapping[str, Any], context: Any) -> dict[str, Any]:
+    """One load, told in one line of the log, whatever becomes of it.
+
+    Where its time was up, and the function may call itself, it asks for another invocation with the event ``direct``;
+    how often, the ledger counts.
+    """
+    state, uri, version_id = _state(), direct["source"], direct.get("version_id")
     try:
-        how = How(force=force, wait=_patience(context))
         report = load_one(uri, spec, state.database, how, s3=state.s3, version_id=version_id)
     except LoaderError as error:
         if error.report is not None:
             _log(error.report.to_dict())
-        raise
+        arn = getattr(context, "invoked_function_arn", None)
+        if not (isinstance(error, PausedError) and error.handover and error.report and state.reinvoke and arn):
+            raise
+        event = {**direct, "handover": error.report.handovers}
+        body = json.dumps({name: value for name, value in event.items() if value is not None})
+        state.client("lambda").invoke(FunctionName=arn, InvocationType="Event", Payload=body.encode())
+        return error.report.to_dict()
     _log(report.to_dict())
     return report.to_dict()
 
 
-def _patience(context: Any) -> float:
-    """Seconds to wait for a table's turn: what the function has left, less a margin."""
-    remaining = getattr(context, "get_remaining_time_in_millis", None)
-    return max(remaining() / 1000 - DEADLINE_MARGIN, 1.0) if remaining is not None else 60.0
+def _patience(deadline: Deadline) -> float:
+    """Seconds to wait for a table's turn: what the function has left."""
+    return max(deadline.left, 1.0) if deadline.left < math.inf else 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +292,24 @@ class Settings:
 
     ``$LOADER_SPECS``: a folder shipped with the function (by default ``specs/`` in ``$LAMBDA_TASK_ROOT``) or
     ``s3://bucket/prefix/``. ``$LOADER_SECRET_ID``: the secret that says how to connect; else ``$LOADER_DSN``.
+    ``$LOADER_REINVOKE``: not empty, a load that came to rest because time was up is carried on by an invocation that
+    the function asks for itself; for events that come without a queue.
     """
 
     database: Database
     s3: Any
     specs: SpecShelf
+    reinvoke: bool = False
+
+    @staticmethod
+    @lru_cache(maxsize=8)
+    def client(service: str, region: str | None = None) -> Any:
+        """A boto3 client, made when it is first wanted."""
+        import boto3
+        from botocore.config import Config
+
+        config = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
+        return boto3.client(service, region_name=region, config=config)
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -194,7 +322,7 @@ class Settings:
         database = Database(SecretCredentials(secret_id) if secret_id else str(dsn))
         client = s3_client()
         shelf = os.environ.get("LOADER_SPECS") or os.path.join(os.environ.get("LAMBDA_TASK_ROOT", "."), "specs")  # noqa: PTH118
-        return cls(database, client, SpecShelf(shelf, client))
+        return cls(database, client, SpecShelf(shelf, client), bool(os.environ.get("LOADER_REINVOKE")))
 
 
 _settings: Settings | None = None

@@ -150,7 +150,7 @@ def close_dead(connection: Connection, target: str) -> None:
 def enter(connection: Connection, errand: Errand, *, follows: int = 0, waited: float = 0.0) -> Entry:
     """Enter an attempt as running, and commit. Needs the target's turn.
 
-    What was begun and not finished is continued in its own row: the same version by the same spec. ``follows``: see
+    What did not have its effect yet goes on in its own row: the same version by the same spec. ``follows``: see
     `Standing`. ``waited``: seconds for the turn.
     """
     source, spec = errand.source, errand.spec
@@ -185,7 +185,7 @@ _SAME = " AND ".join(
 
 
 def _continue(connection: Connection, values: Mapping[str, Any]) -> Entry | None:
-    begun = f"SELECT max(load_id) FROM loader.loads WHERE {_SAME} AND state IN ('running', 'paused', 'failed')"
+    begun = f"SELECT max(load_id) FROM loader.loads WHERE {_SAME} AND state <> 'loaded'"
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE loader.loads SET state = 'running', attempts = attempts + 1, waited = waited + %(waited)s,"
@@ -208,6 +208,16 @@ def _insert(connection: Connection, values: Mapping[str, Any]) -> int:
         row = cursor.fetchone()
     assert row is not None
     return int(row[0])
+
+
+def is_settled(connection: Connection, errand: Errand) -> bool:
+    """Whether the version had its effect on the target, or came too late for that."""
+    statement = (
+        "SELECT 1 FROM loader.loads WHERE target = %s AND bucket = %s AND key = %s AND pin = %s"
+        " AND state IN ('loaded', 'superseded') LIMIT 1"
+    )
+    source = errand.source
+    return bool(rows(connection, statement, (errand.target, source.bucket, source.key, source.pin)))
 
 
 def note_resume(connection: Connection, entry: Entry) -> Entry:
@@ -350,10 +360,20 @@ def find_replays(connection: Connection, load_id: int) -> list[int]:
     return [each["load_id"] for each in _loads(connection, ("load_id",), of_it, load_id)]
 
 
+_STATE = f"""
+    CASE WHEN state <> 'running' OR EXISTS (
+        SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND (classid::bigint << 32 | objid::bigint) = {TURN_KEY.replace("%s", "l.target")}
+    ) THEN state ELSE 'died' END"""
+"""A load is running as long as somebody holds its table's turn; "died" stands in no table, it is what can be seen."""
+
+
 def _loads(connection: Connection, columns: Sequence[str], which: str, *parameters: Any) -> list[dict[str, Any]]:
     if not _is_there(connection):
         return []
-    found = rows(connection, f"SELECT {', '.join(columns)} FROM loader.loads WHERE {which}", parameters)
+    wanted = ", ".join(_STATE if name == "state" else name for name in columns)
+    found = rows(connection, f"SELECT {wanted} FROM loader.loads l WHERE {which}", parameters)
     return [dict(zip(columns, each, strict=True)) for each in found]
 
 

@@ -32,15 +32,15 @@ TRIAL = 0.2
 """The share of an attempt's time after which its pace is judged."""
 
 
-def straight(encoded: Iterator[Encoded], books: Books, deadline: Deadline, *, size: int) -> Iterator[bytes]:
-    """The tuples for a COPY that cannot be continued. ``size``: bytes of the object.
+def straight(encoded: Iterator[Encoded], books: Books, deadline: Deadline, *, name: str, size: int) -> Iterator[bytes]:
+    """The tuples for a COPY that cannot be continued. ``name`` and ``size`` (bytes) are the object's.
 
     Raises PausedError where somebody asks to stop, and TooSlowError where the deadline will come before the end.
     """
     began = deadline.left
     for each in encoded:
         if deadline.stopped:
-            raise PausedError(f"{deadline.reached}; nothing of it was staged", handover=False)
+            raise PausedError(f"{name}: {deadline.reached}; nothing of it was staged", handover=False)
         spent = began - deadline.left  # without a deadline no number at all, which is never greater than anything
         if spent > TRIAL * began and spent * (size / books.tally.bytes_read - 1) > deadline.left:
             raise TooSlowError

@@ -200,7 +200,10 @@ def note_unopened(database: Database, spec: LoadSpec, report: LoadReport, how: H
         target = str(catalog.describe(connection, *spec.table_name))
         missing = Missing(report.source, report.version)
         with ledger.turn(connection, target, wait=1.0, deadline=how.deadline):
-            entry = ledger.enter(connection, Errand(missing, target, spec, how.force, how.replay_of, how.sequencer))
+            errand = Errand(missing, target, spec, how.force, how.replay_of, how.sequencer)
+            if ledger.is_settled(connection, errand):
+                return
+            entry = ledger.enter(connection, errand)
             told = replace(report, load_id=entry.load_id, attempts=entry.attempts, handovers=entry.handovers)
             ledger.finish(connection, told, "failed")
             connection.commit()

@@ -97,7 +97,7 @@ class Straight(Way):
             self.deadline.calling(self.connection.cancel),
             overlapped(self.records.blocks, self.work, workers=self.workers) as encoded,
         ):
-            tuples = straight(encoded, self.books, self.deadline, size=self.source.size)
+            tuples = straight(encoded, self.books, self.deadline, name=self.source.uri, size=self.source.size)
             copied = copy(self.connection, target_name(self.plan.table), names, tuples)
         self.account_for(copied, self.account.tally.counts.kept)
         return Counts(inserted=copied)

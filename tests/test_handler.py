@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, unquote
 
+import boto3
 import pytest
 from support.postgres import query
 
 import loader.handler
-from loader.errors import LoaderError, ShapeError, UsageError
+from loader.deadline import MARGIN
+from loader.errors import LoaderError, PausedError, ShapeError, UsageError
 from loader.handler import ObjectCreated, handler, objects_of
 
 SPEC = """
@@ -38,6 +44,7 @@ def function(dsn: str, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("LOADER_DSN", dsn)
     monkeypatch.setenv("LOADER_SPECS", str(tmp_path / "specs"))
     yield
+    loader.handler.Settings.client.cache_clear()
     if loader.handler._settings is not None:
         loader.handler._settings.database.close()
         loader.handler._settings.s3.close()
@@ -189,10 +196,133 @@ def test_an_event_that_is_none(event: Any, message: str) -> None:
         handler(event, None)
 
 
-def test_the_test_message_and_deletions_are_no_ops() -> None:
-    """S3 sends one when the notification is set up; deletions undo nothing."""
+def test_the_test_message_and_deletions_are_no_ops(capsys: pytest.CaptureFixture[str]) -> None:
+    """S3 sends one when the notification is set up; deletions undo nothing. Both are on record."""
     assert handler({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"}, None) == {"loads": []}
-    assert handler(notification(("b", "k", None), name="ObjectRemoved:DeleteMarkerCreated"), None) == {"loads": []}
+    assert handler(notification(("b", "k", "v"), name="ObjectRemoved:DeleteMarkerCreated"), None) == {"loads": []}
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
+        {"state": "ignored", "event": "s3:TestEvent", "source": None, "version": None},
+        {"state": "ignored", "event": "ObjectRemoved:DeleteMarkerCreated", "source": "s3://b/k", "version": "v"},
+    ]
+
+
+def test_a_record_that_is_none_of_s3s_keeps_no_other_from_its_turn(dsn: str, s3: Any) -> None:
+    """It fails the event; the object beside it is loaded all the same."""
+    event = notification((s3.bucket, KEY, s3.put(KEY, b"a\n1\n")))
+    for strange in ({"eventSource": "aws:sns"}, {"eventSource": "aws:s3"}, 7):
+        with pytest.raises(UsageError, match="not one of S3's"):
+            handler({"Records": [strange, *event["Records"]]}, Context())
+        assert rows(dsn) == [1]
+
+
+def test_an_event_that_comes_late_changes_nothing(dsn: str, s3: Any) -> None:
+    """Its sequencer says so, whether it comes in a notification or by way of EventBridge."""
+    first, second = s3.put(KEY, b"a\n1\n"), s3.put(KEY, b"a\n2\n")
+    event = notification((s3.bucket, KEY, second))
+    assert handler(event, Context())["loads"][0]["state"] == "loaded"
+    stored = {"key": KEY, "version-id": first, "sequencer": "9"}
+    late = {
+        "source": "aws.s3",
+        "detail-type": "Object Created",
+        "detail": {"bucket": {"name": s3.bucket}, "object": stored},
+    }
+    (report,) = handler(late, Context())["loads"]
+    assert (report["state"], report["notes"]) == (
+        "skipped",
+        ["a newer version of it was loaded before, by load 1"],
+    )
+    assert rows(dsn) == [2]
+
+
+class Hurried(Context):
+    """A function that has just so much more time than it keeps for its answer."""
+
+    invoked_function_arn = "arn:aws:lambda:us-east-1:123456789012:function:loader"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int(MARGIN * 1000) + 150
+
+
+BIG = b"a\n" + b"\n".join(b"%d" % number for number in range(2_000_000)) + b"\n"
+STAGED = 'segment_mb = 1\nmode = "merge"\nkey = ["a"]\n'
+
+
+def staged(tmp_path: Path) -> None:
+    path = tmp_path / "specs" / "trips.toml"
+    path.write_text(STAGED + path.read_text())
+
+
+def test_a_load_goes_on_with_the_next_delivery(dsn: str, s3: Any, tmp_path: Path) -> None:
+    """Its message is handed back, and visible again at once; others that were not begun are, too."""
+    staged(tmp_path)
+    sqs = boto3.client("sqs")
+    url = sqs.create_queue(QueueName="uploads", Attributes={"VisibilityTimeout": "3600"})["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    sqs.send_message(QueueUrl=url, MessageBody=json.dumps(notification((s3.bucket, KEY, s3.put(KEY, BIG)))))
+    for delivery in range(1, 40):
+        (message,) = sqs.receive_message(QueueUrl=url, WaitTimeSeconds=5)["Messages"]
+        record = {
+            "messageId": message["MessageId"],
+            "receiptHandle": message["ReceiptHandle"],
+            "body": message["Body"],
+            "attributes": {"ApproximateReceiveCount": str(delivery)},
+            "eventSource": "aws:sqs",
+            "eventSourceARN": arn,
+        }
+        context = Hurried() if delivery < 4 else Context()
+        if handler({"Records": [record]}, context) == {"batchItemFailures": []}:
+            break
+    assert delivery == 4
+    columns = "state, attempts, handovers, resumes > 0, rows_inserted"
+    assert query(dsn, f"SELECT {columns} FROM loader.loads") == [("loaded", 4, 3, True, 2_000_000)]
+    assert query(dsn, "SELECT count(*) FROM trips") == [(2_000_000,)]
+    sqs.delete_queue(QueueUrl=url)
+
+
+def test_without_a_queue_the_function_calls_itself(dsn: str, s3: Any, tmp_path: Path, aws: str) -> None:
+    """Where it is told that it may; with an event that names the version, and says how often that was."""
+    staged(tmp_path)
+    event = notification((s3.bucket, KEY, version := s3.put(KEY, BIG)))
+    with pytest.raises(PausedError):
+        handler(event, Hurried())
+    asked: list[dict[str, Any]] = []
+    with lambda_service(asked) as endpoint:
+        os.environ["AWS_ENDPOINT_URL_LAMBDA"] = endpoint
+        os.environ["LOADER_REINVOKE"] = "1"
+        loader.handler._settings = None
+        try:
+            (report,) = handler(event, Hurried())["loads"]
+        finally:
+            del os.environ["AWS_ENDPOINT_URL_LAMBDA"], os.environ["LOADER_REINVOKE"]
+            loader.handler.Settings.client.cache_clear()
+    assert (report["state"], report["retryable"], report["handovers"]) == ("failed", True, 2)
+    assert asked == [{"source": s3.uri(KEY), "version_id": version, "sequencer": "0A1B2C", "handover": 2}]
+    (done,) = handler(asked[0], Context())["loads"]
+    assert (done["state"], done["attempts"], done["rows_inserted"]) == ("loaded", 3, 2_000_000)
+
+
+@contextmanager
+def lambda_service(asked: list[dict[str, Any]]) -> Iterator[str]:
+    """Lambda's Invoke, as far as it is asked for here: asynchronously, by ARN (Lambda API Reference, Invoke)."""
+
+    class Service(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert unquote(self.path) == f"/2015-03-31/functions/{Hurried.invoked_function_arn}/invocations"
+            assert self.headers["X-Amz-Invocation-Type"] == "Event"
+            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(202)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Silent."""
+
+    with HTTPServer(("127.0.0.1", 0), Service) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 @pytest.mark.parametrize("version", ["2.0", "2.1", "2.3", "2.9"])
@@ -200,7 +330,7 @@ def test_any_event_of_version_2_is_read(version: str) -> None:
     """Minor versions only add fields."""
     event = notification(("b", "a+b c.csv", "v"))
     event["Records"][0]["eventVersion"] = version
-    assert list(objects_of(event)) == [ObjectCreated("b", "a+b c.csv", "v")]
+    assert list(objects_of(event)) == [ObjectCreated("b", "a+b c.csv", "v", "0A1B2C")]
 
 
 def test_specs_of_a_bucket(dsn: str, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ SHELVES: list[set[str]] = [
     {"undertaking", "ways"},
     {"pipeline"},
     {"replay"},
-    {"local"},  # faces
+    {"local", "signals"},  # faces
     {"cli", "handler"},
     {"__main__", "twin"},
 ]

@@ -1,0 +1,67 @@
+"""Ctrl-C and SIGTERM: the first asks a load to come to rest, the second ends the process.
+
+Python runs a signal's handler in the main thread alone, between two of its own instructions, and psycopg2 waits in C.
+So where the main thread has nothing else to do, the work goes to another, and the main one waits for signals.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
+
+from loader.deadline import Deadline
+
+T = TypeVar("T")
+
+REASONS = {signal.SIGINT: "it was interrupted", signal.SIGTERM: "it was told to stop"}
+
+
+@contextmanager
+def stopping(deadline: Deadline) -> Iterator[None]:
+    """Signals stop ``deadline`` while the body runs. In any other than the main thread nothing is changed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if deadline.stopped:
+            os._exit(128 + number)  # at once: what is committed is vouched for
+        deadline.stop(REASONS[signal.Signals(number)])
+
+    previous = {number: signal.signal(number, handle) for number in REASONS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def run_stoppable(work: Callable[[], T], deadline: Deadline) -> T:
+    """Do the work in a thread of its own while signals stop ``deadline``; gives or raises what it does."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="loader-main")
+    with stopping(deadline):
+        thread.start()
+        while thread.is_alive():
+            thread.join(1.0)  # a signal's handler runs in between
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def exit_code(deadline: Deadline) -> int:
+    """128 and the signal's number, as shells have it, where a signal stopped the deadline; else 0."""
+    return next((128 + number for number, reason in REASONS.items() if deadline.reached == reason), 0)
