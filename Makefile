@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format floor odd segments resume fuzz chaos clean
+.PHONY: help setup demo test check format floor odd segments resume handover fuzz chaos clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ segments: setup  ## what checkpoints cost: lineitem straight, and in segments of
 
 resume: setup  ## a load of 1 GB killed at nine tenths: how much is read again (about three minutes)
 	$(BIN)/python -m bench.resume
+
+handover: setup  ## a file that takes five minutes under a limit of sixty seconds (about ten minutes)
+	$(BIN)/python -m bench.handover
 
 clean:  ## what make made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

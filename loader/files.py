@@ -109,6 +109,9 @@ class FileSource:
         """None: a file has no versions beside the one that it holds."""
         return None
 
+    def interrupt(self) -> None:
+        """Nothing has to be waited for."""
+
     def close(self) -> None:
         """Nothing is open but while `chunks` runs."""
 

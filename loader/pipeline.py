@@ -181,7 +181,8 @@ class Load:
         """The whole way, from the checkpoint on where there is one."""
         account, uri = self.account, self.source.uri
         table = catalog.describe(connection, *self.spec.table_name)
-        chunks = head(self.source) if checkpoint else account.tally.watch(self.source.chunks())
+        further = checkpoint is not None and (checkpoint.complete or checkpoint.place.offset > 0)
+        chunks = head(self.source) if further else account.tally.watch(self.source.chunks())
         records = open_records(chunks, self.spec.csv, name=uri, fields=fields_by_position(self.spec, table))
         ledger.note_file(connection, entry.load_id, records.header, records.csv)
         plan = self._plan(connection, records, table, found, resumable=self._is_large(records) or entry.attempts > 1)

@@ -311,10 +311,14 @@ class S3Source:
             return None
         return True if head.get("VersionId") == version.version_id else None
 
-    def close(self) -> None:
-        """End what is being read; close the client, unless it came from the caller."""
+    def interrupt(self) -> None:
+        """End what is being read."""
         for reading in list(self._reading):
             reading.stop()
+
+    def close(self) -> None:
+        """End what is being read; close the client, unless it came from the caller."""
+        self.interrupt()
         if self._owned:
             self._client.close()
 

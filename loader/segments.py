@@ -19,6 +19,7 @@ from loader.checkpoints import Checkpoint
 from loader.database import Database
 from loader.deadline import Deadline
 from loader.errors import PausedError
+from loader.overlap import NothingCameError
 from loader.records import Encoded, Place
 from loader.staging import Staging, copy
 from loader.tally import Books
@@ -38,7 +39,7 @@ def straight(encoded: Iterator[Encoded], books: Books, deadline: Deadline, *, na
     Raises PausedError where somebody asks to stop, and TooSlowError where the deadline will come before the end.
     """
     began = deadline.left
-    for each in encoded:
+    for each in _in_time(encoded, deadline, name):
         if deadline.stopped:
             raise PausedError(f"{name}: {deadline.reached}; nothing of it was staged", handover=False)
         spent = began - deadline.left  # without a deadline no number at all, which is never greater than anything
@@ -46,6 +47,14 @@ def straight(encoded: Iterator[Encoded], books: Books, deadline: Deadline, *, na
             raise TooSlowError
         books.enter(each)
         yield each.tuples
+
+
+def _in_time(encoded: Iterator[Encoded], deadline: Deadline, name: str) -> Iterator[Encoded]:
+    try:
+        yield from encoded
+    except NothingCameError as error:
+        message = f"{name}: {deadline.reached}; nothing of it was staged"
+        raise PausedError(message, handover=not deadline.stopped) from error
 
 
 def copy_segments(segments: Segments, database: Database, staging: Staging) -> Generator[Checkpoint]:
@@ -111,6 +120,7 @@ class Segments:
         self._lock = threading.Lock()
         self._segment = 0  # the one that is being handed out
         self._bytes = 0  # of its text, so far
+        self._after: Place | None = start.place  # where the file can be taken up again, if it can
         self._ends: dict[int, Checkpoint] = {}
         self._committed = [0] * streams  # segments, by stream
         self._stopped = False
@@ -141,15 +151,25 @@ class Segments:
                     self._end(None)
                     return None
                 self._books.enter(encoded)
+            except NothingCameError:
+                self._rest()
+                return None
             except BaseException:
                 self._stopped = True
                 raise
             self._bytes += len(encoded.block.data)
-            after, reached = encoded.block.after, self._deadline.reached
-            if after is not None and (reached or self._bytes >= self._size):
-                self._end(after)
-                self._stopped = self._stopped or reached is not None
+            self._after = encoded.block.after
+            if self._deadline.reached:
+                self._rest()
+            elif self._after is not None and self._bytes >= self._size:
+                self._end(self._after)
             return encoded.tuples
+
+    def _rest(self) -> None:
+        """The deadline was reached: come to rest where the file can be taken up again, be it at the next block."""
+        if self._after is not None:
+            self._end(self._after)
+            self._stopped = True
 
     def _end(self, after: Place | None) -> None:
         """The segment ends; ``after`` it there is another, or where that is None, nothing."""

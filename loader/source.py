@@ -60,6 +60,9 @@ class Source(Protocol):
     def is_newer_than(self, version_id: str) -> bool | None:
         """Whether this version of the object is newer than that one; None where nobody can tell."""
 
+    def interrupt(self) -> None:
+        """End what `chunks` has under way: whoever waits for it gets SourceError. It can be read again."""
+
     def close(self) -> None:
         """End what `chunks` has under way. A source that was not read has nothing under way."""
 

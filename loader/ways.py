@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 
 import psycopg2
@@ -68,6 +68,16 @@ class Way:
     def books(self) -> Books:
         return Books(self.account.tally, self.keeper)
 
+    def encoded(self, records: Records) -> AbstractContextManager[Iterator[Encoded]]:
+        """The records' blocks, encoded, in their order."""
+        return overlapped(
+            records.blocks,
+            self.work,
+            workers=self.workers,
+            deadline=self.deadline,
+            interrupt=self.source.interrupt,
+        )
+
     def make_ready(self) -> None:
         """The target has every column of the load after this, in the transaction that fills it."""
         plan = self.plan
@@ -95,7 +105,7 @@ class Straight(Way):
         names = [column.name for column in self.plan.columns]
         with (
             self.deadline.calling(self.connection.cancel),
-            overlapped(self.records.blocks, self.work, workers=self.workers) as encoded,
+            self.encoded(self.records) as encoded,
         ):
             tuples = straight(encoded, self.books, self.deadline, name=self.source.uri, size=self.source.size)
             copied = copy(self.connection, target_name(self.plan.table), names, tuples)
@@ -144,10 +154,10 @@ class Staged(Way):
     def _stage(self, staging: Staging, start: Checkpoint, ahead: _Ahead) -> None:
         """COPY what comes after the checkpoint, segment by segment."""
         records = self.records
-        if start.place.offset:
+        if start.place.offset > 0:
             records = take_up(self.source, records, start.place, self.account.tally.watch)
         with (
-            overlapped(records.blocks, self.work, workers=self.workers) as encoded,
+            self.encoded(records) as encoded,
             self.database.session() as saving,
         ):
             segments = Segments(
@@ -245,7 +255,8 @@ class _Ahead:
 
     def insert(self, checkpoint: Checkpoint) -> None:
         """Insert what is staged up to the checkpoint, if that is worth it by now."""
-        if self._apt and (self._next is not None or self._will_get_through(checkpoint)):
+        late = self._way.deadline.reached
+        if self._apt and not late and (self._next is not None or self._will_get_through(checkpoint)):
             self._insert_up_to(checkpoint.place.record)
 
     def finish(self, past: int) -> Counts | None:
@@ -260,6 +271,7 @@ class _Ahead:
             if self._next is None:
                 self._way.make_ready()
                 self._next = 1
+            bound(connection, self._way.deadline)
             self.rows += self._merge.insert_part(connection, self._next, past)
             self._next = past
         except psycopg2.Error as error:
