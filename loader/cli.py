@@ -379,7 +379,7 @@ def _print_history(loads: Iterable[dict[str, Any]]) -> None:
 def _story(load: dict[str, Any]) -> str:
     """How a load went, where there is more to tell than that it did."""
     counted = ((load["attempts"], "attempts", 1), (load["handovers"], "handovers", 0), (load["resumes"], "resumes", 0))
-    told = [f"{count} {what}" for count, what, usual in counted if count > usual]
+    told = [f"{count} {what if count > 1 else what[:-1]}" for count, what, usual in counted if count > usual]
     return ", ".join([*told, f"waited {load['waited']:.0f} s"] if load["waited"] >= 1 else told)
 
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from support.postgres import query
 
@@ -293,3 +294,22 @@ def test_an_interrupt_ends_it_cleanly(dsn: str, tmp_path: Path) -> None:
     assert "it was interrupted" in errors
     assert query(dsn, "SELECT count(*) FROM long") == [(0,)]
     assert query(dsn, "SELECT state FROM loader.loads") == [("paused",)]
+
+
+def test_status_tells_how_a_load_went(dsn: str, tmp_path: Path) -> None:
+    """Attempts, resumes and the last error where there is something to tell; one whose process died is not running."""
+    path = tmp_path / "trips.csv"
+    path.write_text("a\n1\n")
+    run("load", str(path), "--dsn", dsn)
+    query(dsn, "INSERT INTO loader.loads (state, source, key, target, mode, forced, spec, attempts, handovers, resumes,"
+               " waited, last_error) VALUES ('running', 'b.csv', 'b.csv', 'public.b', 'merge', false, '{}', 3, 2, 1, 7,"
+               " 'its time is up')")  # fmt: skip
+    lines = run("status", "--dsn", dsn).stdout.splitlines()
+    assert lines[1].split()[:2] == ["2", "died"]
+    assert [line.strip() for line in lines[2:4]] == ["3 attempts, 2 handovers, 1 resume, waited 7 s", "its time is up"]
+    assert lines[4].split()[:2] == ["1", "loaded"]
+    busy = psycopg2.connect(dsn)
+    busy.cursor().execute("SELECT pg_advisory_lock(hashtextextended('loader public.b', 0))")
+    load = json.loads(run("status", "2", "--dsn", dsn, "--json").stdout)
+    assert (load["state"], load["attempts"], load["rows_staged"]) == ("running", 3, 0)
+    busy.close()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from loader.overlap import AHEAD, overlapped
+from loader.deadline import Deadline
+from loader.overlap import AHEAD, NothingCameError, overlapped
 
 
 def threads() -> set[str]:
@@ -124,3 +126,21 @@ def test_several_threads_share_the_results() -> None:
         for taker in takers:
             taker.join(10)
     assert sorted(taken) == list(range(500))
+
+
+def test_a_taker_does_not_wait_beyond_the_deadline() -> None:
+    """Nor does the end of the context wait for items that do not come: they are interrupted."""
+    interrupted = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        interrupted.wait(60)
+
+    deadline = Deadline()
+    began = time.monotonic()
+    with overlapped(items(), lambda item: item, workers=1, deadline=deadline, interrupt=interrupted.set) as results:
+        assert next(results) == 1
+        deadline.stop("enough")
+        with pytest.raises(NothingCameError):
+            next(results)
+    assert time.monotonic() - began < 10
