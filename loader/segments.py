@@ -28,6 +28,8 @@ class TooSlowError(Exception):
     """At this pace there will not be time enough to load it in one go."""
 
 
+NOT_STAGED = "nothing of it was staged, and the same call begins anew"
+
 TRIAL = 0.2
 """The share of an attempt's time after which its pace is judged."""
 
@@ -40,7 +42,7 @@ def straight(encoded: Iterator[Encoded], books: Books, deadline: Deadline, *, na
     began = deadline.left
     for each in encoded:
         if deadline.stopped:
-            raise PausedError(f"{name}: {deadline.reached}; nothing of it was staged", handover=False)
+            raise PausedError(f"{name}: {deadline.reached}; {NOT_STAGED}", handover=False)
         spent = began - deadline.left  # without a deadline no number at all, which is never greater than anything
         if spent > TRIAL * began and spent * (size / books.tally.bytes_read - 1) > deadline.left:
             raise TooSlowError
