@@ -1,6 +1,7 @@
 """The command line. Results go to standard output, messages and progress to standard error.
 
-Exit codes: 0 loaded or already loaded, 1 the load failed and changed nothing, 2 wrong usage or spec.
+Exit codes: 0 loaded or already loaded, 1 the load failed and changed nothing, 2 wrong usage or spec; 130 and 143 where
+SIGINT (Ctrl-C) or SIGTERM came first: then the load rests at a checkpoint, and the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -134,7 +135,10 @@ def _load(options: argparse.Namespace) -> int:
 def _load_each(
     options: argparse.Namespace, names: Sequence[str], load: Callable[[str, Database, Deadline], LoadReport]
 ) -> int:
-    """Try each until a signal asks to stop, print what became of it, and give the exit code."""
+    """Try each until a signal asks to stop, print what became of it, and give the exit code.
+
+    A signal that came too late to stop anything changes nothing about that.
+    """
     from loader.deadline import Deadline
     from loader.report import LoadReport
     from loader.signals import exit_code, run_stoppable
@@ -144,15 +148,18 @@ def _load_each(
 
     def load_all() -> int:
         code = 0
-        for name in names:
+        for number, name in enumerate(names):
             if deadline.stopped:
-                break
+                _say(f"loader: {deadline.reached}; sources that were not begun: {len(names) - number}, from {name} on")
+                return exit_code(deadline)
             try:
                 reports.append(load(name, database, deadline))
             except LoaderError as error:
                 _say(f"loader: {error}")
                 code = max(code, error.exit_code)
                 reports.append(error.report or LoadReport("failed", name, "", "", error=str(error)))
+                if deadline.stopped and error.retryable:
+                    code = exit_code(deadline)
             else:
                 if not options.json:
                     _print_report(reports[-1])
@@ -162,7 +169,7 @@ def _load_each(
         code = run_stoppable(load_all, deadline)
     if options.json and reports:
         _print_json(LoadReport.combine(reports).to_dict())
-    return exit_code(deadline) or code
+    return code
 
 
 def _replay(options: argparse.Namespace) -> int:

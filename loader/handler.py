@@ -2,6 +2,12 @@
 
 Events: an S3 notification, the same wrapped in SQS messages (answered with partial batch failures), an
 EventBridge "Object Created", or a direct ``{"source": "s3://…", "spec": …}``. Environment: see `Settings`.
+
+A load that comes to rest because time is up is *handed over* to another invocation. With a queue that is the message's
+next delivery, made visible at once. It counts as a receive like any other: the queue's ``maxReceiveCount`` has to
+allow for the handovers (`pipeline.How`) and for the attempts that may fail beside them. Without a queue the function
+may invoke itself; Lambda stops such a chain after some 16 rounds (Lambda developer guide, "Recursive loop detection"),
+which the handovers stay below. Where neither is there, the error is raised, and Lambda's own two retries go on with it.
 """
 
 from __future__ import annotations
@@ -23,13 +29,18 @@ from loader.errors import LoaderError, PausedError, UsageError
 from loader.faults import backoff
 from loader.names import listed
 from loader.pipeline import How, load_one
+from loader.report import LoadReport
 from loader.shelf import SpecShelf
-from loader.signals import stopping
+from loader.signals import run_stoppable
 from loader.source import s3_client
 from loader.spec import LoadSpec
 
-LONGEST_HIDDEN = 900
-"""Seconds after which a message that failed comes again at the latest: Lambda's longest run."""
+LONGEST_HIDDEN = 900.0
+"""Seconds after which a message whose load failed for a reason that may pass comes again at the latest: Lambda's
+longest run."""
+
+LONGEST_LASTING = 60.0
+"""The same where the reason lasts: a poison file is out of the way, in the dead-letter queue, within minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +75,21 @@ def handler(event: Any, context: Any = None) -> dict[str, Any]:
     SQS: gives ``batchItemFailures``, so that only the messages that failed come again, among them those of loads that
     came to rest because time was up. Everything else gives ``loads``, a report each, and raises the first failure after
     all were tried, so that Lambda tries the event again; what was loaded by then is skipped. What asks for nothing,
-    such as a deletion, is told in the log. SIGTERM brings what is under way to rest.
+    such as a deletion, is told in the log and as ``ignored``. SIGTERM brings what is under way to rest: it comes when
+    Lambda takes a function down that has extensions, half a second before the end, and in containers elsewhere.
     """
     if not isinstance(event, Mapping):
         raise UsageError(f"the event is no JSON object but {type(event).__name__}")
     deadline = _deadline(context)
-    with stopping(deadline):
-        if _is_sqs(event):
-            return _queued(event["Records"], deadline)
-        if "source" in event and "detail" not in event:
-            return {"loads": [_direct(event, context, deadline)]}
-        return _load_all(event, context, deadline)
+    return run_stoppable(lambda: _answer(event, context, deadline), deadline)
+
+
+def _answer(event: Mapping[str, Any], context: Any, deadline: Deadline) -> dict[str, Any]:
+    if _is_sqs(event):
+        return _queued(event["Records"], deadline)
+    if "source" in event and "detail" not in event:
+        return {"loads": [_direct(event, context, deadline)]}
+    return _load_all(event, context, deadline)
 
 
 def _deadline(context: Any) -> Deadline:
@@ -145,8 +160,11 @@ def _is_sqs(event: Mapping[str, Any]) -> bool:
     )
 
 
-def _queued(messages: list[Mapping[str, Any]], deadline: Deadline) -> dict[str, Any]:
-    """Those that failed are handed back. A load that came to rest goes on with its message's next delivery."""
+def _queued(messages: list[Any], deadline: Deadline) -> dict[str, Any]:
+    """Those that failed are handed back. A load that came to rest goes on with its message's next delivery.
+
+    (Lambda developer guide, "Implementing partial batch responses": an answer without the right ids is none.)
+    """
     failures = []
     for message in messages:
         try:
@@ -157,29 +175,32 @@ def _queued(messages: list[Mapping[str, Any]], deadline: Deadline) -> dict[str, 
                 raise UsageError(f"the message is no JSON object: {_shown(body)}")
             _load_all(body, None, deadline)
         except Exception as error:  # whatever it is, the others' turn must come, and this one's again
-            _log({"message": message.get("messageId"), "state": "failed", "error": _one_line(error)})
-            failures.append({"itemIdentifier": message["messageId"]})
-            _hide(message, _hidden_for(message, error))
+            name = message.get("messageId") if isinstance(message, Mapping) else None
+            _log({"message": name, "state": "failed", "error": _one_line(error)})
+            if name:
+                failures.append({"itemIdentifier": name})
+                _hide(message, _hidden_for(message, error))
     return {"batchItemFailures": failures}
 
 
 def _hidden_for(message: Mapping[str, Any], error: Exception) -> int:
     """Seconds until the message comes again: none where its load is to go on, else the longer the more often it failed.
 
-    What will fail again comes again soon, so that it is out of the way, in the dead-letter queue, soon.
+    What will fail again comes again soon, so that it is out of the way soon.
     """
     if isinstance(error, PausedError):
         return 0
-    received = int(message.get("attributes", {}).get("ApproximateReceiveCount", 1))
-    passes = isinstance(error, LoaderError) and error.retryable
-    return int(min(LONGEST_HIDDEN, backoff(received, first=10.0 if passes else 1.0, longest=float(LONGEST_HIDDEN))))
+    failed = int(message.get("attributes", {}).get("ApproximateReceiveCount", 1)) - 1
+    if isinstance(error, LoaderError) and error.retryable:
+        return int(backoff(failed, first=10.0, longest=LONGEST_HIDDEN))
+    return int(backoff(failed, first=2.0, longest=LONGEST_LASTING))
 
 
 def _hide(message: Mapping[str, Any], seconds: int) -> None:
     """Have SQS hand the message out again after so many seconds, not after its queue's visibility timeout.
 
     The queue's URL is made of its ARN. Where that is not permitted, the queue's own timeout holds. (SQS API Reference,
-    ChangeMessageVisibility; Lambda's guide, "Implementing partial batch responses".)
+    ChangeMessageVisibility: the time counts from the call.)
     """
     arn, receipt = str(message.get("eventSourceARN", "")).split(":"), message.get("receiptHandle")
     if len(arn) != 6 or not receipt:
@@ -195,10 +216,12 @@ def _hide(message: Mapping[str, Any], seconds: int) -> None:
 def _load_all(event: Mapping[str, Any], context: Any, deadline: Deadline) -> dict[str, Any]:
     """All are tried. Raises the first failure; the log tells each."""
     reports: list[dict[str, Any]] = []
+    ignored: list[dict[str, Any]] = []
     failed: list[Exception] = []
     for each in told_by(event):
         if isinstance(each, Ignored):
-            _log(each.to_dict())
+            ignored.append(each.to_dict())
+            _log(ignored[-1])
             continue
         try:
             if isinstance(each, UsageError):
@@ -211,7 +234,7 @@ def _load_all(event: Mapping[str, Any], context: Any, deadline: Deadline) -> dic
                 _log({"state": "failed", **named, "error": _one_line(error)})
     if failed:
         raise failed[0]
-    return {"loads": reports}
+    return {"loads": reports, "ignored": ignored}
 
 
 def _load_created(created: ObjectCreated, context: Any, deadline: Deadline) -> dict[str, Any]:
@@ -221,9 +244,12 @@ def _load_created(created: ObjectCreated, context: Any, deadline: Deadline) -> d
     return _load_or_hand_over(spec, how, direct, context)
 
 
-_DIRECT: dict[str, type] = {
+_DIRECT: dict[str, type[Any]] = {
     "source": str, "spec": object, "force": bool, "version_id": str, "sequencer": str, "handover": int
 }  # fmt: skip
+"""What a direct event may have. ``handover``: which of the invocations it is that the function asked for itself."""
+
+_KINDS = {bool: "true or false", int: "a whole number", str: "a text"}
 
 
 def _direct(event: Mapping[str, Any], context: Any, deadline: Deadline) -> dict[str, Any]:
@@ -235,15 +261,17 @@ def _direct(event: Mapping[str, Any], context: Any, deadline: Deadline) -> dict[
     if not isinstance(source, str) or not source.startswith("s3://"):
         raise UsageError(f"the event's source {_shown(source)} is no s3:// URI")
     for name, value in given.items():
-        if not isinstance(value, _DIRECT[name]):
-            kind = {bool: "true or false", int: "a number", str: "a text"}[_DIRECT[name]]
-            raise UsageError(f"the event's {name} must be {kind}, not {_shown(value)}")
+        kind = _DIRECT[name]
+        if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or value < 0)):
+            raise UsageError(f"the event's {name} must be {_KINDS[kind]}, not {_shown(value)}")
     how = How(
         force=given.get("force", False),
         deadline=deadline,
         wait=_patience(deadline),
         sequencer=given.get("sequencer"),
     )
+    if given.get("handover", 0) > how.handovers:
+        raise UsageError(f"{source}: was handed over {given['handover']} times, and {how.handovers} is the limit")
     return _load_or_hand_over(_named_spec(given, source), how, given, context)
 
 
@@ -261,24 +289,49 @@ def _named_spec(event: Mapping[str, Any], source: str) -> LoadSpec:
 def _load_or_hand_over(spec: LoadSpec, how: How, direct: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """One load, told in one line of the log, whatever becomes of it.
 
-    Where its time was up, and the function may call itself, it asks for another invocation with the event ``direct``;
-    how often, the ledger counts.
+    Where time is up, another invocation is asked for with the event ``direct``, if the function may do that.
     """
-    state, uri, version_id = _state(), direct["source"], direct.get("version_id")
     try:
-        report = load_one(uri, spec, state.database, how, s3=state.s3, version_id=version_id)
+        report = _load(spec, how, direct["source"], direct.get("version_id"))
     except LoaderError as error:
-        if error.report is not None:
-            _log(error.report.to_dict())
-        arn = getattr(context, "invoked_function_arn", None)
-        if not (isinstance(error, PausedError) and error.handover and error.report and state.reinvoke and arn):
+        if error.report is None:
             raise
-        event = {**direct, "handover": error.report.handovers}
-        body = json.dumps({name: value for name, value in event.items() if value is not None})
-        state.client("lambda").invoke(FunctionName=arn, InvocationType="Event", Payload=body.encode())
-        return error.report.to_dict()
+        _log(error.report.to_dict())
+        if isinstance(error, PausedError) and error.handover and _call_again(direct, error.report.handovers, context):
+            return error.report.to_dict()
+        raise
     _log(report.to_dict())
     return report.to_dict()
+
+
+def _load(spec: LoadSpec, how: How, uri: str, version_id: str | None) -> LoadReport:
+    """Load it, unless there is no time for anything. Raises LoaderError."""
+    if reached := how.deadline.reached:
+        paused = PausedError(f"{uri}: {reached}; it was not begun", handover=not how.deadline.stopped)
+        paused.report = LoadReport(
+            "failed", uri, spec.table, spec.mode, version=version_id, error=str(paused), retryable=True
+        )
+        raise paused
+    return load_one(uri, spec, _state().database, how, s3=_state().s3, version_id=version_id)
+
+
+def _call_again(direct: Mapping[str, Any], handovers: int, context: Any) -> bool:
+    """Ask Lambda for another invocation of this very function; False where it may not, or cannot be asked.
+
+    ``handovers``: how many there were, by the ledger. The event counts them too, in case that the ledger is lost:
+    whichever comes to its limit first (`How`) ends it.
+    """
+    arn = getattr(context, "invoked_function_arn", None)
+    if not (_state().reinvoke and arn):
+        return False
+    event = {**direct, "handover": max(direct.get("handover", 0) + 1, handovers)}
+    body = json.dumps({name: value for name, value in event.items() if value is not None})
+    try:
+        _state().client("lambda").invoke(FunctionName=arn, InvocationType="Event", Payload=body.encode())
+    except Exception as error:  # then what is raised has Lambda retry the event that it has
+        _log({"source": direct["source"], "state": "not handed over", "error": _one_line(error)})
+        return False
+    return True
 
 
 def _patience(deadline: Deadline) -> float:

@@ -9,8 +9,6 @@ from contextlib import contextmanager, suppress
 from queue import Empty, Full, Queue
 from typing import Generic, TypeVar
 
-from loader.deadline import NEVER, Deadline
-
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -19,11 +17,6 @@ AHEAD = 2
 four, memory grows by two blocks and nothing gets faster (lineitem, two cores)."""
 
 _POLL = 0.05  # seconds between looks at whether to stop, while a queue is full
-_WATCH = 0.2  # seconds between looks at the deadline, while nothing comes
-
-
-class NothingCameError(Exception):
-    """The deadline was reached while a result was waited for."""
 
 
 def _nothing() -> None:
@@ -36,17 +29,16 @@ def overlapped(
     work: Callable[[T], R],
     *,
     workers: int,
-    deadline: Deadline = NEVER,
     interrupt: Callable[[], object] = _nothing,
 ) -> Iterator[Iterator[R]]:
     """The results of ``work`` on each of ``items``, in their order, worked out by ``workers`` threads.
 
     One more thread takes the items from their iterator, so reading overlaps too. At most ``workers`` +
     `AHEAD` items are in flight. The results may be taken by several threads. An exception of ``items`` or
-    ``work`` is raised to whoever takes that result, and NothingCameError where the ``deadline`` comes before it. When
-    the context ends, all threads have ended; ``interrupt`` makes ``items`` give up what they may be waiting for.
+    ``work`` is raised to whoever takes that result. When the context ends, all threads have ended; ``interrupt`` makes
+    ``items`` give up what they may be waiting for.
     """
-    line: _Line[R] = _Line(workers + AHEAD, deadline)
+    line: _Line[R] = _Line(workers + AHEAD)
     with ThreadPoolExecutor(workers, thread_name_prefix="loader-work") as pool:
         feeder = threading.Thread(target=_feed, args=(items, work, pool, line), name="loader-feed")
         feeder.start()
@@ -77,8 +69,7 @@ def _feed(items: Iterator[T], work: Callable[[T], R], pool: ThreadPoolExecutor, 
 class _Line(Generic[R]):
     """Futures in order; an iterator over their results that several threads may share."""
 
-    def __init__(self, length: int, deadline: Deadline) -> None:
-        self._deadline = deadline
+    def __init__(self, length: int) -> None:
         self._queue: Queue[Future[R] | None] = Queue(length)
         self._taking = threading.Lock()
         self._stopped = threading.Event()
@@ -104,14 +95,6 @@ class _Line(Generic[R]):
         with suppress(Full):
             self._queue.put_nowait(None)
 
-    def _next(self) -> Future[R] | None:
-        while True:
-            try:
-                return self._queue.get(timeout=_WATCH)
-            except Empty:
-                if self._deadline.reached:
-                    raise NothingCameError from None
-
     def __iter__(self) -> Iterator[R]:
         return self
 
@@ -119,7 +102,7 @@ class _Line(Generic[R]):
         with self._taking:
             if self._stopped.is_set():
                 raise StopIteration
-            future = self._next()
+            future = self._queue.get()
             if future is None:
                 self._stopped.set()
                 raise StopIteration

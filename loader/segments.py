@@ -19,7 +19,6 @@ from loader.checkpoints import Checkpoint
 from loader.database import Database
 from loader.deadline import Deadline
 from loader.errors import PausedError
-from loader.overlap import NothingCameError
 from loader.records import Encoded, Place
 from loader.staging import Staging, copy
 from loader.tally import Books
@@ -39,9 +38,9 @@ def straight(encoded: Iterator[Encoded], books: Books, deadline: Deadline, *, na
     Raises PausedError where somebody asks to stop, and TooSlowError where the deadline will come before the end.
     """
     began = deadline.left
-    for each in _in_time(encoded, deadline, name):
+    for each in encoded:
         if deadline.stopped:
-            raise PausedError(f"{name}: {deadline.reached}; nothing of it was staged", handover=False)
+            raise PausedError(f"{name}: {deadline.reached}; {staged_so_far(0)}", handover=False)
         spent = began - deadline.left  # without a deadline no number at all, which is never greater than anything
         if spent > TRIAL * began and spent * (size / books.tally.bytes_read - 1) > deadline.left:
             raise TooSlowError
@@ -49,12 +48,11 @@ def straight(encoded: Iterator[Encoded], books: Books, deadline: Deadline, *, na
         yield each.tuples
 
 
-def _in_time(encoded: Iterator[Encoded], deadline: Deadline, name: str) -> Iterator[Encoded]:
-    try:
-        yield from encoded
-    except NothingCameError as error:
-        message = f"{name}: {deadline.reached}; nothing of it was staged"
-        raise PausedError(message, handover=not deadline.stopped) from error
+def staged_so_far(records: int) -> str:
+    """What to say of a load that comes to rest with so many records staged."""
+    if not records:
+        return "nothing of it was staged, and the same call begins anew"
+    return f"{records:,} records are staged, and the same call goes on from there"
 
 
 def copy_segments(segments: Segments, database: Database, staging: Staging) -> Generator[Checkpoint]:
@@ -151,8 +149,9 @@ class Segments:
                     self._end(None)
                     return None
                 self._books.enter(encoded)
-            except NothingCameError:
+            except PausedError:  # the source waits for bytes that may never come
                 self._rest()
+                self._stopped = True
                 return None
             except BaseException:
                 self._stopped = True

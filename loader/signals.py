@@ -23,7 +23,11 @@ REASONS = {signal.SIGINT: "it was interrupted", signal.SIGTERM: "it was told to 
 
 @contextmanager
 def stopping(deadline: Deadline) -> Iterator[None]:
-    """Signals stop ``deadline`` while the body runs. In any other than the main thread nothing is changed."""
+    """SIGINT and SIGTERM stop ``deadline`` while the body runs; a second one ends the process.
+
+    A signal that the process was started to ignore, as by nohup, is ignored still. In any other than the main thread
+    nothing is changed: Python takes signals there alone.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -33,7 +37,9 @@ def stopping(deadline: Deadline) -> Iterator[None]:
             os._exit(128 + number)  # at once: what is committed is vouched for
         deadline.stop(REASONS[signal.Signals(number)])
 
-    previous = {number: signal.signal(number, handle) for number in REASONS}
+    # None: of a handler that was not set from Python, so it could not be set again
+    ours = [number for number in REASONS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    previous = {number: signal.signal(number, handle) for number in ours}
     try:
         yield
     finally:

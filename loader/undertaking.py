@@ -23,6 +23,7 @@ from loader.faults import backoff, of_sqlstate
 from loader.ledger import Entry, Errand
 from loader.leftovers import clear_leftovers
 from loader.report import LoadReport
+from loader.segments import staged_so_far
 from loader.source import Missing, Source
 from loader.spec import LoadSpec
 from loader.staging import drop_tables
@@ -182,7 +183,8 @@ class Undertaking:
             doing = f"{self._source.uri}: loading into {self._account.table}"
             deadline = self._how.deadline
             if error.pgcode == _CANCELED and (reached := deadline.reached):
-                raise PausedError(f"{doing}: {reached}", handover=not deadline.stopped) from error
+                so_far = staged_so_far(self._account.staged)
+                raise PausedError(f"{doing}: {reached}; {so_far}", handover=not deadline.stopped) from error
             raise translate(error, doing) from error
 
 

@@ -15,8 +15,8 @@ PACKAGE = Path(loader.__file__).parent
 
 # Lowest first. A module may import from lower shelves; on its own shelf from nobody.
 SHELVES: list[set[str]] = [
-    {"arrays", "deadline", "errors", "faults", "names", "pgtypes", "report", "tables"},  # words
-    {"datetimes", "expression", "header", "overlap"},
+    {"arrays", "deadline", "errors", "faults", "names", "overlap", "pgtypes", "report", "tables"},  # words
+    {"datetimes", "expression", "header"},
     {"spec"},
     {"columns", "fields", "steps", "wire"},
     {"convert", "records"},

@@ -1,120 +1,255 @@
-"""Ctrl-C and SIGTERM, sent to real processes."""
+"""Ctrl-C and SIGTERM: a load comes to rest wherever it is, and the same command goes on with it."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
 from support.postgres import query
+from support.s3 import FaultProxy, stall
 
 from loader.deadline import Deadline
-from loader.signals import run_stoppable, stopping
+from loader.signals import exit_code, run_stoppable, stopping
+
+SOON = 3.0
+"""Seconds within which a signal must have ended the process, on a machine that is busy with other tests."""
+
+WAITS = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = '{}'"
 
 
-def loading(dsn: str, path: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "loader", "load", str(path), "--dsn", dsn, "--table", "trips", *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def test_the_first_signal_stops_the_deadline() -> None:
+    """And what was done about signals before is done again afterwards."""
+    before = signal.getsignal(signal.SIGINT)
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        deadline = Deadline()
+        with stopping(deadline):
+            assert exit_code(deadline) == 0
+            os.kill(os.getpid(), number)
+            assert deadline.stopped
+        assert exit_code(deadline) == code
+    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """As by nohup, or by a shell for what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stopping(deadline := Deadline()):
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not deadline.stopped
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_only_the_main_thread_takes_signals() -> None:
+    """Anywhere else the work is done just the same, and no handler is changed."""
+    before = signal.getsignal(signal.SIGTERM)
+    seen: list[Any] = []
+
+    def work() -> int:
+        return run_stoppable(lambda: seen.append(signal.getsignal(signal.SIGTERM)) or 7, Deadline())
+
+    thread = threading.Thread(target=lambda: seen.append(work()))
+    thread.start()
+    thread.join()
+    assert seen == [before, 7]
+
+
+def test_what_the_work_gives_or_raises_is_given_or_raised() -> None:
+    """From the thread in which it is done."""
+    assert run_stoppable(lambda: threading.current_thread() is threading.main_thread(), Deadline()) is False
+
+    def fail() -> None:
+        raise KeyError("no")
+
+    with pytest.raises(KeyError, match="no"):
+        run_stoppable(fail, Deadline())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_ends_the_process(number: signal.Signals) -> None:
+    """At once, whatever its threads wait for."""
+    code = (
+        "import time\nfrom loader.deadline import Deadline\nfrom loader.signals import run_stoppable\n"
+        "def work():\n    with deadline.calling(lambda: print('stopped', flush=True)):\n"
+        "        print('ready', flush=True)\n        time.sleep(60)\n"
+        "deadline = Deadline()\nrun_stoppable(work, deadline)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.stdout.readline() == "stopped\n"
+        process.send_signal(number)
+        assert process.wait(SOON) == 128 + number
+
+
+@pytest.fixture
+def target(dsn: str, tmp_path: Path) -> Path:
+    """A table "trips", and a file for it whose loads are staged in many segments."""
+    query(dsn, "CREATE TABLE trips (a bigint PRIMARY KEY)")
+    (tmp_path / "spec.toml").write_text('table = "trips"\nmode = "merge"\nsegment_mb = 1\n')
+    path = tmp_path / "trips.csv"
+    path.write_text("a\n" + "".join(f"{number}\n" for number in range(600_000)))
+    return path
+
+
+class Loader:
+    """``loader load`` in processes of its own, by the spec of `target`."""
+
+    def __init__(self, dsn: str, spec: Path) -> None:
+        self.spec = spec
+        self._options = ["--spec", str(spec), "--dsn", dsn]
+        self._begun: list[subprocess.Popen[str]] = []
+
+    def start(self, *sources: Path | str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "loader", "load", *map(str, sources), *self._options]
+        self._begun.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return self._begun[-1]
+
+    def finish(self, source: Path) -> None:
+        """The same command once more, which has to get through."""
+        _, errors = self.start(source).communicate(timeout=60)
+        assert self._begun[-1].returncode == 0, errors
+
+    def close(self) -> None:
+        for each in self._begun:
+            each.kill()
+            each.communicate()
+
+
+@pytest.fixture
+def loader(dsn: str, target: Path) -> Iterator[Loader]:
+    processes = Loader(dsn, target.with_name("spec.toml"))
+    yield processes
+    processes.close()
 
 
 def when(dsn: str, question: str) -> None:
+    """Wait until the question has an answer."""
     deadline = time.monotonic() + 30
     while not query(dsn, f"SELECT count(*) FROM ({question}) q")[0][0]:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-STAGING = "SELECT FROM pg_class WHERE relname LIKE 'staging%%' AND relkind = 'r' AND pg_relation_size(oid) > 0"
-
-
-@pytest.fixture
-def path(dsn: str, tmp_path: Path) -> Path:
-    query(dsn, "CREATE TABLE trips (a bigint PRIMARY KEY)")
-    made = tmp_path / "trips.csv"
-    made.write_text("a\n" + "".join(f"{number}\n" for number in range(3_000_000)))
-    return made
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_load_comes_to_rest_and_the_same_command_goes_on(dsn: str, path: Path, number: signal.Signals) -> None:
-    """One sentence says how far it is; the exit code is the shell's for that signal."""
-    process = loading(dsn, path, "--mode", "merge")
-    when(dsn, STAGING)
+def interrupt(process: subprocess.Popen[str], number: signal.Signals = signal.SIGINT) -> str:
+    """Send the signal; what the process says before it ends, which has to be soon and with the signal's code."""
+    began = time.monotonic()
     process.send_signal(number)
-    _, told = process.communicate(timeout=30)
-    assert process.returncode == 128 + number
-    assert "records are staged, and the same call goes on from there" in told
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors.count("\n")) == (128 + number, 1), errors
+    assert time.monotonic() - began < SOON
+    return errors
+
+
+@contextmanager
+def held(dsn: str, statement: str) -> Iterator[None]:
+    """A transaction that has done ``statement`` and goes no further."""
+    connection = psycopg2.connect(dsn)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+        yield
+    finally:
+        connection.close()
+
+
+TURN = "SELECT pg_advisory_lock(hashtextextended('loader public.trips', 0))"
+
+
+def test_while_it_waits_for_its_turn(dsn: str, loader: Loader, target: Path) -> None:
+    """The wait is called back."""
+    with held(dsn, TURN):
+        process = loader.start(target)
+        when(dsn, WAITS.format("advisory"))
+        assert "it was interrupted while waiting for its turn" in interrupt(process)
+    loader.finish(target)
+    assert query(dsn, "SELECT count(*) FROM trips") == [(600_000,)]
+
+
+def test_while_it_merges(dsn: str, loader: Loader, target: Path) -> None:
+    """The statement is called back; all is staged, and nothing has to be read again."""
+    query(
+        dsn, "CREATE FUNCTION nap() RETURNS trigger AS 'BEGIN PERFORM pg_sleep(30); RETURN NEW; END' LANGUAGE plpgsql"
+    )
+    query(dsn, "CREATE TRIGGER nap BEFORE INSERT ON trips FOR EACH ROW EXECUTE FUNCTION nap()")
+    process = loader.start(target)
+    when(dsn, WAITS.format("PgSleep"))
+    assert "it was interrupted; 600,000 records are staged, and the same call goes on from there" in interrupt(process)
+    query(dsn, "DROP TRIGGER nap ON trips")
+    assert query(dsn, "SELECT state, retryable FROM loader.loads") == [("paused", True)]
+    loader.finish(target)
+    assert query(dsn, "SELECT state, attempts, resumes, bytes_read < 1000000 FROM loader.loads") == [
+        ("loaded", 2, 1, True)
+    ]
+    assert query(dsn, "SELECT count(*) FROM trips") == [(600_000,)]
+
+
+def test_while_it_merges_behind_a_lock(dsn: str, loader: Loader, target: Path) -> None:
+    """Of somebody who changes the table, say."""
+    with held(dsn, "LOCK TABLE trips IN SHARE MODE"):
+        process = loader.start(target)
+        when(dsn, WAITS.format("relation"))
+        assert "600,000 records are staged" in interrupt(process, signal.SIGTERM)
+    loader.finish(target)
+
+
+@pytest.mark.parametrize("mode", ["append", "merge"])
+def test_while_it_copies(dsn: str, loader: Loader, target: Path, tmp_path: Path, mode: str) -> None:
+    """Straight into the target, nothing is in the table afterwards; staged, what has come is kept."""
+    big = tmp_path / "big.csv"
+    with big.open("w") as file:
+        file.write("a\n")
+        for first in range(0, 8_000_000, 100_000):
+            file.write("".join(f"{number}\n" for number in range(first, first + 100_000)))
+    loader.spec.write_text(f'table = "trips"\nmode = "{mode}"\nsegment_mb = 4\n')
+    process = loader.start(big)
+    when(dsn, "SELECT FROM pg_stat_progress_copy WHERE tuples_processed > 100000")
+    errors = interrupt(process)
+    assert "it was interrupted" in errors
     assert query(dsn, "SELECT count(*) FROM trips") == [(0,)]
-    done = loading(dsn, path, "--mode", "merge")
-    out, _ = done.communicate(timeout=60)
-    assert (done.returncode, "loaded (load 1)" in out) == (0, True)
-    assert query(dsn, "SELECT count(*) FROM trips") == [(3_000_000,)]
-    assert query(dsn, "SELECT attempts, resumes FROM loader.loads") == [(2, 1)]
+    ((state, staged),) = query(dsn, "SELECT state, (SELECT count(*) FROM loader.checkpoints) FROM loader.loads")
+    assert state == "paused"
+    assert ("records are staged" in errors) == (staged == 1)
+    assert staged == (mode == "merge")
 
 
-def test_a_load_that_waits_for_its_turn_is_called_back(dsn: str, path: Path) -> None:
-    """Within a moment, not when the turn comes."""
-    busy = psycopg2.connect(dsn)
-    busy.cursor().execute("SELECT pg_advisory_lock(hashtextextended('loader public.trips', 0))")
-    process = loading(dsn, path)
-    when(dsn, "SELECT FROM pg_locks WHERE NOT granted")
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=10)
-    busy.close()
-    assert (process.returncode, "while waiting for its turn" in told) == (130, True)
+def test_while_it_waits_for_s3(dsn: str, loader: Loader, target: Path, s3: Any, fault_proxy: FaultProxy) -> None:
+    """That has fallen silent in the middle of the object."""
+    s3.put("trips.csv", target.read_bytes())
+    fault_proxy.faults = [stall(1 << 20)] * 9
+    process = loader.start(s3.uri("trips.csv"))
+    when(dsn, "SELECT FROM pg_tables WHERE schemaname = 'loader' AND tablename = 'loads'")
+    when(dsn, "SELECT FROM loader.loads WHERE state = 'running'")
+    assert "it was interrupted" in interrupt(process)
 
 
-def test_a_merge_is_called_back(dsn: str, path: Path) -> None:
-    """It is rolled back, what is staged stays."""
-    busy = psycopg2.connect(dsn)
-    busy.cursor().execute("LOCK TABLE trips IN EXCLUSIVE MODE")
-    process = loading(dsn, path, "--mode", "merge")
-    when(dsn, "SELECT FROM pg_locks WHERE NOT granted")
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=10)
-    busy.close()
+def test_later_sources_are_not_begun(dsn: str, loader: Loader, target: Path) -> None:
+    """And said to be so; those before are loaded."""
+    first, last = target.with_name("first.csv"), target.with_name("last.csv")
+    first.write_text("a\n-1\n")
+    last.write_text("a\n-2\n")
+    with held(dsn, "BEGIN; INSERT INTO trips VALUES (0)"):  # the merge waits to see what becomes of it
+        process = loader.start(first, target, last)
+        when(dsn, WAITS.format("transactionid"))
+        process.send_signal(signal.SIGTERM)
+        out, errors = process.communicate(timeout=30)
     assert process.returncode == 143
-    assert query(dsn, "SELECT complete FROM loader.checkpoints") == [(True,)]
-
-
-def test_the_second_signal_ends_the_process(dsn: str, path: Path) -> None:
-    """For whoever cannot wait; nothing is lost by it."""
-    code = """if True:
-        import os, signal, time
-        from loader.deadline import Deadline
-        from loader.signals import stopping
-        with stopping(Deadline()):
-            for _ in range(2):
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(0.1)
-    """
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 130
-
-
-def test_work_gives_what_it_gives() -> None:
-    """Or raises what it raises; and handlers are as they were."""
-    before = signal.getsignal(signal.SIGINT)
-    assert run_stoppable(lambda: threading.current_thread() is threading.main_thread(), Deadline()) is False
-    with pytest.raises(ZeroDivisionError):
-        run_stoppable(lambda: 1 // 0, Deadline())
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_elsewhere_than_in_the_main_thread_signals_are_left_alone() -> None:
-    """Only that one may set handlers."""
-    before = signal.getsignal(signal.SIGTERM)
-    seen = []
-
-    def work() -> None:
-        with stopping(Deadline()):
-            seen.append(signal.getsignal(signal.SIGTERM))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [before]
+    assert f"{first} → public.trips: loaded" in out
+    paused, rest = errors.splitlines()
+    assert f"{target}: loading into public.trips: it was told to stop" in paused
+    assert rest == f"loader: it was told to stop; sources that were not begun: 1, from {last} on"
+    assert query(dsn, "SELECT a FROM trips") == [(-1,)]
