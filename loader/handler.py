@@ -244,7 +244,7 @@ def _load_created(created: ObjectCreated, context: Any, deadline: Deadline) -> d
     return _load_or_hand_over(spec, how, direct, context)
 
 
-_DIRECT: dict[str, type] = {
+_DIRECT: dict[str, type[Any]] = {
     "source": str, "spec": object, "force": bool, "version_id": str, "sequencer": str, "handover": int
 }  # fmt: skip
 """What a direct event may have. ``handover``: which of the invocations it is that the function asked for itself."""
@@ -270,8 +270,9 @@ def _direct(event: Mapping[str, Any], context: Any, deadline: Deadline) -> dict[
         wait=_patience(deadline),
         sequencer=given.get("sequencer"),
     )
-    if given.get("handover", 0) > how.handovers:
-        raise UsageError(f"{source}: was handed over {given['handover']} times, and {how.handovers} is the limit")
+    handover: int = given.get("handover", 0)
+    if handover > how.handovers:
+        raise UsageError(f"{source}: was handed over {handover} times, and {how.handovers} is the limit")
     return _load_or_hand_over(_named_spec(given, source), how, given, context)
 
 

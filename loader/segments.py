@@ -28,8 +28,6 @@ class TooSlowError(Exception):
     """At this pace there will not be time enough to load it in one go."""
 
 
-NOT_STAGED = "nothing of it was staged, and the same call begins anew"
-
 TRIAL = 0.2
 """The share of an attempt's time after which its pace is judged."""
 
@@ -42,12 +40,19 @@ def straight(encoded: Iterator[Encoded], books: Books, deadline: Deadline, *, na
     began = deadline.left
     for each in encoded:
         if deadline.stopped:
-            raise PausedError(f"{name}: {deadline.reached}; {NOT_STAGED}", handover=False)
+            raise PausedError(f"{name}: {deadline.reached}; {staged_so_far(0)}", handover=False)
         spent = began - deadline.left  # without a deadline no number at all, which is never greater than anything
         if spent > TRIAL * began and spent * (size / books.tally.bytes_read - 1) > deadline.left:
             raise TooSlowError
         books.enter(each)
         yield each.tuples
+
+
+def staged_so_far(records: int) -> str:
+    """What to say of a load that comes to rest with so many records staged."""
+    if not records:
+        return "nothing of it was staged, and the same call begins anew"
+    return f"{records:,} records are staged, and the same call goes on from there"
 
 
 def copy_segments(segments: Segments, database: Database, staging: Staging) -> Generator[Checkpoint]:
@@ -113,6 +118,7 @@ class Segments:
         self._lock = threading.Lock()
         self._segment = 0  # the one that is being handed out
         self._bytes = 0  # of its text, so far
+        self._after: Place | None = None  # where it could end by now
         self._ends: dict[int, Checkpoint] = {}
         self._committed = [0] * streams  # segments, by stream
         self._stopped = False
@@ -143,13 +149,20 @@ class Segments:
                     self._end(None)
                     return None
                 self._books.enter(encoded)
+            except PausedError:  # the source waits for bytes that may never come
+                self._stopped = True
+                if self._bytes and self._after is None:
+                    raise
+                if self._after is not None:
+                    self._end(self._after)
+                return None
             except BaseException:
                 self._stopped = True
                 raise
             self._bytes += len(encoded.block.data)
-            after, reached = encoded.block.after, self._deadline.reached
-            if after is not None and (reached or self._bytes >= self._size):
-                self._end(after)
+            self._after, reached = encoded.block.after, self._deadline.reached
+            if self._after is not None and (reached or self._bytes >= self._size):
+                self._end(self._after)
                 self._stopped = self._stopped or reached is not None
             return encoded.tuples
 
@@ -160,6 +173,7 @@ class Segments:
         self._ends[self._segment] = replace(self.saved, place=place, counts=counts, complete=after is None)
         self._segment += 1
         self._bytes = 0
+        self._after = None
         self._stopped = self._stopped or after is None
 
     def _arrive(self, number: int, copied: int) -> int | None:

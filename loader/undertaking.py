@@ -23,7 +23,7 @@ from loader.faults import backoff, of_sqlstate
 from loader.ledger import Entry, Errand
 from loader.leftovers import clear_leftovers
 from loader.report import LoadReport
-from loader.segments import NOT_STAGED
+from loader.segments import staged_so_far
 from loader.source import Missing, Source
 from loader.spec import LoadSpec
 from loader.staging import drop_tables
@@ -183,8 +183,7 @@ class Undertaking:
             doing = f"{self._source.uri}: loading into {self._account.table}"
             deadline = self._how.deadline
             if error.pgcode == _CANCELED and (reached := deadline.reached):
-                staged = self._account.staged
-                so_far = f"{staged:,} records are staged, and the same call goes on from there" if staged else NOT_STAGED
+                so_far = staged_so_far(self._account.staged)
                 raise PausedError(f"{doing}: {reached}; {so_far}", handover=not deadline.stopped) from error
             raise translate(error, doing) from error
 

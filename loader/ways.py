@@ -28,7 +28,7 @@ from loader.plan import Plan
 from loader.reading import Records, recall, take_up
 from loader.records import Block, Encoded, Place, reject
 from loader.refusals import is_refusal, sift
-from loader.segments import Segments, copy_segments, straight
+from loader.segments import Segments, copy_segments, staged_so_far, straight
 from loader.source import Source
 from loader.staging import Staging, copy
 from loader.tally import Books, RejectKeeper
@@ -166,17 +166,17 @@ class Staged(Way):
         last = segments.saved
         self.account_for(segments.copied, last.counts.kept - start.counts.kept)
         if not last.complete:
-            raise self._paused(f"{last.counts.read:,} records are staged")
+            raise self._paused(staged_so_far(last.counts.read))
 
     def _paused(self, so_far: str) -> PausedError:
         why = f"{self.source.uri}: {self.deadline.reached or 'its time is nearly up'}"
-        return PausedError(f"{why}; {so_far}, and the same call goes on from there", handover=not self.deadline.stopped)
+        return PausedError(f"{why}; {so_far}", handover=not self.deadline.stopped)
 
     def _merge(self, merge: Merge, ahead: _Ahead) -> Counts:
         """Merge what is staged; records that the target does not take become rejects."""
         kept = self.account.tally.counts.kept
         if self.deadline.reached or self._is_late(kept - ahead.rows):
-            raise self._paused("all of it is staged")
+            raise self._paused("all of it is staged, and the same call goes on from there")
         rejected = self.keeper.count
         bound(self.connection, self.deadline)
         with self.deadline.calling(self.connection.cancel):

@@ -182,7 +182,9 @@ def test_while_it_waits_for_its_turn(dsn: str, loader: Loader, target: Path) -> 
 
 def test_while_it_merges(dsn: str, loader: Loader, target: Path) -> None:
     """The statement is called back; all is staged, and nothing has to be read again."""
-    query(dsn, "CREATE FUNCTION nap() RETURNS trigger AS 'BEGIN PERFORM pg_sleep(30); RETURN NEW; END' LANGUAGE plpgsql")
+    query(
+        dsn, "CREATE FUNCTION nap() RETURNS trigger AS 'BEGIN PERFORM pg_sleep(30); RETURN NEW; END' LANGUAGE plpgsql"
+    )
     query(dsn, "CREATE TRIGGER nap BEFORE INSERT ON trips FOR EACH ROW EXECUTE FUNCTION nap()")
     process = loader.start(target)
     when(dsn, WAITS.format("PgSleep"))
