@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from loader.deadline import NEVER
 from loader.errors import SourceChangedError, SourceError, SourceNotFoundError
 
 CHUNK_SIZE = 1 << 20
@@ -64,6 +65,7 @@ class FileSource:
         self.size = found.st_size
         self.last_modified = datetime.fromtimestamp(found.st_mtime, UTC)
         self.version = version if version or self.size else _version(sha256().hexdigest())
+        self.deadline = NEVER  # a file does not keep anybody waiting
         self._state = _state(found)
         self.pin = version or ":".join(map(str, self._state))
 

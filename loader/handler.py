@@ -270,8 +270,9 @@ def _direct(event: Mapping[str, Any], context: Any, deadline: Deadline) -> dict[
         wait=_patience(deadline),
         sequencer=given.get("sequencer"),
     )
-    if given.get("handover", 0) > how.handovers:
-        raise UsageError(f"{source}: was handed over {given['handover']} times, and {how.handovers} is the limit")
+    handover: int = given.get("handover", 0)
+    if handover > how.handovers:
+        raise UsageError(f"{source}: was handed over {handover} times, and {how.handovers} is the limit")
     return _load_or_hand_over(_named_spec(given, source), how, given, context)
 
 

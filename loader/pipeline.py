@@ -131,6 +131,7 @@ class Load:
     """
 
     def __init__(self, source: Source, spec: LoadSpec, database: Database, how: How) -> None:
+        source.deadline = how.deadline
         self.source = source
         self.spec = spec
         self.database = database.until(how.deadline)

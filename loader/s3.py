@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,7 +31,9 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
 from urllib3.exceptions import HTTPError
 
+from loader.deadline import NEVER, Deadline
 from loader.errors import (
+    PausedError,
     SourceChangedError,
     SourceError,
     SourceNotFoundError,
@@ -50,6 +52,9 @@ BACKOFF = 0.5
 PATIENCE = 1.0
 """Seconds to wait for threads when a read is given up. A body under way ends at once; a request whose answer
 has not begun cannot be called back, and ends in the background with the client's own timeout."""
+
+LOOK = 0.25
+"""Seconds between looks at the deadline, while a part is waited for."""
 
 _PIECE = 256 << 10  # bytes of one read from a socket; smaller ones cost more CPU, larger ones gain nothing
 _WILDCARD = re.compile(r"[*?\[]")
@@ -256,6 +261,7 @@ class S3Source:
         self.last_modified = version.last_modified
         self.pin = version.version_id or f"etag:{version.etag.strip(chr(34))}"
         self.version: str | None = self.pin
+        self.deadline = NEVER
         self._client = client
         self._owned = owned
         self._pinned = version
@@ -275,7 +281,7 @@ class S3Source:
 
     @contextmanager
     def _under_way(self) -> Iterator[_Reading]:
-        reading = _Reading(self._client, self._pinned, self._part_size)
+        reading = _Reading(self._client, self._pinned, self._part_size, self.deadline)
         self._reading.add(reading)
         try:
             yield reading
@@ -334,10 +340,11 @@ class S3Source:
 class _Reading:
     """One pass over a version: a thread and a GET for each part that is under way."""
 
-    def __init__(self, client: Any, version: Version, part_size: int) -> None:
+    def __init__(self, client: Any, version: Version, part_size: int, deadline: Deadline) -> None:
         self._client = client
         self._version = version
         self._part_size = part_size
+        self._deadline = deadline
         self._stopped = threading.Event()
         self._guard = threading.Lock()  # once stopped, neither a thread nor a body is added
         self._bodies: set[Any] = set()
@@ -371,9 +378,17 @@ class _Reading:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _take(self, begun: deque[Future[bytes]], firsts: Iterator[int]) -> bytes:
-        part = begun.popleft().result()
+        part = self._await(begun.popleft())
         begun.extend(self._begin(islice(firsts, 1)))
         return part
+
+    def _await(self, part: Future[bytes]) -> bytes:
+        """The part, when it has come. Raises PausedError where work has to stop, and there is nothing to work on."""
+        while not wait([part], timeout=LOOK).done:
+            if reached := self._deadline.reached:
+                why = f"{self._version.uri}: {reached} while waiting for S3"
+                raise PausedError(f"{why}; the same call goes on with it", handover=not self._deadline.stopped)
+        return part.result()
 
     def _begin(self, firsts: Iterable[int]) -> Iterator[Future[bytes]]:
         """Start a thread for each part. It is a daemon, so that a program that ends does not wait for S3.

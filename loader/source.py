@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from loader import files
+from loader.deadline import Deadline
 from loader.errors import UsageError
 
 PART_SIZE = 8 << 20
@@ -33,7 +34,7 @@ class Source(Protocol):
     the path; ``size`` is in bytes; ``last_modified`` is in UTC. ``version`` is S3's version id, or
     ``etag:…`` where the bucket keeps no versions, or ``sha256:…`` of a local file, None until that is known. ``pin``
     is what has to be the same for a load of it to be continued: the version, or of a local file what tells one
-    state of it from another.
+    state of it from another. ``deadline``, which may be set: when `chunks` stops waiting for bytes; by default never.
     """
 
     uri: str
@@ -43,12 +44,14 @@ class Source(Protocol):
     last_modified: datetime
     version: str | None
     pin: str
+    deadline: Deadline
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:
         """The bytes from ``start`` on, in order: exactly ``size - start`` of them in all.
 
         Raises SourceChangedError when they would be of another version, SourceUnavailableError when S3 goes on
-        breaking off, and SourceError for whatever else keeps them from being read.
+        breaking off, PausedError when the deadline comes while S3 is silent, and SourceError for whatever else keeps
+        them from being read.
         """
 
     def read_range(self, start: int, stop: int) -> bytes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,6 +15,7 @@ from typing import Any
 from urllib.parse import quote_plus, unquote
 
 import boto3
+import psycopg2
 import pytest
 from support.postgres import query
 
@@ -161,7 +164,9 @@ def test_eventbridge_keys_are_not_encoded(dsn: str, s3: Any) -> None:
         "detail": {"bucket": {"name": s3.bucket}, "object": {"key": KEY, "version-id": version, "size": 4}},
     }
     assert handler(event, Context())["loads"][0]["state"] == "loaded"
-    assert handler({**event, "detail-type": "Object Deleted"}, Context())["loads"] == []
+    deleted = handler({**event, "detail-type": "Object Deleted"}, Context())
+    ignored = {"state": "ignored", "event": "Object Deleted", "source": s3.uri(KEY), "version": version}
+    assert deleted == {"loads": [], "ignored": [ignored]}
     assert handler(queued(event, {**event, "detail-type": "Object Deleted"}), Context()) == {"batchItemFailures": []}
 
 
@@ -183,6 +188,10 @@ def test_direct_events(dsn: str, s3: Any) -> None:
         ({"source": "s3://b/k", "spec": "../../etc/passwd"}, 'there is no spec "../../etc/passwd"'),
         ({"source": "s3://b/k", "sepc": "trips"}, 'unknown key "sepc"'),
         ({"source": "s3://b/k", "spec": "trips", "force": "false"}, 'force must be true or false, not "false"'),
+        ({"source": "s3://b/k", "spec": "trips", "version_id": 7}, "version_id must be a text, not 7"),
+        ({"source": "s3://b/k", "spec": "trips", "handover": True}, "handover must be a whole number, not true"),
+        ({"source": "s3://b/k", "spec": "trips", "handover": -1}, "handover must be a whole number, not -1"),
+        ({"source": "s3://b/k", "spec": "trips", "handover": 13}, "s3://b/k: was handed over 13 times, and 12 is the"),
         ({"source": "s3://b/k.csv"}, "no spec in .* matches it"),
         ({"hello": "world"}, "not one of S3's"),
         ({"Records": [{"eventSource": "aws:sns"}]}, "not one of S3's"),
@@ -197,15 +206,41 @@ def test_an_event_that_is_none(event: Any, message: str) -> None:
 
 
 def test_the_test_message_and_deletions_are_no_ops(capsys: pytest.CaptureFixture[str]) -> None:
-    """S3 sends one when the notification is set up; deletions undo nothing. Both are on record."""
+    """S3 sends one when the notification is set up; deletions undo nothing. Both are on record: told in the answer, and
+    in one line of the log each."""
     test = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"}
-    assert handler(test, None)["loads"] == []
-    removed = handler(notification(("b", "k", "v"), name="ObjectRemoved:DeleteMarkerCreated"), None)
-    assert (removed["loads"], removed["ignored"][0]["source"]) == ([], "s3://b/k")
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
-        {"state": "ignored", "event": "s3:TestEvent", "source": None, "version": None},
-        {"state": "ignored", "event": "ObjectRemoved:DeleteMarkerCreated", "source": "s3://b/k", "version": "v"},
+    others = (
+        "ObjectRemoved:DeleteMarkerCreated",
+        "ObjectRestore:Completed",
+        "ObjectTagging:Put",
+        "Replication:Done",
+    )
+    events = [test, *(notification(("b", "k", "v"), name=name) for name in others)]
+    expected = [{"state": "ignored", "event": "s3:TestEvent", "source": None, "version": None}] + [
+        {"state": "ignored", "event": name, "source": "s3://b/k", "version": "v"} for name in others
     ]
+    assert [handler(event, None) for event in events] == [{"loads": [], "ignored": [each]} for each in expected]
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == expected
+    assert handler(queued(*events), None) == {"batchItemFailures": []}
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == expected
+
+
+@pytest.mark.parametrize("name", ["a+b c.csv", "100%25 %2B.csv", "ü/日本 ☃.csv", "what?#&=*[x].csv", "a%20b++.csv"])
+def test_keys_of_any_characters(dsn: str, s3: Any, name: str) -> None:
+    """In whichever way they come."""
+    key = f"incoming/{name}"
+    version = s3.put(key, b"a\n1\n")
+    stored = {"bucket": {"name": s3.bucket}, "object": {"key": key, "version-id": version}}
+    events = [
+        notification((s3.bucket, key, version)),
+        {"source": "aws.s3", "detail-type": "Object Created", "detail": stored},
+        {"source": s3.uri(key), "version_id": version},
+    ]
+    reports = [handler(event, Context())["loads"][0] for event in events]
+    assert [(each["state"], each["source"]) for each in reports] == [
+        (state, s3.uri(key)) for state in ("loaded", "skipped", "skipped")
+    ]
+    assert rows(dsn) == [1]
 
 
 def test_a_record_that_is_none_of_s3s_keeps_no_other_from_its_turn(dsn: str, s3: Any) -> None:
@@ -242,7 +277,7 @@ class Hurried(Context):
     invoked_function_arn = "arn:aws:lambda:us-east-1:123456789012:function:loader"
 
     def get_remaining_time_in_millis(self) -> int:
-        return int(MARGIN * 1000) + 150
+        return int(MARGIN * 1000) + 1000
 
 
 BIG = b"a\n" + b"\n".join(b"%d" % number for number in range(2_000_000)) + b"\n"
@@ -281,26 +316,175 @@ def test_a_load_goes_on_with_the_next_delivery(dsn: str, s3: Any, tmp_path: Path
     sqs.delete_queue(QueueUrl=url)
 
 
-def test_without_a_queue_the_function_calls_itself(dsn: str, s3: Any, tmp_path: Path, aws: str) -> None:
+def test_messages_for_which_no_time_is_left_are_handed_back(dsn: str, s3: Any) -> None:
+    """Unstarted, so they are no failures in the ledger."""
+
+    class Late(Context):
+        def get_remaining_time_in_millis(self) -> int:
+            return int(MARGIN * 1000)
+
+    event = queued(*(notification((s3.bucket, KEY, s3.put(KEY, b"a\n1\n"))) for _ in range(2)))
+    assert handler(event, Late()) == {"batchItemFailures": [{"itemIdentifier": "0"}, {"itemIdentifier": "1"}]}
+    assert query(dsn, "SELECT to_regclass('loader.loads') IS NULL") == [(True,)]
+    with pytest.raises(PausedError, match="its time is up; it was not begun"):
+        handler(json.loads(event["Records"][0]["body"]), Late())
+
+
+def test_a_message_that_is_none_of_the_queues_costs_no_other_its_turn(dsn: str, s3: Any) -> None:
+    """It has no id to be handed back by."""
+    event = queued(notification((s3.bucket, KEY, s3.put(KEY, b"a\n1\n"))))
+    for strange in (7, {}, {"eventSource": "aws:s3"}):
+        assert handler({"Records": [strange, *event["Records"]]}, Context()) == {"batchItemFailures": []}
+    assert rows(dsn) == [1]
+
+
+class Queue:
+    """A queue, and the handler as its only consumer."""
+
+    def __init__(self, name: str) -> None:
+        self.sqs = boto3.client("sqs")
+        self.url = self.sqs.create_queue(QueueName=name, Attributes={"VisibilityTimeout": "3600"})["QueueUrl"]
+        names = ["QueueArn"]
+        self.arn = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]["QueueArn"]
+
+    def deliver(self, event: Any, *, received: int, changes: dict[str, Any] | None = None) -> float:
+        """Send the event, hand its message to the handler, which must hand it back; seconds until it is due again."""
+        self.sqs.send_message(QueueUrl=self.url, MessageBody=json.dumps(event))
+        (message,) = self.sqs.receive_message(QueueUrl=self.url, WaitTimeSeconds=5)["Messages"]
+        record = {
+            "messageId": message["MessageId"],
+            "receiptHandle": message["ReceiptHandle"],
+            "body": message["Body"],
+            "attributes": {"ApproximateReceiveCount": str(received)},
+            "eventSource": "aws:sqs",
+            "eventSourceARN": self.arn,
+        }
+        answer = handler({"Records": [record | (changes or {})]}, Context())
+        assert answer == {"batchItemFailures": [{"itemIdentifier": message["MessageId"]}]}
+        hidden = self._hidden_for(message["MessageId"])
+        self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
+        return hidden
+
+    def _hidden_for(self, message_id: str) -> float:
+        """As the emulator has it: SQS itself does not tell."""
+        from moto.backends import get_backend
+
+        queues = get_backend("sqs")["123456789012"]["us-east-1"].queues
+        (message,) = (each for each in queues[self.url.rpartition("/")[2]]._messages if each.id == message_id)
+        return float(message.visible_at / 1000 - time.time())
+
+
+@pytest.fixture
+def uploads(aws: str) -> Iterator[Queue]:
+    queue = Queue("failures")
+    yield queue
+    queue.sqs.delete_queue(QueueUrl=queue.url)
+
+
+def longest(queue: Queue, event: Any, *, received: int) -> float:
+    """Of several pauses, which are random."""
+    return max(queue.deliver(event, received=received) for _ in range(12))
+
+
+def test_a_poison_file_comes_again_soon(dsn: str, s3: Any, uploads: Queue) -> None:
+    """However often it came: within minutes it is where somebody looks. Its reason is in the ledger."""
+    event = notification((s3.bucket, KEY, s3.put(KEY, b"nosuch\n1\n")))
+    assert longest(uploads, event, received=1) <= 2
+    assert 10 < longest(uploads, event, received=17) <= 60
+    ((state, retryable, error),) = query(dsn, "SELECT state, retryable, last_error FROM loader.loads")
+    assert (state, retryable) == ("failed", False)
+    assert 'no column "a"' in error
+
+
+def test_what_may_pass_is_given_time(s3: Any, uploads: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The more the more often it failed, up to a quarter of an hour: here nobody answers for the database."""
+    monkeypatch.setenv("LOADER_DSN", "host=127.0.0.1 port=1")
+    event = notification((s3.bucket, KEY, s3.put(KEY, b"a\n1\n")))
+    assert longest(uploads, event, received=1) <= 10
+    assert 100 < longest(uploads, event, received=17) <= 900
+
+
+def test_where_a_message_cannot_be_hidden_its_queue_decides(
+    s3: Any, uploads: Queue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That is told, and the message handed back as ever."""
+    gone = {"eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:nosuch"}
+    assert uploads.deliver({"hello": "world"}, received=1, changes=gone) > 3500
+    states = [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()]
+    assert states == ["failed", "failed", "not hidden"]
+
+
+@contextmanager
+def reinvoking(endpoint: str) -> Iterator[None]:
+    """A function that may call itself, and finds Lambda there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL_LAMBDA", endpoint)
+        patch.setenv("LOADER_REINVOKE", "1")
+        loader.handler._settings = None
+        yield
+    loader.handler.Settings.client.cache_clear()
+
+
+def test_without_a_queue_the_function_calls_itself(dsn: str, s3: Any, tmp_path: Path) -> None:
     """Where it is told that it may; with an event that names the version, and says how often that was."""
     staged(tmp_path)
     event = notification((s3.bucket, KEY, version := s3.put(KEY, BIG)))
     with pytest.raises(PausedError):
         handler(event, Hurried())
     asked: list[dict[str, Any]] = []
-    with lambda_service(asked) as endpoint:
-        os.environ["AWS_ENDPOINT_URL_LAMBDA"] = endpoint
-        os.environ["LOADER_REINVOKE"] = "1"
-        loader.handler._settings = None
-        try:
-            (report,) = handler(event, Hurried())["loads"]
-        finally:
-            del os.environ["AWS_ENDPOINT_URL_LAMBDA"], os.environ["LOADER_REINVOKE"]
-            loader.handler.Settings.client.cache_clear()
+    with lambda_service(asked) as endpoint, reinvoking(endpoint):
+        (report,) = handler(event, Hurried())["loads"]
     assert (report["state"], report["retryable"], report["handovers"]) == ("failed", True, 2)
+    assert "its time is up" in report["error"]
+    assert "records are staged, and the same call goes on from there" in report["error"]
     assert asked == [{"source": s3.uri(KEY), "version_id": version, "sequencer": "0A1B2C", "handover": 2}]
     (done,) = handler(asked[0], Context())["loads"]
     assert (done["state"], done["attempts"], done["rows_inserted"]) == ("loaded", 3, 2_000_000)
+
+
+def test_what_it_was_told_it_tells_itself(dsn: str, s3: Any) -> None:
+    """By force, and with the spec in the event: the load goes on in its row, and is loaded once more just once."""
+    spec = {"table": "trips", "segment_mb": 1, "mode": "merge", "key": ["a"]}
+    s3.put(KEY, BIG)
+    event = {"source": s3.uri(KEY), "spec": spec}
+    assert handler(event, Context())["loads"][0]["state"] == "loaded"
+    asked: list[dict[str, Any]] = []
+    with lambda_service(asked) as endpoint, reinvoking(endpoint):
+        handler({**event, "force": True, "handover": 4}, Hurried())
+    assert asked == [{**event, "force": True, "handover": 5}]
+    assert handler(asked[0], Context())["loads"][0]["state"] == "loaded"
+    assert query(dsn, "SELECT forced, state, attempts FROM loader.loads ORDER BY load_id") == [
+        (False, "loaded", 1),
+        (True, "loaded", 2),
+    ]
+
+
+def test_where_nobody_takes_the_call_the_error_is_raised(s3: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """So that Lambda's own retries go on with the load."""
+    event = {"source": s3.uri(KEY), "spec": {"table": "trips", "segment_mb": 1, "mode": "replace"}}
+    s3.put(KEY, BIG)
+    with reinvoking("http://127.0.0.1:1"), pytest.raises(PausedError):
+        handler(event, Hurried())
+    states = [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()]
+    assert states == ["failed", "not handed over"]
+
+
+def test_sigterm_brings_a_load_to_rest(dsn: str, s3: Any) -> None:
+    """Even while it waits for its turn in PostgreSQL."""
+    s3.put(KEY, b"a\n1\n")
+    query(dsn, "CREATE TABLE trips (a int)")
+    connection = psycopg2.connect(dsn)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(hashtextextended('loader public.trips', 0))")
+    killer = threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM))
+    killer.start()
+    began = time.monotonic()
+    with pytest.raises(PausedError, match="it was told to stop while waiting for its turn"):
+        handler({"source": s3.uri(KEY)}, Context())
+    assert time.monotonic() - began < 5
+    killer.join()
+    connection.close()
+    assert handler({"source": s3.uri(KEY)}, Context())["loads"][0]["state"] == "loaded"
 
 
 @contextmanager
