@@ -20,8 +20,9 @@ from support.postgres import query
 import loader
 from loader.database import Database
 from loader.deadline import Deadline
-from loader.pipeline import How, load_one
+from loader.pipeline import How, Load, load_one
 from loader.report import LoadReport
+from loader.source import open_source
 from loader.tally import Progress
 
 RECORDS = 400_000  # so that the file has more segments than go straight into the target
@@ -307,3 +308,16 @@ def test_a_newer_version_supersedes_what_was_begun(dsn: str, database: Database,
     assert query(dsn, "SELECT load_id, state FROM loader.loads ORDER BY 1") == [(1, "superseded"), (2, "loaded")]
     assert query(dsn, "SELECT * FROM trips") == [(1, "new")]
     assert leftovers(dsn) == []
+
+
+def test_a_commit_whose_answer_was_lost_is_found_in_the_ledger(dsn: str, database: Database, tmp_path: Path) -> None:
+    """The call that tries again finds its own load done, and tells what that did."""
+    path = tmp_path / "small.csv"
+    path.write_text("a,b\n1,x\nno,y\n")
+    spec = loader.LoadSpec.from_dict({**SPEC, "rejects": {"max_ratio": 1}})
+    with open_source(str(path)) as source:
+        attempts = Load(source, spec, database, How())
+        first, second = attempts.run(), attempts.run()
+    assert (second.state, second.rows_read, second.rows_inserted, second.rows_rejected) == ("loaded", 2, 1, 1)
+    assert (second.load_id, second.notes) == (first.load_id, first.notes)
+    assert query(dsn, "SELECT count(*) FROM trips") == [(1,)]
