@@ -1,6 +1,6 @@
 r"""Handovers: a file that takes five minutes, under a limit of sixty seconds.
 
-    python -m bench.handover [--scale 0.5] [--seconds 300] [--limit 60]
+    python -m bench.handover [--scale 1] [--seconds 300] [--limit 60]
 
 TPC-H lineitem from an S3-protocol server whose connections are held to such a pace that reading it takes so many
 seconds. The function runs under Lambda's Runtime API and is killed at the limit; its event waits in an SQS queue that
@@ -30,7 +30,7 @@ DELIVERIES = 30
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=0.5, help="TPC-H scale factor; 1 is 6,001,215 rows, 766 MB")
+    parser.add_argument("--scale", type=float, default=1.0, help="TPC-H scale factor; 1 is 6,001,215 rows, 766 MB")
     parser.add_argument("--seconds", type=float, default=300, help="that reading the file takes")
     parser.add_argument("--limit", type=float, default=60, help="seconds after which the function is killed")
     told = parser.parse_args()
