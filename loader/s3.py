@@ -275,7 +275,7 @@ class S3Source:
             yield from reading.parts(start, self._prefetch)
 
     def read_range(self, start: int, stop: int) -> bytes:
-        """The bytes from ``start`` up to ``stop``, by one GET on the caller's thread. Raises SourceError."""
+        """The bytes from ``start`` up to ``stop``, by one GET. Raises SourceError, as `chunks` does."""
         with self._under_way() as reading:
             return reading.piece(start, stop)
 
@@ -353,18 +353,14 @@ class _Reading:
     def parts(self, start: int, prefetch: int) -> Iterator[bytes]:
         """The parts in order. Beyond the one handed out, at most ``prefetch`` are under way or waiting."""
         firsts = iter(range(start, self._version.size, self._part_size))
-        begun = deque(self._begin(islice(firsts, prefetch)))
+        begun = deque(self._begin_parts(islice(firsts, prefetch)))
         while begun:
             # never held in a variable here: the consumer's part is the consumer's alone
             yield self._take(begun, firsts)
 
     def piece(self, start: int, stop: int) -> bytes:
         """The bytes from ``start`` up to ``stop``."""
-        if start >= stop:
-            return b""
-        part = _sized(stop - start)
-        self._fill(part, start)
-        return part.getvalue()
+        return self._await(self._begin(start, stop - start)) if start < stop else b""
 
     def stop(self) -> None:
         """Give up: end every thread, and be sure that none begins."""
@@ -379,7 +375,7 @@ class _Reading:
 
     def _take(self, begun: deque[Future[bytes]], firsts: Iterator[int]) -> bytes:
         part = self._await(begun.popleft())
-        begun.extend(self._begin(islice(firsts, 1)))
+        begun.extend(self._begin_parts(islice(firsts, 1)))
         return part
 
     def _await(self, part: Future[bytes]) -> bytes:
@@ -390,22 +386,25 @@ class _Reading:
                 raise PausedError(f"{why}; the same call goes on with it", handover=not self._deadline.stopped)
         return part.result()
 
-    def _begin(self, firsts: Iterable[int]) -> Iterator[Future[bytes]]:
-        """Start a thread for each part. It is a daemon, so that a program that ends does not wait for S3.
+    def _begin_parts(self, firsts: Iterable[int]) -> Iterator[Future[bytes]]:
+        for first in firsts:
+            yield self._begin(first, min(self._part_size, self._version.size - first))
+
+    def _begin(self, first: int, size: int) -> Future[bytes]:
+        """Start a thread for ``size`` bytes. It is a daemon, so that a program that ends does not wait for S3.
 
         The part's memory comes from the caller's thread: malloc keeps an arena for each thread, and what one arena
         has free is of no use to the next. Reading 400 MiB took 103 MB at its peak so, and 149 MB otherwise.
         """
-        for first in firsts:
-            future: Future[bytes] = Future()
-            part = _sized(min(self._part_size, self._version.size - first))
-            thread = threading.Thread(target=self._run, args=(future, part, first), name="loader-s3", daemon=True)
-            with self._guard:
-                if self._stopped.is_set():
-                    raise self._closed()
-                thread.start()
-                self._threads = [each for each in self._threads if each.is_alive()] + [thread]
-            yield future
+        future: Future[bytes] = Future()
+        arguments = (future, _sized(size), first)
+        thread = threading.Thread(target=self._run, args=arguments, name="loader-s3", daemon=True)
+        with self._guard:
+            if self._stopped.is_set():
+                raise self._closed()
+            thread.start()
+            self._threads = [each for each in self._threads if each.is_alive()] + [thread]
+        return future
 
     def _run(self, future: Future[bytes], part: BytesIO, first: int) -> None:
         try:

@@ -13,6 +13,7 @@ import pytest
 from support.postgres import query
 
 from loader.twin.cloud import Cloud
+from loader.twin.mapping import Mapping, is_through
 from loader.twin.runtime import FunctionError, Runtime
 
 FUNCTION = """
@@ -106,6 +107,57 @@ def test_the_log_has_all_that_was_printed_before_the_answer(environment: dict[st
             assert function.log[-1] == f"seen {{'number': {number}}}"
         kept = function.log
     assert function.log == kept
+
+
+PICKY = """
+def pick(event, context):
+    (message,) = event["Records"]
+    times = int(message["attributes"]["ApproximateReceiveCount"])
+    if message["body"] == "raises":
+        raise ValueError("no")
+    failed = message["body"] == "never" or (message["body"] == "later" and times < 3)
+    return {"batchItemFailures": [{"itemIdentifier": message["messageId"]}] if failed else []}
+"""
+
+
+def test_a_mapping_delivers_until_a_message_is_through(environment: dict[str, str], tmp_path: Path) -> None:
+    """Those that the function names come again when they are visible again, those that it never takes end up dead."""
+    (tmp_path / "function.py").write_text(PICKY)
+    with Cloud() as cloud, Runtime("function.pick", environment) as function:
+        url = cloud.queue("picky", hidden=1, receives=4)
+        sqs = cloud.client("sqs")
+        names = {sqs.send_message(QueueUrl=url, MessageBody=each)["MessageId"]: each for each in BODIES}
+        deliveries = list(Mapping(cloud, url, function, timeout=30).drain(within=60))
+        seen = [(names[each.message_id], each.received, each.error is None, each.deleted) for each in deliveries]
+        assert sorted(seen) == [
+            ("at once", 1, True, True),
+            *(("later", received, True, received == 3) for received in (1, 2, 3)),
+            *(("never", received, True, False) for received in (1, 2, 3, 4)),
+            *(("raises", received, False, False) for received in (1, 2, 3, 4)),
+        ]
+        assert sorted(cloud.dead_letters(url)) == ["never", "raises"]
+
+
+BODIES = ("at once", "later", "never", "raises")
+
+
+@pytest.mark.parametrize(
+    ("answer", "through"),
+    [
+        (None, True),
+        ({}, True),
+        ({"batchItemFailures": None}, True),
+        ({"batchItemFailures": []}, True),
+        ({"batchItemFailures": [{"itemIdentifier": "1"}]}, False),
+        ({"batchItemFailures": [{"itemIdentifier": ""}]}, False),
+        ({"batchItemFailures": [{"id": "1"}]}, False),
+        ({"batchItemFailures": "1"}, False),
+        ("done", False),
+    ],
+)
+def test_what_an_answer_means(answer: object, through: bool) -> None:
+    """As Lambda takes it."""
+    assert is_through(answer) is through
 
 
 def test_an_upload_ends_up_in_the_table_once(dsn: str, tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ import json
 import logging
 import time
 import warnings
+from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
 REGION = "eu-central-1"
+_DEAD = "-dead"  # what the name of a dead-letter queue ends with
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "twin", "AWS_SECRET_ACCESS_KEY": "twin", "AWS_DEFAULT_REGION": REGION}
 
 
@@ -51,16 +53,42 @@ class Cloud:
         self._stack.callback(client.close)
         return client
 
-    def bucket_with_queue(self, bucket: str) -> str:
-        """A versioned bucket whose uploads are told to an SQS queue; the queue's URL."""
-        s3, sqs = self.client("s3"), self.client("sqs")
+    def queue(self, name: str, *, hidden: int = 30, receives: int | None = None) -> str:
+        """A queue's URL. ``hidden``: seconds for which a message that was received is not received again.
+
+        ``receives``: how often it may be received; then it goes to the queue of `dead_letters` (Amazon SQS developer
+        guide, "Using dead-letter queues"), which is made beside.
+        """
+        sqs = self.client("sqs")
+        attributes = {"VisibilityTimeout": str(hidden)}
+        if receives is not None:
+            dead = self.arn(sqs.create_queue(QueueName=f"{name}{_DEAD}")["QueueUrl"])
+            attributes["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": dead, "maxReceiveCount": receives})
+        url: str = sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+        return url
+
+    def arn(self, queue_url: str) -> str:
+        """The name of a queue all over AWS."""
+        asked = self.client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
+        arn: str = asked["Attributes"]["QueueArn"]
+        return arn
+
+    def dead_letters(self, queue_url: str) -> list[str]:
+        """The bodies of the messages that were received too often."""
+        found: list[str] = []
+        while messages := self.client("sqs").receive_message(QueueUrl=f"{queue_url}{_DEAD}").get("Messages"):
+            found += [each["Body"] for each in messages]
+        return found
+
+    def bucket_with_queue(self, bucket: str, *, hidden: int = 30, receives: int | None = None) -> str:
+        """A versioned bucket whose uploads are told to an SQS queue; the queue's URL. The options are `queue`'s."""
+        s3 = self.client("s3")
         s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
         s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-        url: str = sqs.create_queue(QueueName=f"{bucket}-uploads")["QueueUrl"]
-        arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        url = self.queue(f"{bucket}-uploads", hidden=hidden, receives=receives)
+        told = {"QueueArn": self.arn(url), "Events": ["s3:ObjectCreated:*"]}
         s3.put_bucket_notification_configuration(
-            Bucket=bucket,
-            NotificationConfiguration={"QueueConfigurations": [{"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}]},
+            Bucket=bucket, NotificationConfiguration={"QueueConfigurations": [told]}
         )
         return url
 
@@ -71,11 +99,12 @@ class Cloud:
         """
         sqs = self.client("sqs")
         deadline = time.monotonic() + timeout
+        asked = {"QueueUrl": queue_url, "WaitTimeSeconds": 1, "MessageSystemAttributeNames": ["All"]}
         while time.monotonic() < deadline:
-            for message in sqs.receive_message(QueueUrl=queue_url, WaitTimeSeconds=1).get("Messages", []):
+            for message in sqs.receive_message(**asked).get("Messages", []):
                 sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
                 if json.loads(message["Body"]).get("Event") != "s3:TestEvent":
-                    return sqs_event(message["MessageId"], message["Body"])
+                    return sqs_event(message, self.arn(queue_url))
         raise TimeoutError(f"no message came within {timeout:g} seconds")
 
 
@@ -84,19 +113,23 @@ def _stop(server: Any) -> None:
     server._server.server_close()  # which stop() forgets
 
 
-def sqs_event(message_id: str, body: str) -> dict[str, Any]:
-    """One message as Lambda's event source mapping hands it over (Lambda developer guide, "Using Lambda with SQS")."""
+def sqs_event(message: Mapping[str, Any], arn: str) -> dict[str, Any]:
+    """A message that was received, of the queue ``arn``, as Lambda's event source mapping hands it to a function.
+
+    (Lambda developer guide, "Using Lambda with Amazon SQS".)
+    """
     return {
         "Records": [
             {
-                "messageId": message_id,
-                "receiptHandle": "twin",
-                "body": body,
-                "attributes": {"ApproximateReceiveCount": "1"},
+                "messageId": message["MessageId"],
+                "receiptHandle": message["ReceiptHandle"],
+                "body": message["Body"],
+                "attributes": message.get("Attributes", {}),
                 "messageAttributes": {},
+                "md5OfBody": message["MD5OfBody"],
                 "eventSource": "aws:sqs",
-                "eventSourceARN": f"arn:aws:sqs:{REGION}:000000000000:uploads",
-                "awsRegion": REGION,
+                "eventSourceARN": arn,
+                "awsRegion": arn.split(":")[3],
             }
         ]
     }

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import IO, Any, Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import boto3
@@ -117,6 +117,8 @@ def s3_unversioned(aws: str) -> Iterator[S3]:
 
 # --- the proxy
 
+_PIECE = 16 << 10  # bytes sent at once where there is a pace
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
@@ -188,7 +190,9 @@ class FaultProxy:
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.closing = threading.Event()
+        self.pace: float | None = None  # bytes of bodies a second, of all connections together
         self._guard = threading.Lock()
+        self._sending = threading.Lock()
         self._server = _Server(self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), name="fault-proxy")
         self._thread.start()
@@ -210,6 +214,17 @@ class FaultProxy:
             meant = (number for number, each in enumerate(self.faults) if request.key and each.applies(request))
             number = next(meant, None)
             return None if number is None else self.faults.pop(number)
+
+    def send(self, body: bytes, to: IO[bytes]) -> None:
+        """Pass on a body, no faster than ``pace`` allows."""
+        if self.pace is None:
+            to.write(body)
+            return
+        for start in range(0, len(body), _PIECE):
+            piece = body[start : start + _PIECE]
+            with self._sending:
+                self.closing.wait(len(piece) / self.pace)
+            to.write(piece)
 
     def close(self) -> None:
         """End what is stalled, close all connections, and wait for the threads."""
@@ -316,7 +331,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", self._length(headers, sent if fault.then == "end" else body))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(sent)
+            self.server.proxy.send(sent, self.wfile)
         return self._break_off(fault)
 
     def _length(self, headers: list[tuple[str, str]], body: bytes) -> str:

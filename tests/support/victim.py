@@ -112,7 +112,7 @@ def _load(job: Job) -> int:
 
     faults.backoff.__kwdefaults__["first"] = 0.05  # waiting is not what is tested
     pipeline.STRAIGHT = job.straight
-    _make_small()
+    make_small()
     how = pipeline.How(
         deadline=NEVER if job.deadline is None else Deadline(job.deadline + MARGIN),
         sequencer=job.sequencer,
@@ -130,7 +130,7 @@ def _load(job: Job) -> int:
     return DONE
 
 
-def _make_small() -> None:
+def make_small() -> None:
     """Blocks, segments and parts of some kilobytes, so that small files have many of each."""
     from loader import blocks, source, spec
 

@@ -1,0 +1,114 @@
+"""A file that one invocation has no time for: several carry it on, and the table is as by one go."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.postgres import query
+from support.s3 import FaultProxy, stall
+
+import loader
+from loader.database import Database
+from loader.deadline import MARGIN, Deadline
+from loader.pipeline import How, load_one
+from loader.twin.cloud import Cloud
+from loader.twin.mapping import Delivery, Mapping
+from loader.twin.runtime import Runtime
+
+RECORDS = 300_000
+BODY = "a,b\n" + "".join(f"{number},text of number {number}\n" for number in range(RECORDS))
+SPEC = 'source = "*.csv"\ntable = "trips"\n{}\n[columns]\na = "int"\nb = "text"\n'
+WAYS = {"append": 'mode = "append"', "merge": 'mode = "merge"\nkey = ["a"]'}
+
+LIMIT = MARGIN + 4.0
+"""Seconds that an invocation has. To read the file takes three times as long as it may work."""
+
+
+@pytest.fixture
+def cloud() -> Iterator[Cloud]:
+    with Cloud() as cloud:
+        yield cloud
+
+
+def rehearse(cloud: Cloud, dsn: str, specs: Path) -> tuple[str, list[Delivery], list[dict[str, Any]]]:
+    """The file through a slow S3, a queue and the function. Gives the queue, the deliveries, and the function's log."""
+    bucket = f"slow-{uuid.uuid4().hex}"
+    url = cloud.bucket_with_queue(bucket, hidden=600, receives=20)
+    cloud.client("s3").put_object(Bucket=bucket, Key="trips.csv", Body=BODY.encode())
+    with FaultProxy(cloud.environment["AWS_ENDPOINT_URL"]) as slow:
+        slow.pace = len(BODY) / (3 * (LIMIT - MARGIN))
+        environment = {
+            **cloud.environment,
+            "AWS_ENDPOINT_URL_S3": slow.endpoint,
+            "LOADER_DSN": dsn,
+            "LOADER_SPECS": str(specs),
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+        }
+        with Runtime("support.small.handler", environment) as function:
+            deliveries = list(Mapping(cloud, url, function, timeout=LIMIT).drain(within=150))
+    return url, deliveries, [json.loads(line) for line in function.log if line.startswith("{")]
+
+
+@pytest.mark.parametrize("mode", ["append", "merge"])
+def test_a_file_is_carried_on_from_one_invocation_to_the_next(
+    dsn: str, cloud: Cloud, tmp_path: Path, mode: str
+) -> None:
+    """None of which is killed; the message comes again at once each time, though its queue would hide it for long."""
+    (tmp_path / "trips.toml").write_text(SPEC.format(WAYS[mode]))
+    url, deliveries, log = rehearse(cloud, dsn, tmp_path)
+    assert {each.error for each in deliveries} == {None}
+    assert all(each.seconds < LIMIT for each in deliveries)
+    ((state, attempts, handovers, resumes, read, inserted),) = query(
+        dsn, "SELECT state, attempts, handovers, resumes, rows_read, rows_inserted FROM loader.loads"
+    )
+    assert (state, read, inserted) == ("loaded", RECORDS, RECORDS)
+    assert handovers == attempts - 1 >= 2
+    assert resumes >= 2
+    of_the_file = [each for each in deliveries if each.message_id == deliveries[-1].message_id]
+    assert [(each.received, each.deleted) for each in of_the_file] == [
+        (number, number == attempts) for number in range(1, attempts + 1)
+    ]
+    assert cloud.dead_letters(url) == []
+    reports = [each for each in log if "rows_read" in each]
+    assert [each["state"] for each in reports] == ["failed"] * handovers + ["loaded"]
+    assert all("its time is" in each["error"] and each["retryable"] for each in reports[:-1])
+    whole = "SELECT n AS a, 'text of number ' || n AS b FROM generate_series(0, %s) n"
+    difference = f"((TABLE trips EXCEPT ALL {whole}) UNION ALL ({whole} EXCEPT ALL TABLE trips))"
+    assert query(dsn, f"SELECT count(*) FROM {difference} d".replace("%s", str(RECORDS - 1))) == [(0,)]
+
+
+@pytest.fixture
+def database(dsn: str) -> Iterator[Database]:
+    database = Database(dsn)
+    yield database
+    database.close()
+
+
+@pytest.mark.parametrize("mode", ["append", "merge"])
+def test_silence_of_s3_does_not_outlast_the_deadline(
+    dsn: str, database: Database, s3: Any, fault_proxy: FaultProxy, mode: str
+) -> None:
+    """What came before it is staged, and not read again; straight into the table, there is nothing to keep."""
+    query(dsn, "CREATE TABLE trips (a int PRIMARY KEY, b text)")
+    body = "a,b\n" + "".join(f"{number},{'x' * 50}\n" for number in range(300_000))
+    s3.put("trips.csv", body.encode())
+    fault_proxy.faults = [stall(1 << 20, at=8 << 20)]  # in the second of three parts
+    spec = loader.LoadSpec.from_dict({"table": "trips", "mode": mode, "segment_mb": 4})
+    with pytest.raises(loader.PausedError) as caught:
+        load_one(s3.uri("trips.csv"), spec, database, How(deadline=Deadline(MARGIN + 4)))
+    assert caught.value.handover
+    if mode == "append":
+        assert "its time is up while waiting for S3" in str(caught.value)
+    else:
+        assert "records are staged, and the same call goes on from there" in str(caught.value)
+        ((offset,),) = query(dsn, "SELECT byte_offset FROM loader.checkpoints")
+        assert 7 << 20 < offset <= 8 << 20
+    fault_proxy.requests.clear()
+    report = load_one(s3.uri("trips.csv"), spec, database)
+    assert (report.state, report.rows_inserted, report.resumes) == ("loaded", 300_000, int(mode == "merge"))
