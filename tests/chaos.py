@@ -28,6 +28,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -457,18 +458,23 @@ def main() -> int:
     ]
     struck: Counter[str] = Counter()
     ended: Counter[str] = Counter()
-    counts = [_gather(worker, struck, ended) for worker in workers]
+    with ThreadPoolExecutor(len(workers)) as pool:  # side by side, or a worker would wait for its lines to be read
+        counts = list(pool.map(lambda worker: _gather(worker, struck, ended), workers))
     failed = sum(worker.wait() != 0 for worker in workers)
     _summarize(sum(counts), time.monotonic() - began, failed, struck, ended)
     return int(failed > 0)
+
+
+_counting = threading.Lock()
 
 
 def _gather(worker: Any, struck: Counter[str], ended: Counter[str]) -> int:
     count = 0
     for line in worker.stdout:
         told = json.loads(line)
-        struck.update(told["struck"])
-        ended.update(told["ended"])
+        with _counting:
+            struck.update(told["struck"])
+            ended.update(told["ended"])
         count += 1
     return count
 
