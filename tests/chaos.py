@@ -116,7 +116,7 @@ class Trial:
         self.table = f"t{self.seed}"
         self._is_calm = False
         self.uploads: list[Upload] = []
-        self.versions: dict[str, Upload] = {}
+        self.versions: dict[str, list[Upload]] = {}  # several, where content that was there before comes back
         dsn = self.world.server.dsn
         columns = f"id bigint{' PRIMARY KEY' if self.keyed else ''}{f' CHECK (NOT {REFUSED})' if self.refusing else ''}"
         query(dsn, f"CREATE TABLE {self.table} ({columns}, v text)")
@@ -150,7 +150,7 @@ class Trial:
             upload = make_upload(random.Random(f"{self.seed} {number}"), number, refusing=self.refusing)
             version = self.s3.put("in/a+b c.csv", upload.body)
             identity = version or f"etag:{md5(upload.body).hexdigest()}"
-            self.versions[identity] = upload
+            self.versions.setdefault(identity, []).append(upload)
             self.uploads.append(upload)
             return identity
 
@@ -196,7 +196,7 @@ class Trial:
             environment=self.world.environment,
             told=str(self.world.folder / f"told-{time.monotonic_ns()}"),
             version_id=identity if self.versioned else None,
-            sequencer=f"{self.versions[identity].number:X}" if self.versioned and self.seed % 2 else None,
+            sequencer=f"{self.versions[identity][0].number:X}" if self.versioned and self.seed % 2 else None,
             deadline=deadline,
             straight=rng.choice([0, 0, 0, 24]),
             death=death,
@@ -309,7 +309,7 @@ class Trial:
             target,
         )
         applied = [each for each in loads if each[2] == "loaded"]
-        versions = [self.versions[version] for _, version, *_ in applied]
+        versions = self._uploads_of([version for _, version, *_ in applied])
         numbers = [each.number for each in versions]
         self._hold(numbers == sorted(set(numbers)), f"versions were applied in the order {numbers}")
         newest = len(self.uploads)
@@ -336,6 +336,16 @@ class Trial:
             self.ended["attempts"] += attempts
             self.ended["resumes"] += resumes
             self.ended["handovers"] += handovers
+
+    def _uploads_of(self, applied: list[str]) -> list[Upload]:
+        """The uploads that were applied. Of several with one content each time the next is meant."""
+        found: list[Upload] = []
+        for version in applied:
+            later = [each for each in self.versions[version] if not found or each.number > found[-1].number]
+            found.append((later or self.versions[version])[0])
+        if found and self.versions[applied[-1]][-1].number == len(self.uploads):
+            found[-1] = self.uploads[-1]
+        return found
 
     def _difference(self, versions: list[Upload]) -> str:
         found = Counter(query(self.world.server.dsn, f"SELECT id, v FROM {self.table}"))
