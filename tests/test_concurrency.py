@@ -102,16 +102,23 @@ def test_loads_into_one_table_take_turns(dsn: str, files: list[Path], mode: str)
     assert query(dsn, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
 
 
+def stand_still(dsn: str, path: Path) -> tuple[Aside, threading.Event]:
+    """A load that has its turn and goes no further until the event is set."""
+    has_turn, go_on = threading.Event(), threading.Event()
+
+    def pause(progress: Progress) -> None:
+        has_turn.set()
+        go_on.wait(60)
+
+    standing = Aside(lambda: load(dsn, path, progress=pause))
+    assert has_turn.wait(60)
+    return standing, go_on
+
+
 def test_loads_into_different_tables_do_not_wait(dsn: str, files: list[Path]) -> None:
     """One that stands still keeps no other from its end."""
     query(dsn, "CREATE TABLE others (a bigint, b text)")
-    go_on = threading.Event()
-
-    def stand_still(progress: Progress) -> None:
-        go_on.wait(60)
-
-    standing = Aside(lambda: load(dsn, files[0], progress=stand_still))
-    when(dsn, "SELECT FROM pg_locks WHERE locktype = 'advisory'")
+    standing, go_on = stand_still(dsn, files[0])
     assert load(dsn, files[1], table="others").waited < 5
     go_on.set()
     assert standing.result.state == "loaded"
@@ -119,9 +126,7 @@ def test_loads_into_different_tables_do_not_wait(dsn: str, files: list[Path]) ->
 
 def test_the_wait_for_a_turn_is_bounded(dsn: str, files: list[Path]) -> None:
     """And says so in one sentence; the same call succeeds later."""
-    go_on = threading.Event()
-    standing = Aside(lambda: load(dsn, files[0], progress=lambda _: go_on.wait(60)))
-    when(dsn, "SELECT FROM pg_locks WHERE locktype = 'advisory'")
+    standing, go_on = stand_still(dsn, files[0])
     with pytest.raises(loader.DatabaseUnavailableError, match=r"another load has had its turn for 0\.3 s") as caught:
         load(dsn, files[1], wait=0.3)
     assert caught.value.retryable
