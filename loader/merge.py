@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from enum import Enum
 
 import psycopg2
+import psycopg2.errors
 from psycopg2 import sql
 
 from loader.columns import LoadColumn
 from loader.errors import TableError
-from loader.matching import ALL, Matching, names_of
+from loader.matching import ALL, Matching, Sample, names_of
 from loader.refusals import Refused, is_refusal
 from loader.report import reason_of
 from loader.spec import LoadSpec
@@ -50,13 +51,10 @@ class Course(Enum):
     Each statement leaves alone what the one before it did, and one that has nothing left to do is not run.
     """
 
-    INSERT = "inserted, for {why}"
-    INSERT_FIRST = "inserted what is new and then updated what differs, for of {seen:,} sampled rows {new:,} are new"
-    UPDATE_FIRST = "updated what differs and then inserted what is new, for {why}"
-    COMPARE = (
-        "compared first, and only the rows that differ or are new written, for of {seen:,} sampled rows "
-        "{same:,} are as they were"
-    )
+    INSERT = "inserted, for {}"
+    INSERT_FIRST = "inserted what is new and then updated what differs, for {}"
+    UPDATE_FIRST = "updated what differs and then inserted what is new, for {}"
+    COMPARE = "compared first, and only what differs or is new written, for {}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +62,10 @@ class Chosen:
     """A course, and why."""
 
     course: Course
-    why: str = ""
-    seen: int = 0
-    new: int = 0
-    same: int = 0
+    why: str
 
     def __str__(self) -> str:
-        return self.course.value.format(why=self.why, seen=self.seen, new=self.new, same=self.same)
+        return self.course.value.format(self.why)
 
 
 def merge_key(spec: LoadSpec, table: Table, columns: Sequence[LoadColumn]) -> tuple[str, ...]:
@@ -106,33 +101,62 @@ class Merge(Matching):
 
     def run(self, *, distinct: bool = False) -> Counts:
         """Do it. ``distinct``: no key is staged twice. Raises psycopg2's errors; the caller rolls back."""
-        duplicate, deleted = self._prepare(distinct=distinct)
+        self._prepare()
+        deleted = self.delete() if self.replace else 0
         staged = self.count()
         chosen = self.choose(staged)
-        updated, inserted = self._follow(chosen.course, staged)
-        return Counts(inserted, updated, staged - inserted - updated, duplicate, deleted, str(chosen))
+        if chosen.course is Course.INSERT and self._is_guarded:
+            if (inserted := self._insert_if_new()) is not None:
+                return Counts(inserted=inserted, deleted=deleted, course=str(chosen))
+            chosen = Chosen(Course.UPDATE_FIRST, f"a key was there already, though {chosen.why}")
+        duplicate = self.drop_repeated() if self.key and not distinct else 0
+        updated, inserted = self._follow(chosen.course, staged - duplicate)
+        return Counts(inserted, updated, staged - duplicate - inserted - updated, duplicate, deleted, str(chosen))
 
     def choose(self, staged: int) -> Chosen:
         """The shortest course for so many ``staged`` rows, by what is true of the target."""
-        if why := self._why_insert(staged):
-            return Chosen(Course.INSERT, why)
+        if not self.key:
+            return Chosen(Course.INSERT, "the load matches no rows")
+        if not self.has_rows():
+            return Chosen(Course.INSERT, "the table is empty")
         if staged <= FEW or not self.table.tells_apart(self.key):
             few = f"there are only {staged:,} rows"
             return Chosen(Course.UPDATE_FIRST, few if staged <= FEW else "the table has no unique index on the key")
-        seen, new, same = self.sample(staged)
-        if same * 2 >= seen:
-            return Chosen(Course.COMPARE, "", seen, new, same)
-        if new * 2 >= seen and not self.table.triggered:
-            return Chosen(Course.INSERT_FIRST, "", seen, new, same)
-        return Chosen(Course.UPDATE_FIRST, f"of {seen:,} sampled rows {seen - new - same:,} have changed")
+        return self._choose_by(self.sample(staged))
 
-    def _why_insert(self, staged: int) -> str:
-        """Why no staged row has its like in the target, if that is so."""
-        if not self.key:
-            return "the load matches no rows"
-        if not self.has_rows():
-            return "the table is empty"
-        return "the table has no row in the range of the keys" if staged > FEW and self.is_apart() else ""
+    def _choose_by(self, sample: Sample) -> Chosen:
+        sampled = f"of {sample.seen:,} sampled rows"
+        if sample.new == sample.seen:
+            return Chosen(Course.INSERT, f"{sampled} none was there")
+        if sample.same * 2 >= sample.seen:
+            return Chosen(Course.COMPARE, f"{sampled} {sample.same:,} are as they were")
+        if sample.new * 2 >= sample.seen and not self.table.triggered:
+            return Chosen(Course.INSERT_FIRST, f"{sampled} {sample.new:,} are new")
+        return Chosen(Course.UPDATE_FIRST, f"{sampled} {sample.seen - sample.new - sample.same:,} have changed")
+
+    @property
+    def _is_guarded(self) -> bool:
+        """Whether the table itself refuses a key that it has, or that comes twice."""
+        return bool(self.key) and self.table.oid is not None and self.table.tells_apart(self.key)
+
+    def looks_new(self, first: int, past: int) -> bool:
+        """Whether the records from number ``first`` up to ``past`` can be inserted without being matched: the table
+        itself would refuse what it has, and a sample shows nothing of that."""
+        if not self._is_guarded:
+            return not self.key or self.table.oid is None
+        sample = self.sample_part(first, past)
+        return sample.new == sample.seen
+
+    def _insert_if_new(self) -> int | None:
+        """Insert all without a look at what is there; None where the table refused a key, and nothing was done."""
+        self._run(sql.SQL("SAVEPOINT loader_new"))
+        try:
+            inserted = self.insert(ALL, only_new=False)
+        except psycopg2.errors.UniqueViolation:
+            self._run(sql.SQL("ROLLBACK TO SAVEPOINT loader_new"))
+            return None
+        self._run(sql.SQL("RELEASE SAVEPOINT loader_new"))
+        return inserted
 
     def insert_part(self, first: int, past: int) -> int:
         """Insert the records from number ``first`` up to ``past``, where nothing has to be matched; gives the rows."""
@@ -157,7 +181,9 @@ class Merge(Matching):
         A half of the records that is refused as a whole is halved again, down to the record; earlier halves are
         in the table before later ones are tried, so the outcome is that of one record after another.
         """
-        duplicate, deleted = self._prepare(distinct=False)
+        self._prepare()
+        duplicate = self.drop_repeated() if self.key else 0
+        deleted = self.delete() if self.replace else 0
         filled = bool(self.key) and self.has_rows()
         first, last = self.bounds()
         updated = inserted = 0
@@ -176,14 +202,11 @@ class Merge(Matching):
         how = "written in halves, down to the records that the table refused"
         return Counts(inserted, updated, staged - inserted - updated, duplicate, deleted, how), refused
 
-    def _prepare(self, *, distinct: bool) -> tuple[int, int]:
-        """Repeated keys leave staging, and where the mode is replace, rows that the file has not leave the table."""
+    def _prepare(self) -> None:
         self._run(sql.SQL("SET LOCAL work_mem = {}").format(sql.Literal(WORK_MEM)))
         if self.key:  # else there is nothing to plan
             self._run(sql.SQL("SET LOCAL default_statistics_target = 10"))
             self._run(sql.SQL("ANALYZE {} ({})").format(self.staging.name, names_of(self.key)))
-        duplicate = self.drop_repeated() if self.key and not distinct else 0
-        return duplicate, self.delete() if self.replace else 0
 
     def _write(self, *, filled: bool, among: sql.Composable = ALL) -> tuple[int, int]:
         """Rows updated and inserted."""

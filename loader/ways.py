@@ -304,8 +304,8 @@ class _Ahead:
     cores shared with the server: 6.8 s instead of 8.9 s; where the server has cores of its own, more. What is inserted
     is lost when the attempt ends early, so this waits until the attempt looks like getting through. ``rows``: so far.
 
-    Only where rows need not be matched: in an append; in a table that is new, for its key, which it gets at the end,
-    will tell; and where the file's keys rise and the table has none in their range.
+    Only where rows need not be matched: in an append, or where a sample shows that a segment is new to the table. A
+    key that was there all the same is refused by the table itself, and then all is undone and merged at once.
     """
 
     def __init__(self, way: Staged, merge: Merge) -> None:
@@ -340,7 +340,7 @@ class _Ahead:
         try:
             bound(connection, self._way.deadline)
             self._merge.ready_parts()
-            if not self._need_not_match(first, past):
+            if not self._merge.looks_new(first, past):
                 self._give_up()
                 return False
             if self._next is None:
@@ -352,12 +352,6 @@ class _Ahead:
                 raise
             self._give_up()
         return self._next is not None
-
-    def _need_not_match(self, first: int, past: int) -> bool:
-        plan = self._way.plan
-        if not plan.key or plan.table.oid is None:
-            return True
-        return self._way.account.tally.keys.so_far and self._merge.is_apart(first, past)
 
     def _give_up(self) -> None:
         """Undo it; all is merged at once in the end."""

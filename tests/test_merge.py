@@ -15,7 +15,7 @@ from psycopg2.extras import execute_values
 from support.postgres import query
 
 import loader
-from loader import catalog, ledger, merge
+from loader import catalog, ledger
 from loader.columns import LoadColumn
 from loader.merge import Course, Merge
 from loader.pgtypes import column_type
@@ -62,7 +62,8 @@ def staged(connection: Any, there: dict[Any, Any], file: list[Any]) -> Merge:
 def outcome(connection: Any, there: dict[Any, Any], file: list[Any], course: Course) -> Any:
     try:
         made = staged(connection, there, file)
-        duplicate, _ = made._prepare(distinct=False)
+        made._prepare()
+        duplicate = made.drop_repeated()
         left = made.count()
         updated, inserted = made._follow(course, left)
         table = catalog.rows(connection, "SELECT t::text FROM t ORDER BY 1")
@@ -88,18 +89,6 @@ def test_every_course_leaves_the_same_table(connection: Any, there: dict[Any, An
         assert outcome(connection, there, file, course) == simplest
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.dictionaries(keys, values, min_size=1), st.lists(st.tuples(keys, values), min_size=1))
-def test_keys_apart_are_surely_apart(connection: Any, there: dict[Any, Any], file: list[Any]) -> None:
-    """Where the whole file lies above, below or between, that is seen; and never where a key matches."""
-    try:
-        apart = staged(connection, there, file).is_apart()
-    finally:
-        connection.rollback()
-    low, high = min(key for key, _ in file), max(key for key, _ in file)
-    assert apart == (not any(low <= key <= high for key in there))
-
-
 ROWS = 30_000
 
 
@@ -113,7 +102,7 @@ def write(path: Path, rows: range, text: str = "as before") -> str:
     [
         (range(ROWS), "as before", "compared first", (0, 0, ROWS)),
         (range(ROWS), "changed", "updated what differs", (0, ROWS, 0)),
-        (range(ROWS, 3 * ROWS), "new", "no row in the range", (2 * ROWS, 0, 0)),
+        (range(ROWS, 3 * ROWS), "new", "none was there", (2 * ROWS, 0, 0)),
         (range(-1, 4 * ROWS), "as before", "inserted what is new", (3 * ROWS + 1, 0, ROWS)),
         (range(-5, ROWS - 5), "as before", "compared first", (5, 0, ROWS - 5)),
     ],
@@ -200,7 +189,19 @@ class TestAhead:
         assert query(dsn, "SELECT v FROM t WHERE k = 5") == [("the last",)]
 
 
-def test_the_words_of_every_course_can_be_told() -> None:
-    """None has a gap that nobody fills."""
-    for course in Course:
-        assert "{" not in str(merge.Chosen(course, "this", 3, 2, 1))
+@pytest.mark.parametrize("repeated", [True, False])
+def test_a_guess_that_was_wrong_costs_time_only(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repeated: bool
+) -> None:
+    """A sample did not show the one key that is there, or the one that comes twice."""
+    monkeypatch.setattr("loader.matching.SAMPLE", 1)
+    query(dsn, "CREATE TABLE t (k int PRIMARY KEY, v text)")
+    query(dsn, "INSERT INTO t VALUES (-1, 'x'), (17, 'y')" if not repeated else "INSERT INTO t VALUES (-1, 'x')")
+    path = Path(write(tmp_path / "f.csv", range(ROWS)))
+    with path.open("a") as stream:
+        stream.write("17,the last\n" if repeated else "")
+    report = loader.load(str(path), {"table": "t", "mode": "merge"}, dsn=dsn)
+    counts = report.rows_inserted, report.rows_updated, report.rows_duplicate
+    assert counts == ((ROWS, 0, 1) if repeated else (ROWS - 1, 1, 0))
+    assert "a key was there already, though of" in (report.plan or "")
+    assert query(dsn, "SELECT v FROM t WHERE k = 17") == [("the last" if repeated else "as before 17",)]
