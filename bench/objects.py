@@ -9,19 +9,22 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from urllib.request import Request, urlopen
 
 BUCKET = "bench"
 
 
 class Objects(ThreadingHTTPServer):
     """Serves ``folder`` as the bucket `BUCKET`. ``sent``: bytes of bodies so far. ``pace``: bytes a second of each
-    connection, None for as fast as it goes."""
+    connection, None for as fast as it goes. ``latency``: seconds until an answer begins."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -31,6 +34,7 @@ class Objects(ThreadingHTTPServer):
         self.folder = folder
         self.sent = 0
         self.pace: float | None = None
+        self.latency = 0.0
         self.guard = threading.Lock()
 
     @property
@@ -64,6 +68,22 @@ def serving(folder: Path) -> Iterator[Objects]:
         server.server_close()
 
 
+def wire_speed(objects: Objects, key: Path) -> float:
+    """Bytes a second that the server gives to four connections with ranges of 8 MiB, and nothing done with them."""
+    size, part = (objects.folder / key).stat().st_size, 8 << 20
+
+    def fetch(start: int) -> int:
+        headers = {"Range": f"bytes={start}-{min(start + part, size) - 1}"}
+        request = Request(f"{objects.environment['AWS_ENDPOINT_URL']}/{BUCKET}/{key}", headers=headers)
+        with urlopen(request) as answer:
+            return len(answer.read())
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(4) as pool:
+        fetched = sum(pool.map(fetch, range(0, size, part)))
+    return fetched / (time.perf_counter() - began)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Objects
@@ -75,6 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, *, body: bool) -> None:
+        if self.server.latency:
+            threading.Event().wait(self.server.latency)
         bucket, _, key = unquote(urlsplit(self.path).path).removeprefix("/").partition("/")
         path = self.server.folder / key
         if bucket != BUCKET or not path.is_file():

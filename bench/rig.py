@@ -75,7 +75,8 @@ def open_server(folder: Path, settings: Mapping[str, str] | None = None) -> Iter
     try:
         if settings:
             Server(started.get_uri(), folder / "postgres", started.bin_path).configure(settings)
-            started.restart()
+            started.stop()
+            started.start()
         yield Server(started.get_uri(), folder / "postgres", started.bin_path)
     finally:
         started.cleanup()

@@ -348,16 +348,18 @@ class _Ahead:
         connection, first = self._way.connection, self._next or 1
         try:
             bound(connection, self._way.deadline)
-            self._merge.ready_parts()
-            if not self._merge.looks_new(first, past):
-                self._give_up()
-                return False
-            if self._next is None:
-                self._way.make_ready()
-            self.rows += self._merge.insert_part(first, past)
+            with self._way.deadline.calling(connection.cancel):
+                self._merge.ready_parts()
+                if not self._merge.looks_new(first, past):
+                    self._give_up()
+                    return False
+                if self._next is None:
+                    self._way.make_ready()
+                self.rows += self._merge.insert_part(first, past)
             self._next = past
         except psycopg2.Error as error:
-            if not is_refusal(error):
+            called_back = isinstance(error, psycopg2.errors.QueryCanceled) and self._way.deadline.reached
+            if not (called_back or is_refusal(error)):
                 raise
             self._give_up()
         return self._next is not None

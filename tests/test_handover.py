@@ -95,7 +95,7 @@ def test_silence_of_s3_does_not_outlast_the_deadline(
     dsn: str, database: Database, s3: Any, fault_proxy: FaultProxy, mode: str
 ) -> None:
     """What came before it is staged, and not read again; straight into the table, there is nothing to keep."""
-    query(dsn, "CREATE TABLE trips (a int PRIMARY KEY, b text)")
+    query(dsn, "CREATE TABLE trips (a int PRIMARY KEY, b text); INSERT INTO trips VALUES (-1)")
     body = "a,b\n" + "".join(f"{number},{'x' * 50}\n" for number in range(300_000))
     s3.put("trips.csv", body.encode())
     fault_proxy.faults = [stall(1 << 20, at=8 << 20)]  # in the second of three parts

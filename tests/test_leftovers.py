@@ -23,6 +23,9 @@ def paused(dsn: str, tmp_path: Path) -> str:
     """A database in which load 1, into table "a", has come to rest at a checkpoint."""
     path = tmp_path / "a.csv"
     path.write_text("n\n" + "\n".join(map(str, range(300_000))) + "\n")
+    query(
+        dsn, "CREATE TABLE a (n bigint PRIMARY KEY); INSERT INTO a VALUES (-1)"
+    )  # so that there is something to merge
     stopping = Deadline()
     database = Database(dsn)
     how = How(deadline=stopping, progress=lambda progress: stopping.stop("enough"))

@@ -1,0 +1,129 @@
+"""What a command costs: its time and memory, and what the server does for it. Nothing here knows the loader."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.rig import Server
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a command. Times in seconds; ``client_cpu`` is of its process and those that it waited for,
+    ``server_cpu`` of all the server's processes meanwhile. ``peak``: resident, MB. ``wal``: bytes."""
+
+    seconds: float
+    client_cpu: float
+    server_cpu: float
+    peak: float
+    wal: int
+
+
+def run(command: Sequence[str], server: Server, *, environment: Mapping[str, str], limit: float) -> Run:
+    """Run it to its end. Raises CommandFailedError where that is bad, or does not come within ``limit`` seconds."""
+    cpu, wal = server_cpu(server), server.wal()
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    watch = threading.Timer(limit, os.killpg, (process.pid, signal.SIGKILL))
+    watch.start()
+    assert process.stderr is not None
+    with _watched(process.pid) as peak:
+        told = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    watch.cancel()
+    process.stderr.close()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        late = f"it was not done in {limit:g} s" if process.returncode == -signal.SIGKILL else ""
+        raise CommandFailedError(late or told.decode("utf-8", "replace").strip().rpartition("\n")[2][:300])
+    return Run(
+        seconds=seconds,
+        client_cpu=usage.ru_utime + usage.ru_stime,
+        server_cpu=server_cpu(server) - cpu,
+        peak=peak[0],
+        wal=server.wal() - wal,
+    )
+
+
+LOOK_EVERY = 0.02
+"""Seconds between looks at a process's memory. What ``wait4`` would say of it counts this process, too, from which it
+was forked."""
+
+
+@contextlib.contextmanager
+def _watched(pid: int) -> Iterator[list[float]]:
+    """The most that the process had resident, MB (proc(5), VmHWM), in a list that is right when the body has ended."""
+    peak, ended = [0.0], threading.Event()
+
+    def look() -> None:
+        while not ended.wait(LOOK_EVERY):
+            with contextlib.suppress(OSError):
+                found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+                peak[0] = int(found[1]) / 1024 if found else peak[0]
+
+    watch = threading.Thread(target=look)
+    watch.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        watch.join()
+
+
+class CommandFailedError(Exception):
+    """A command did not do what it was to; the message is the last line of what it said."""
+
+
+def server_cpu(server: Server) -> float:
+    """Seconds of CPU of all the server's processes, those that have ended included."""
+    total = 0
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it has just ended
+                continue
+            if int(folder.name) == server.pid:
+                total += sum(map(int, fields[11:15]))  # utime, stime, and those of the children it waited for (proc(5))
+            elif int(fields[1]) == server.pid:
+                total += sum(map(int, fields[11:13]))
+    return total / _TICKS
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure over the rounds of one benchmark."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Figure:
+        """Of at least one value."""
+        found = sorted(values)
+        return cls(statistics.median(found), found[0], found[-1])
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Figure:
+    """How many times ``theirs`` is of ``ours``, round by round: what runs side by side has the same noise."""
+    return Figure.of(their / our for our, their in zip(ours, theirs, strict=True))

@@ -1,0 +1,89 @@
+"""What each stage alone can do: CPU seconds of one core for the whole file, one stage after the other."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import psycopg2
+
+from bench.rig import DDL, Server
+from loader import catalog
+from loader.checkpoints import Found
+from loader.encode import encode
+from loader.parse import Parser
+from loader.plan import make_plan
+from loader.reading import open_records
+from loader.source import open_source
+from loader.spec import LoadSpec
+from loader.staging import copy
+from loader.target import target_name
+from loader.transform import Transformer
+
+
+def stage_rates(file: Path, server: Server) -> dict[str, float]:
+    """CPU seconds, by stage: of this process, and of the server's for its COPY."""
+    server.execute("SET client_min_messages = warning", "DROP TABLE IF EXISTS stages", DDL.format("stages"))
+    server.execute("ALTER TABLE stages SET UNLOGGED")
+    connection = psycopg2.connect(server.dsn)
+    try:
+        return _measure(file, connection)
+    finally:
+        connection.close()
+
+
+def _measure(file: Path, connection: psycopg2.extensions.connection) -> dict[str, float]:
+    spec = LoadSpec.from_dict({"table": "stages"})
+    table = catalog.describe(connection, *spec.table_name)
+    spent: Counter[str] = Counter()
+    with open_source(str(file)) as source:
+        records = open_records(source.chunks(), spec.csv, name=source.uri)
+        plan = make_plan(
+            spec,
+            records.header,
+            records.first,
+            table,
+            spell_types=lambda names: catalog.spell_types(connection, names),
+            column_types=lambda names: catalog.column_types(connection, names),
+            name=source.uri,
+            session_zone="UTC",
+            found=Found(),
+            resumable=False,
+        )
+        parser = Parser(plan.reading, plan.fields, spec.csv.null, name=source.uri)
+        transformer = Transformer(plan.reading, {})
+        types = [column.type for column in plan.reading]
+        names = [column.name for column in plan.columns]
+
+        def tuples():
+            blocks = iter(records.blocks)
+            while True:
+                began = time.thread_time()
+                block = next(blocks, None)
+                spent["read and split"] += time.thread_time() - began
+                if block is None:
+                    return
+                began = time.thread_time()
+                rows = parser.parse(block)
+                spent["parse"] += time.thread_time() - began
+                began = time.thread_time()
+                rows = transformer.convert(rows)
+                spent["check and transform"] += time.thread_time() - began
+                began = time.thread_time()
+                encoded = encode(rows, types, with_position=False)
+                spent["encode"] += time.thread_time() - began
+                yield encoded
+
+        server_began = _backend_cpu(connection)
+        began = time.thread_time()
+        copy(connection, target_name(table), names, tuples())
+        spent["send"] = time.thread_time() - began - sum(spent.values())
+        spent["COPY, in the server"] = _backend_cpu(connection) - server_began
+    connection.rollback()
+    return {name: round(seconds, 3) for name, seconds in spent.items()}
+
+
+def _backend_cpu(connection: psycopg2.extensions.connection) -> float:
+    fields = Path(f"/proc/{connection.info.backend_pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
