@@ -1,8 +1,9 @@
 # Every target sets up what it needs in .venv; Python 3.11+ and a package index are all that must be there.
 PYTHON ?= python3
 BIN := .venv/bin
+IMAGE ?= loader
 
-.PHONY: help setup demo test check format floor odd segments resume handover fuzz chaos clean
+.PHONY: help setup demo test check format image lock floor odd segments resume handover fuzz chaos clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,6 +30,16 @@ check: setup  ## lint, format, types
 format: setup  ## put the code in its usual form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+image:  ## the Lambda image, and its bill of materials in build/; BUILD_OPTIONS go to docker build
+	docker build --file container/Dockerfile --tag $(IMAGE) $(BUILD_OPTIONS) .
+	@mkdir -p build
+	@docker run --rm --network=none --entrypoint cat $(IMAGE) /usr/share/doc/loader/bom.cdx.json > build/image.cdx.json
+	@docker image inspect --format 'image $(IMAGE): {{.Size}} bytes unpacked; bill of materials: build/image.cdx.json' $(IMAGE)
+
+lock: setup  ## resolve the image's dependencies anew, with hashes
+	$(BIN)/pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	container/lock
 
 floor: setup  ## TPC-H lineitem against psql \copy: rows equal, faster, in constant memory (about five minutes)
 	$(BIN)/python -m bench.floor
