@@ -84,7 +84,7 @@ def _queued(messages: list[Any], deadline: Deadline) -> dict[str, Any]:
             name = message.get("messageId") if isinstance(message, Mapping) else None
             if told:
                 why = {"state": "handed back", "message_id": name, "error": telemetry.one_line(error)}
-                telemetry.log("the message is handed back", level="WARNING", **why)
+                telemetry.log("the message is handed back", level="WARNING", **telemetry.load_of(error), **why)
             else:
                 telemetry.tell_failure(error, message_id=name)
             if name:

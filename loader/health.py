@@ -36,7 +36,6 @@ _QUICKLY = {"connect_timeout": 2, "read_timeout": 2, "retries": {"mode": "standa
 
 _FACTS = """
     SELECT current_setting('server_version'), current_setting('transaction_read_only') = 'on',
-           (SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()),
            has_database_privilege(current_database(), 'CREATE'),
            EXISTS (SELECT FROM pg_namespace WHERE nspname = 'loader' AND has_schema_privilege(oid, 'CREATE'))
 """
@@ -130,9 +129,10 @@ def _database(secret: Check) -> dict[str, Any]:
             cursor.execute(_FACTS)
             row = cursor.fetchone()
             assert row is not None
+            tls = connection.info.ssl_attribute("protocol") if connection.info.ssl_in_use else None
     finally:
         database.close()
-    version, read_only, tls, may_create, has_ledger = row
+    version, read_only, may_create, has_ledger = row
     if read_only:
         raise TableError("the server takes no writes: it is a standby")
     if not (may_create or has_ledger):

@@ -99,6 +99,12 @@ def tell_failure(error: Exception, **facts: Any) -> None:
         _write(_line("failed", "ERROR") | told | _embedded({"Loads": 0, "LoadsFailed": 1}))
 
 
+def load_of(error: Exception) -> dict[str, Any]:
+    """The load that failed of it, where there was one, as lines name a load."""
+    report = error.report if isinstance(error, LoaderError) else None
+    return {"load_id": report.load_id, "source": report.source, "version": report.version} if report else {}
+
+
 def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, LoaderError) else f"{type(error).__name__}: {text}"

@@ -105,6 +105,7 @@ def test_what_failed_is_counted_once(s3: Any, capsys: pytest.CaptureFixture[str]
     assert counted == [(1, "Count")]
     assert [line["level"] for line in found if line.get("state") == "failed"] == ["ERROR"]
     assert (found[-1]["state"], found[-1]["message_id"]) == ("handed back", "m")
+    assert found[-1]["load_id"] == found[-2]["load_id"]
 
 
 def test_a_retry_is_told(dsn: str, s3: Any, capsys: pytest.CaptureFixture[str]) -> None:
