@@ -22,6 +22,7 @@ from loader import telemetry
 from loader.deadline import Deadline
 from loader.errors import LoaderError, PausedError, UsageError
 from loader.events import Ignored, ObjectCreated, direct_of, is_direct, is_ping, is_sqs, shown, told_by
+from loader.memory import keep_buffers
 from loader.pipeline import How, load_one
 from loader.redelivery import hidden_for, hide
 from loader.report import LoadReport
@@ -48,6 +49,7 @@ def handler(event: Any, context: Any = None) -> dict[str, Any]:
 
         return examine(event)
     deadline = _deadline(context)
+    keep_buffers()
     return run_stoppable(lambda: _answer(event, context, deadline), deadline)
 
 

@@ -28,13 +28,14 @@ from loader.reading import Records, head, open_records
 from loader.records import Block, Encoded
 from loader.refusals import is_refusal
 from loader.report import LoadReport
-from loader.segments import TooSlowError
+from loader.segments import NotStraightError
 from loader.sniff import sniffed
 from loader.source import Source, expand, open_source
 from loader.spec import LoadSpec
 from loader.staging import drop_tables
 from loader.tables import Table
 from loader.tally import Progress, RejectKeeper
+from loader.target import is_empty
 from loader.transform import Transformer, WidenColumn
 from loader.undertaking import PLAINLY, TURN_WAIT, How, Undertaking, note_unopened
 from loader.ways import PlanChangedError, Staged, Straight
@@ -44,6 +45,8 @@ __all__ = ["PLAINLY", "How", "Load", "as_spec", "load", "load_one"]
 STRAIGHT = 24
 """Segments that an object may have to go straight into the target: 768 MiB by default, some ten seconds. To begin again
 costs little then, and staging what need not be merged costs half as much again (`bench.segments`)."""
+
+NOTHING_FOUND = Found()
 
 UNPACKED = 8
 """Bytes of text, about, in a byte of a compressed object."""
@@ -158,8 +161,8 @@ class Load:
                 return self._flow(connection, entry, checkpoint, found)
             except PlanChangedError:
                 found = Found()
-            except TooSlowError:
-                found = replace(found, slow=True)
+            except NotStraightError as reason:
+                found = replace(found, staged=str(reason))
             except WidenColumn as error:
                 wider = widened(self.types[error.column], error.texts)
                 found = replace(found, widened={**found.widened, error.column: wider})
@@ -181,12 +184,12 @@ class Load:
     def _flow(self, connection: Connection, entry: Entry, checkpoint: Checkpoint | None, found: Found) -> LoadReport:
         """The whole way, from the checkpoint on where there is one."""
         account, uri = self.account, self.source.uri
-        table = catalog.describe(connection, *self.spec.table_name)
+        table = self.target(connection)
         further = checkpoint is not None and (checkpoint.complete or checkpoint.place.offset > 0)
         chunks = head(self.source) if further else account.tally.watch(self.source.chunks())
         records = open_records(chunks, self.spec.csv, name=uri, fields=fields_by_position(self.spec, table))
         ledger.note_file(connection, entry.load_id, records.header, records.csv)
-        plan = self._plan(connection, records, table, found, resumable=self._is_large(records) or entry.attempts > 1)
+        plan = self.plan(connection, records, table, found, again=entry.attempts > 1)
         self.types = plan.inferred
         with (
             RejectKeeper(self.database, entry.load_id, self.spec.rejects, uri) as keeper,
@@ -221,7 +224,7 @@ class Load:
         )
         constants = self._constants(load_id)
         transformer = Transformer(plan.reading, constants, key=plan.key, hook=plan.hook, filter=plan.filter)
-        judge = Judge(lane, plan.reading, with_position=not plan.straight)
+        judge = Judge(lane, plan.reading, key=() if plan.straight else plan.key, with_position=not plan.straight)
 
         def work(block: Block) -> Encoded:
             rows = transformer.convert(parser.parse(block))
@@ -231,7 +234,18 @@ class Load:
 
         return work
 
-    def _plan(self, connection: Connection, records: Records, table: Table, found: Found, *, resumable: bool) -> Plan:
+    def target(self, connection: Connection) -> Table:
+        """The table that it goes into, as it is now."""
+        table = catalog.describe(connection, *self.spec.table_name)
+        return replace(table, empty=table.oid is not None and is_empty(connection, table))
+
+    def plan(
+        self, connection: Connection, records: Records, table: Table, found: Found = NOTHING_FOUND, *, again: bool
+    ) -> Plan:
+        """What is to be done with ``records``. ``again``: an attempt at it ended early, so there are to be checkpoints.
+
+        Raises SpecError, ShapeError or TableError; nothing has been read or changed then.
+        """
         return make_plan(
             self.spec,
             records.header,
@@ -242,7 +256,7 @@ class Load:
             name=self.source.uri,
             session_zone=catalog.session_zone(connection),
             found=found,
-            resumable=resumable,
+            resumable=again or self._is_large(records),
         )
 
     def _is_large(self, records: Records) -> bool:
