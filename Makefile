@@ -1,8 +1,9 @@
 # Every target sets up what it needs in .venv; Python 3.11+ and a package index are all that must be there.
 PYTHON ?= python3
 BIN := .venv/bin
+IMAGE ?= loader
 
-.PHONY: help setup demo test check format floor odd segments resume handover fuzz chaos clean
+.PHONY: help setup demo test check format image lock rehearsal floor odd segments resume handover fuzz chaos clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,6 +30,29 @@ check: setup  ## lint, format, types
 format: setup  ## put the code in its usual form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+image:  ## the Lambda image, and its bill of materials in build/; BUILD_OPTIONS go to docker build
+	docker build --file container/Dockerfile --tag $(IMAGE) $(BUILD_OPTIONS) .
+	@mkdir -p build
+	@docker run --rm --network=none --entrypoint cat $(IMAGE) /usr/share/doc/loader/bom.cdx.json > build/image.cdx.json
+	@docker image inspect --format 'image $(IMAGE): {{.Size}} bytes unpacked; bill of materials: build/image.cdx.json' $(IMAGE)
+
+# ministack pins another botocore than boto3 wants, so it has an environment of its own
+.venv/ministack/.ready: .venv/.ready
+	$(PYTHON) -m venv .venv/ministack
+	.venv/ministack/bin/pip install --quiet --disable-pip-version-check 'ministack==1.5.33'
+	@touch $@
+
+# the wiring is taken from the synthesized template, once there is one
+rehearsal: setup .venv/ministack/.ready $(if $(wildcard infra/synth.py),synth)  ## the image under Lambda's limits, and the wiring in an emulator (needs Docker)
+	@rm -f build/rehearsal.log
+	@if docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory image; else echo "no Docker engine: no image"; fi
+	IMAGE=$(IMAGE) $(BIN)/pytest -m rehearsal -s -p no:xdist tests/test_rehearsal.py tests/test_rehearsal_wiring.py
+	@if [ -e build/rehearsal.log ]; then cat build/rehearsal.log; fi
+
+lock: setup  ## resolve the image's dependencies anew, with hashes
+	$(BIN)/pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	container/lock
 
 floor: setup  ## TPC-H lineitem against psql \copy: rows equal, faster, in constant memory (about five minutes)
 	$(BIN)/python -m bench.floor

@@ -1,7 +1,8 @@
 """A folder's files as S3 objects, fast enough not to be what is measured, and counted.
 
-It speaks as much of S3's protocol as a load needs: HEAD and ranged GET with ``If-Match`` (Amazon S3 API Reference,
-HeadObject and GetObject). moto, which the tests use, reads the whole object for each range.
+It speaks as much of S3's protocol as a load needs: HEAD, ranged GET with ``If-Match``, and listings in one page (Amazon
+S3 API Reference, HeadObject, GetObject and ListObjectsV2). moto, which the tests use, reads the whole object for each
+range.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 from urllib.request import Request, urlopen
+from xml.sax.saxutils import escape
 
 BUCKET = "bench"
 
@@ -98,6 +101,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.latency:
             threading.Event().wait(self.server.latency)
         bucket, _, key = unquote(urlsplit(self.path).path).removeprefix("/").partition("/")
+        if bucket == BUCKET and not key:
+            self._list(parse_qs(urlsplit(self.path).query))
+            return
         path = self.server.folder / key
         if bucket != BUCKET or not path.is_file():
             self._refuse(404, "NoSuchKey")
@@ -118,6 +124,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if body:
             self._send(path, first, last + 1)
+
+    def _list(self, query: Mapping[str, list[str]]) -> None:
+        prefix = query.get("prefix", [""])[0]
+        found = []
+        for path in sorted(each for each in self.server.folder.rglob("*") if each.is_file()):
+            key = path.relative_to(self.server.folder).as_posix()
+            if key.startswith(prefix):
+                written = datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+                told = f"<LastModified>{written}</LastModified><Size>{path.stat().st_size}</Size>"
+                found.append(f"<Contents><Key>{escape(key)}</Key>{told}</Contents>")
+        head = f"<Name>{BUCKET}</Name><KeyCount>{len(found)}</KeyCount><IsTruncated>false</IsTruncated>"
+        body = f"<ListBucketResult>{head}{''.join(found)}</ListBucketResult>".encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def _send(self, path: Path, first: int, past: int) -> None:
         step = 1 << 20 if self.server.pace is None else 64 << 10

@@ -30,8 +30,8 @@ def _page(results: dict[str, Any], plots: Path) -> Iterable[str]:
         f"Made by `make bench` on {made['at']}: {made['machine']}, PostgreSQL {made['postgresql']} on the same "
         f"machine, Python {made['python']}, {made['rounds']} interleaved rounds. The loader reads from an S3-protocol "
         "server on the loopback interface, the others from a local file. Figures are medians, with the lowest and "
-        "highest in brackets; a ratio is made round by round, and says how many times faster the loader is. The machine "
-        "is shared and noisy: the ratios mean something, the seconds little."
+        "highest in brackets; a ratio is made round by round, and says how many times faster the loader is. The "
+        "machine is shared and noisy: the ratios mean something, the seconds little."
     )
     yield "Server settings beside PostgreSQL's defaults: " + _listed(
         f"`{k} = {v}`" for k, v in made["settings"].items()

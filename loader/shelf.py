@@ -47,6 +47,10 @@ class SpecShelf:
             raise UsageError(f'there is no spec "{name}" in {self._place} ({held})')
         return found
 
+    def names(self) -> list[str]:
+        """Of all specs there are, each of which was read. Raises SpecError for the first that is none."""
+        return sorted(self._all())
+
     def _all(self) -> Mapping[str, LoadSpec]:
         now = time.monotonic()
         if self._place.startswith("s3://"):

@@ -7,9 +7,10 @@ thrown away, and nobody has to clear anything by hand.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
@@ -53,7 +54,8 @@ class How:
     ``progress``: is told how far it is, block by block. ``wait``: how long to wait for another load into the
     same table, in seconds. ``replay_of``: the source holds rejects of that load. ``deadline``: when to come to rest.
     ``handovers``: how often one load may do so because its time was up. ``sequencer``: that of the S3 event which
-    told of the object's version.
+    told of the object's version. ``told`` is told when an attempt begins, and when one failed that is to be made again:
+    what it is, and facts of it, ``load_id`` among them.
     """
 
     force: bool = False
@@ -64,6 +66,7 @@ class How:
     deadline: Deadline = NEVER
     handovers: int = HANDOVERS
     sequencer: str | None = None
+    told: Callable[[str, Mapping[str, Any]], None] | None = None
 
 
 PLAINLY = How()
@@ -102,7 +105,9 @@ class Undertaking:
                 begun = self._account.entry.load_id
                 if not (begun and _passes_soon(error)) or failed == ATTEMPTS or self._how.deadline.reached:
                     raise
-                self._how.deadline.sleep(backoff(failed))
+                pause = backoff(failed)
+                self._tell("to be tried again", error=str(error), pause=round(pause, 3))
+                self._how.deadline.sleep(pause)
 
     def _in_turn(self, attempt: Attempt) -> LoadReport:
         how, account = self._how, self._account
@@ -116,6 +121,7 @@ class Undertaking:
                 if standing.verdict != "due":
                     return self._not_due(connection, errand, standing, waited)
                 account.entry = entry = ledger.enter(connection, errand, follows=standing.follows, waited=waited)
+                self._tell("begun", table=account.table, attempt=entry.attempts, waited=round(waited, 3))
                 try:
                     with self._clear_errors():
                         self._check_handovers(entry)
@@ -125,6 +131,10 @@ class Undertaking:
                     raise
                 clear_leftovers(connection)
                 return report
+
+    def _tell(self, what: str, **facts: Any) -> None:
+        if self._how.told is not None:
+            self._how.told(what, {"load_id": self._account.entry.load_id, **facts})
 
     def _not_due(self, connection: Connection, errand: Errand, standing: Standing, waited: float) -> LoadReport:
         account = self._account

@@ -19,10 +19,11 @@ import psycopg2
 import pytest
 from support.postgres import query
 
-import loader.handler
+from loader import settings
 from loader.deadline import MARGIN
 from loader.errors import LoaderError, PausedError, ShapeError, UsageError
-from loader.handler import ObjectCreated, handler, objects_of
+from loader.events import ObjectCreated, objects_of
+from loader.handler import handler
 
 SPEC = """
 source = "incoming/**/*.csv"
@@ -47,11 +48,7 @@ def function(dsn: str, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("LOADER_DSN", dsn)
     monkeypatch.setenv("LOADER_SPECS", str(tmp_path / "specs"))
     yield
-    loader.handler.Settings.client.cache_clear()
-    if loader.handler._settings is not None:
-        loader.handler._settings.database.close()
-        loader.handler._settings.s3.close()
-    loader.handler._settings = None
+    settings.forget()
 
 
 def notification(*objects: tuple[str, str, str | None], name: str = "ObjectCreated:Put") -> dict[str, Any]:
@@ -86,6 +83,11 @@ def queued(*bodies: Any) -> dict[str, Any]:
     }
 
 
+def logged(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """The lines of the log that tell what became of something."""
+    return [line for line in map(json.loads, capsys.readouterr().out.splitlines()) if "state" in line]
+
+
 def rows(dsn: str) -> list[int]:
     return [each for (each,) in query(dsn, "SELECT a FROM trips ORDER BY a")]
 
@@ -100,9 +102,9 @@ def test_a_notification_loads_its_object_once(dsn: str, s3: Any, capsys: pytest.
     assert (report["state"], report["source"], report["rows_inserted"]) == ("loaded", s3.uri(KEY), 1)
     assert handler(event, Context())["loads"][0]["state"] == "skipped"
     assert rows(dsn) == [1]
-    logged = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [each["state"] for each in logged] == ["loaded", "skipped"]
-    assert logged[0]["load_id"] == report["load_id"]
+    loaded, skipped = logged(capsys)
+    assert (loaded["state"], skipped["state"]) == ("loaded", "skipped")
+    assert loaded["load_id"] == skipped["load_id"] == report["load_id"]
 
 
 def test_the_version_of_the_event_is_loaded_not_the_newest(dsn: str, s3: Any) -> None:
@@ -129,9 +131,9 @@ def test_each_failure_is_logged(s3: Any, capsys: pytest.CaptureFixture[str]) -> 
     keys = ("elsewhere.csv", "incoming/empty.csv", "nowhere.csv")
     with pytest.raises(UsageError, match=r"elsewhere\.csv: no spec"):
         handler(notification(*((s3.bucket, key, None) for key in keys)), Context())
-    logged = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(each["state"], each["source"]) for each in logged] == [("failed", s3.uri(key)) for key in keys]
-    assert all(s3.uri(key) in each["error"] for key, each in zip(keys, logged, strict=True))
+    lines = logged(capsys)
+    assert [(each["state"], each["source"]) for each in lines] == [("failed", s3.uri(key)) for key in keys]
+    assert all(s3.uri(key) in each["error"] for key, each in zip(keys, lines, strict=True))
 
 
 def test_queued_messages_fail_one_by_one(dsn: str, s3: Any) -> None:
@@ -220,9 +222,9 @@ def test_the_test_message_and_deletions_are_no_ops(capsys: pytest.CaptureFixture
         {"state": "ignored", "event": name, "source": "s3://b/k", "version": "v"} for name in others
     ]
     assert [handler(event, None) for event in events] == [{"loads": [], "ignored": [each]} for each in expected]
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == expected
+    assert [{name: line[name] for name in expected[0]} for line in logged(capsys)] == expected
     assert handler(queued(*events), None) == {"batchItemFailures": []}
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == expected
+    assert [{name: line[name] for name in expected[0]} for line in logged(capsys)] == expected
 
 
 @pytest.mark.parametrize("name", ["a+b c.csv", "100%25 %2B.csv", "ü/日本 ☃.csv", "what?#&=*[x].csv", "a%20b++.csv"])
@@ -413,8 +415,7 @@ def test_where_a_message_cannot_be_hidden_its_queue_decides(
     """That is told, and the message handed back as ever."""
     gone = {"eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:nosuch"}
     assert uploads.deliver({"hello": "world"}, received=1, changes=gone) > 3500
-    states = [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()]
-    assert states == ["failed", "failed", "not hidden"]
+    assert [line["state"] for line in logged(capsys)] == ["failed", "handed back", "not hidden"]
 
 
 @contextmanager
@@ -423,9 +424,9 @@ def reinvoking(endpoint: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL_LAMBDA", endpoint)
         patch.setenv("LOADER_REINVOKE", "1")
-        loader.handler._settings = None
+        settings.forget()
         yield
-    loader.handler.Settings.client.cache_clear()
+    settings.forget()
 
 
 def test_without_a_queue_the_function_calls_itself(dsn: str, s3: Any, tmp_path: Path) -> None:
@@ -469,8 +470,7 @@ def test_where_nobody_takes_the_call_the_error_is_raised(dsn: str, s3: Any, caps
     s3.put(KEY, BIG)
     with reinvoking("http://127.0.0.1:1"), pytest.raises(PausedError):
         handler(event, Hurried())
-    states = [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()]
-    assert states == ["failed", "not handed over"]
+    assert [line["state"] for line in logged(capsys)] == ["failed", "not handed over"]
 
 
 def test_sigterm_brings_a_load_to_rest(dsn: str, s3: Any) -> None:
@@ -531,7 +531,7 @@ def test_specs_of_a_bucket(dsn: str, s3: Any, monkeypatch: pytest.MonkeyPatch) -
     event = notification((s3.bucket, "incoming/a.csv", None))
     assert handler(event, Context())["loads"][0]["state"] == "loaded"
     s3.put("specs/other.toml", SPEC.encode())
-    loader.handler._settings.specs._read_at -= 61  # type: ignore[union-attr, operator] - a minute passes
+    settings.settings().specs._read_at -= 61  # type: ignore[operator] - a minute passes
     with pytest.raises(UsageError, match="several specs match it: other, trips"):
         handler(event, Context())
 

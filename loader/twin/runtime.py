@@ -38,13 +38,20 @@ class Runtime:
     """One function's environment: invoked one event at a time, as Lambda does, and killed at its timeout.
 
     ``handler`` is ``module.function``; ``environment`` is added to this process's own; ``prefix`` goes before the
-    command, for limits or a container. A function that died is started again for the next event, as Lambda does.
+    command, for limits; ``command`` stands in its place, for a container. A function that died is started again for
+    the next event, as Lambda does.
     """
 
     def __init__(
-        self, handler: str, environment: Mapping[str, str], *, memory: int = 1769, prefix: tuple[str, ...] = ()
+        self,
+        handler: str,
+        environment: Mapping[str, str],
+        *,
+        memory: int = 1769,
+        prefix: tuple[str, ...] = (),
+        command: tuple[str, ...] = (),
     ) -> None:
-        self._command = [*prefix, sys.executable, "-m", "awslambdaric", handler]
+        self._command = [*prefix, *(command or (sys.executable, "-m", "awslambdaric", handler))]
         self._environment = {
             **os.environ,
             "AWS_LAMBDA_FUNCTION_NAME": "loader",

@@ -1,0 +1,38 @@
+"""Whether what was left of the environment still works: imported, and used once, in the build."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import warnings
+from decimal import Decimal
+
+import loader
+
+warnings.simplefilter("error")
+
+for found in pkgutil.walk_packages(loader.__path__, "loader."):
+    if not found.name.startswith(("loader.twin", "loader.__main__")):  # the twin stands on moto, which is for tests
+        importlib.import_module(found.name)
+
+import boto3  # noqa: E402
+import pandas as pd  # noqa: E402
+import pgpq  # noqa: E402
+import pyarrow as pa  # noqa: E402
+import pyarrow.compute as pc  # noqa: E402
+import pyarrow.csv  # noqa: E402
+import pyarrow.dataset  # noqa: E402
+import pyarrow.parquet  # noqa: E402
+from aws_lambda_powertools import Metrics  # noqa: E402
+
+batch = pa.record_batch({"a": pa.array([Decimal("1.50"), None]), "b": ["x", "y"]})
+assert pc.sum(batch["a"]).as_py() == Decimal("1.50")
+frame = batch.to_pandas()
+assert isinstance(frame, pd.DataFrame)
+assert pa.RecordBatch.from_pandas(frame[["b"]])["b"].to_pylist() == ["x", "y"]
+assert pgpq.ArrowToPostgresBinaryEncoder(batch.schema).write_header().startswith(b"PGCOPY")
+for service in ("s3", "sqs", "secretsmanager", "lambda", "sts"):
+    boto3.client(service, region_name="eu-central-1")
+metrics = Metrics(namespace="Loader", service="loader")
+metrics.add_metric(name="Loads", unit="Count", value=1)
+assert metrics.serialize_metric_set()["Loads"] == [1.0]
