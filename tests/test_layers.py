@@ -32,7 +32,7 @@ SHELVES: list[set[str]] = [
     {"pipeline"},
     {"replay"},
     {"local", "signals"},  # faces
-    {"cli", "handler"},
+    {"cli", "handler", "provision"},
     {"__main__", "twin"},
 ]
 
