@@ -121,7 +121,11 @@ def let_administrators_in(bastion: Bastion, *, database: Database) -> None:
             ["*"],
         ),
         _allow("LogInAsMaster", ["secretsmanager:GetSecretValue"], [database.master_secret.secret_arn]),
-        _decrypt("DecryptSecret", database.key, "secretsmanager"),
+        _allow(
+            "ReadCertificates",
+            ["s3:GetObject"],
+            [bastion.certificates.bucket.arn_for_objects(bastion.certificates.s3_object_key)],
+        ),
     ):
         bastion.role.add_to_policy(statement)
 
@@ -143,6 +147,28 @@ def let_bucket_notify(storage: Storage, intake: Intake) -> None:
             },
         )
     )
+
+
+def let_nothing_in_unencrypted(storage: Storage) -> None:
+    """An upload that says how it is to be encrypted has to say: with the bucket's key. The bucket does so by itself.
+
+    What another key encrypts the function could not read; so it is told to the uploader, not to the dead-letter queue.
+    """
+    for sid, header, value in (
+        ("EncryptionByKms", "s3:x-amz-server-side-encryption", "aws:kms"),
+        ("EncryptionByOurKey", "s3:x-amz-server-side-encryption-aws-kms-key-id", storage.key.key_arn),
+    ):
+        storage.bucket.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid=sid,
+                effect=iam.Effect.DENY,
+                principals=[iam.AnyPrincipal()],
+                actions=["s3:PutObject"],
+                resources=[storage.bucket.arn_for_objects("*")],
+                # a condition that negates is met where the header is not there at all, hence the first
+                conditions={"Null": {header: "false"}, "StringNotEquals": {header: value}},
+            )
+        )
 
 
 def let_upload(storage: Storage, uploaders: Sequence[str]) -> None:

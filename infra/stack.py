@@ -107,6 +107,7 @@ class LoaderStack(Stack):
         )
 
         grants.let_bucket_notify(self.storage, self.intake)
+        grants.let_nothing_in_unencrypted(self.storage)
         grants.let_upload(self.storage, options.uploaders)
         grants.let_load(self.load, storage=self.storage, intake=self.intake, database=self.database)
         grants.let_administer(self.administration, database=self.database)

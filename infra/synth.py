@@ -15,9 +15,9 @@ from infra.image import ROOT
 from infra.sizes import SIZES
 
 
-def synthesize(size: str, folder: Path, *, excused: bool = True) -> Path:
+def synthesize(size: str, folder: Path, *, excused: bool = True, **context: str) -> Path:
     """The template of ``size``, in ``folder``. Raises RuntimeError where cdk-nag finds anything without a reason."""
-    app = App(context={**flags(), "size": size}, outdir=str(folder))
+    app = App(context={**flags(), "size": size, **context}, outdir=str(folder))
     stack = build(app, excused=excused)
     app.synth()
     return folder / stack.template_file
