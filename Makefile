@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format floor odd segments resume handover fuzz chaos synth clean
+.PHONY: help setup demo test check format floor odd segments resume handover fuzz chaos synth snapshots deploy clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,12 @@ handover: setup  ## a file that takes five minutes under a limit of sixty second
 
 synth: setup  ## the CloudFormation templates of both sizes, checked by cdk-nag; needs neither Docker nor an account
 	$(BIN)/python -m infra.synth build/cdk
+
+snapshots: setup  ## agree to what has changed in the templates: writes those that the tests compare with
+	REFRESH_SNAPSHOTS=1 $(BIN)/pytest -q tests/test_infra_checks.py -k as_it_was
+
+deploy: setup  ## what docs/deploy.md tells of: make deploy SIZE=prod OPTIONS='-c alarm_email=me@example.com'
+	cd infra && PATH="$(CURDIR)/$(BIN):$$PATH" npx --yes aws-cdk@2 deploy -c size=$(or $(SIZE),dev) $(OPTIONS)
 
 clean:  ## what make made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -17,6 +17,7 @@ from constructs import Construct
 from infra.firewall import DATABASE_PORT
 from infra.network import ISOLATED
 from infra.sizes import Size
+from infra.storage import KEPT
 
 VERSION = rds.PostgresEngineVersion.VER_18_3
 """Pinned: an upgrade is a change of this line, rehearsed in dev (docs/operate.md)."""
@@ -53,7 +54,7 @@ class Database(Construct):
             "Key",
             description="The loader's database, its backups, and the secrets to log in",
             enable_key_rotation=True,
-            removal_policy=RemovalPolicy.RETAIN,  # snapshots need it
+            removal_policy=KEPT,  # snapshots need it
         )
         engine = rds.DatabaseInstanceEngine.postgres(version=VERSION)
         self.instance = rds.DatabaseInstance(
@@ -107,7 +108,7 @@ class Database(Construct):
                 f"Logs{kind.capitalize()}",
                 log_group_name=f"/aws/rds/instance/{prefix}/{kind}",
                 retention=retention,
-                removal_policy=RemovalPolicy.RETAIN,
+                removal_policy=KEPT,
             )
             self.instance.node.add_dependency(group)
             groups.append(group)

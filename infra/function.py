@@ -14,6 +14,7 @@ from infra.database import Database
 from infra.image import Image
 from infra.network import PRIVATE
 from infra.sizes import TIMEOUT_SECONDS, Size
+from infra.storage import SPECS, Storage
 
 HANDLER = "loader.handler.handler"
 
@@ -35,7 +36,7 @@ class LoadFunction(Construct):
         vpc: ec2.IVpc,
         security_group: ec2.ISecurityGroup,
         database: Database,
-        specs: str,
+        storage: Storage,
         retention: logs.RetentionDays,
     ) -> None:
         super().__init__(scope, id)
@@ -63,10 +64,8 @@ class LoadFunction(Construct):
             logging_format=lambda_.LoggingFormat.JSON,
             environment={
                 "LOADER_SECRET_ID": database.secret.secret_arn,
-                "LOADER_SPECS": specs,
+                "LOADER_SPECS": f"s3://{storage.name}/{SPECS}",
                 "PGSSLMODE": "verify-full",
-                "POWERTOOLS_SERVICE_NAME": "loader",
-                "POWERTOOLS_METRICS_NAMESPACE": "Loader",
             },
         )
 

@@ -1,11 +1,11 @@
 """The one image that all of the loader's functions run: container/Dockerfile, built from the repository's root.
 
-Synthesis only takes a fingerprint of what goes in; Docker is wanted when it is deployed.
+Synthesis only takes a fingerprint of what goes in, which is what .dockerignore leaves; Docker is wanted when it is
+deployed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from aws_cdk import IgnoreMode
@@ -14,9 +14,6 @@ from aws_cdk import aws_lambda as lambda_
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCKERFILE = "container/Dockerfile"
-
-CONTEXT = ("container", "loader", "specs", "pyproject.toml", "README.md")
-"""What the Dockerfile may copy from. All else stays out: a change of the tests must not make a new image."""
 
 ARCHITECTURES = {
     "x86_64": (lambda_.Architecture.X86_64, ecr_assets.Platform.LINUX_AMD64),
@@ -39,10 +36,5 @@ class Image:
             file=DOCKERFILE,
             cmd=[command],
             platform=self._platform,
-            exclude=_all_but(CONTEXT),
             ignore_mode=IgnoreMode.DOCKER,
         )
-
-
-def _all_but(kept: Sequence[str]) -> list[str]:
-    return ["*", *(f"!{name}" for name in kept), "**/__pycache__", "**/*.egg-info"]

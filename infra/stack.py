@@ -81,7 +81,7 @@ class LoaderStack(Stack):
             vpc=vpc,
             security_group=self.firewall.loader,
             database=self.database,
-            specs=f"s3://{self.storage.name}/{SPECS}",
+            storage=self.storage,
             retention=retention,
         )
         self.administration = Administration(
@@ -117,9 +117,9 @@ class LoaderStack(Stack):
         self.storage.notify(self.intake.queue)
         source = self.load.consume(self.intake.queue)
         source.node.add_dependency(self.administration.user)  # who must exist before the first file comes
-        self._tell()
+        self._tell(source.event_source_mapping_id)
 
-    def _tell(self) -> None:
+    def _tell(self, mapping: str) -> None:
         """What the commands of docs/deploy.md and docs/operate.md ask for."""
         for name, value in {
             "UploadTo": f"s3://{self.storage.bucket.bucket_name}/{INCOMING}",
@@ -127,11 +127,13 @@ class LoaderStack(Stack):
             "QueueUrl": self.intake.queue.queue_url,
             "DeadLettersUrl": self.intake.dead_letters.queue_url,
             "DeadLettersArn": self.intake.dead_letters.queue_arn,
+            "MappingId": mapping,
             "FunctionName": self.load.function.function_name,
             "LogGroup": self.load.logs.log_group_name,
             "DatabaseEndpoint": self.database.instance.instance_endpoint.hostname,
             "SecretArn": self.database.secret.secret_arn,
             "MasterSecretArn": self.database.master_secret.secret_arn,
+            "BastionId": self.bastion.instance.instance_id,
             "ConnectCommand": self.bastion.connect_command,
             "AlarmTopic": self.observability.topic.topic_arn,
             "Dashboard": self.observability.dashboard.dashboard_name,

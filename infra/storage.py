@@ -19,6 +19,10 @@ from infra.sizes import Size
 INCOMING = "incoming/"
 SPECS = "specs/"
 
+KEPT = RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE
+"""For what must outlive the stack. A first deployment that fails leaves nothing behind, or the next could not have its
+names."""
+
 
 class Storage(Construct):
     """``bucket``, ``key``, ``access_logs``. All three outlive the stack."""
@@ -31,7 +35,7 @@ class Storage(Construct):
             "Key",
             description="What is dropped in the loader's bucket",
             enable_key_rotation=True,
-            removal_policy=RemovalPolicy.RETAIN,  # without it nothing in the bucket can be read again
+            removal_policy=KEPT,  # without it nothing in the bucket can be read again
         )
         self.access_logs = s3.Bucket(
             self,
@@ -42,7 +46,7 @@ class Storage(Construct):
             enforce_ssl=True,
             minimum_tls_version=1.2,
             lifecycle_rules=[s3.LifecycleRule(expiration=Duration.days(size.log_days))],
-            removal_policy=RemovalPolicy.RETAIN,
+            removal_policy=KEPT,
         )
         self.bucket = s3.Bucket(
             self,
@@ -62,7 +66,7 @@ class Storage(Construct):
                 s3.LifecycleRule(id="unfinished-uploads", abort_incomplete_multipart_upload_after=Duration.days(7)),
                 s3.LifecycleRule(id="old-versions", noncurrent_version_expiration=Duration.days(size.old_version_days)),
             ],
-            removal_policy=RemovalPolicy.RETAIN,
+            removal_policy=KEPT,
         )
 
     @property

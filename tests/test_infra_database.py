@@ -53,7 +53,7 @@ def test_prod_survives_a_zone_and_a_slip_of_the_hand(synthesis: Synthesis) -> No
 
 
 def test_data_outlive_the_stack(template: Template) -> None:
-    """The database leaves a snapshot; buckets, the keys to both, and logs stay."""
+    """The database leaves a snapshot; buckets, and the keys to both, stay."""
     policies = {
         name: (each.get("DeletionPolicy"), each.get("UpdateReplacePolicy")) for name, each in template.resources.items()
     }
@@ -64,7 +64,7 @@ def test_data_outlive_the_stack(template: Template) -> None:
         *template.named("KMS::Key", "Database"),
     ]
     assert len(kept) == 4
-    assert {policies[name] for name in kept} == {("Retain", "Retain")}
+    assert {policies[name] for name in kept} == {("RetainExceptOnCreate", "Retain")}
     assert instance(template)["DeleteAutomatedBackups"] is False
 
 

@@ -99,7 +99,11 @@ def test_the_only_public_addresses_are_those_of_nat_gateways(template: Template)
 
 
 def test_the_address_range_is_a_parameter(synthesis: Synthesis) -> None:
-    assert synthesis.templates["dev"].one("EC2::VPC")["CidrBlock"] == "10.0.0.0/16"
+    """All subnets lie in it."""
+    for name, cidr, begins in (("dev", "10.0.0.0/16", "10.0."), ("options", "10.8.0.0/20", "10.8.")):
+        template = synthesis.templates[name]
+        assert template.one("EC2::VPC")["CidrBlock"] == cidr
+        assert all(subnet["CidrBlock"].startswith(begins) for subnet in template.all("EC2::Subnet"))
 
 
 # --- endpoints

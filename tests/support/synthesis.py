@@ -38,8 +38,9 @@ OPTIONS = {
     "uploaders": "arn:aws:iam::999988887777:role/partner",
     "alarm_email": "someone@example.com",
     "internet": "true",
+    "cidr": "10.8.0.0/20",
 }
-"""Context parameters of the variant ``options``: every one that there is, but for the address range."""
+"""Context parameters of the variant ``options``: every one that there is."""
 
 
 class Template:
