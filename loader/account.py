@@ -49,7 +49,7 @@ class Account:
     def resume(self, entry: Entry, counts: Counts) -> None:
         """The file is read from a checkpoint on; ``counts`` are of the records before it."""
         self.entry = entry
-        self.tally.counts = counts
+        self.tally.resume(counts)
         self.staged = counts.read
 
     def report(
@@ -75,6 +75,7 @@ class Account:
             handovers=entry.handovers,
             resumes=entry.resumes,
             waited=round(entry.waited, 3),
+            plan=rows.course or None,
             notes=self.notes,
             error=error,
             retryable=retryable,

@@ -16,7 +16,9 @@ _RELATION = """
     SELECT c.oid, n.nspname, c.relname, c.relkind::text,
            c.relkind IN ('r', 'p') AND NOT c.relrowsecurity AND NOT c.relhasrules,
            EXISTS (SELECT FROM pg_constraint f WHERE f.confrelid = c.oid AND f.contype = 'f' AND f.conrelid <> c.oid),
-           EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgtype & 7 = 7)
+           EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgtype & 7 = 7),
+           c.relkind = 'p' OR EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal),
+           c.relkind = 'r' AND NOT c.relispartition AND pg_has_role(c.relowner, 'USAGE')
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.oid = to_regclass(%s)
 """  # tgtype: bit 0 for each row, bit 1 before, bit 2 on insert
@@ -32,6 +34,14 @@ _COLUMNS = """
 _PRIMARY_KEY = """
     SELECT a.attname FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place), pg_attribute a
      WHERE i.indrelid = %s AND i.indisprimary AND a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.place
+"""
+
+_UNIQUE = """
+    SELECT array_agg(a.attname::text) FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place),
+           pg_attribute a
+     WHERE i.indrelid = %s AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL
+       AND i.indexprs IS NULL AND k.place <= i.indnkeyatts AND a.attrelid = i.indrelid AND a.attnum = k.attnum
+     GROUP BY i.indexrelid
 """
 
 
@@ -52,12 +62,13 @@ def describe(connection: Connection, schema: str | None, name: str) -> Table:
     found = rows(connection, _RELATION, (f"{quoted[0]}.{quoted[1]}" if schema else quoted[1],))
     if not found:
         return Table(schema or _creation_schema(connection), name)
-    oid, nspname, relname, kind, plain, referenced, fills_in = found[0]
+    oid, nspname, relname, kind, plain, referenced, fills_in, triggered, owned = found[0]
     if kind not in ("r", "p", "v", "f"):
         raise TableError(f"{nspname}.{relname}: is not a table")
     columns = tuple(TableColumn(*each) for each in rows(connection, _COLUMNS, (oid,)))
     key = tuple(each for (each,) in rows(connection, _PRIMARY_KEY, (oid,)))
-    return Table(nspname, relname, columns, key, oid, referenced, plain, fills_in)
+    unique = tuple(frozenset(names) for (names,) in rows(connection, _UNIQUE, (oid,)))
+    return Table(nspname, relname, columns, key, oid, referenced, plain, fills_in, triggered, owned, unique)
 
 
 def _creation_schema(connection: Connection) -> str:

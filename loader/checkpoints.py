@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
@@ -24,12 +24,12 @@ from loader.records import Place
 class Found:
     """What attempts found out, so that the next one need not find it again.
 
-    ``careful``: the target refused a record. ``slow``: it will not get through in the time that one attempt has.
-    ``widened``: types, by column, of those that were inferred too narrow.
+    ``careful``: the target refused a record. ``staged``: why it cannot go straight into its target, where that was
+    tried. ``widened``: types, by column, of those that were inferred too narrow.
     """
 
     careful: bool = False
-    slow: bool = False
+    staged: str = ""
     widened: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -76,8 +76,9 @@ def find(connection: Connection, load_id: int) -> Checkpoint | None:
     found = rows(connection, f"SELECT {_COLUMNS} FROM loader.checkpoints WHERE load_id = %s", (load_id,))
     if not found:
         return None
-    plan, known, offset, record, line, fields, counts, complete = found[0]
-    return Checkpoint(plan, Found(**known), Place(offset, record, line, fields), Counts(**counts), complete)
+    plan, known, offset, record, line, width, counts, complete = found[0]
+    known = {each.name: known[each.name] for each in fields(Found) if each.name in known}
+    return Checkpoint(plan, Found(**known), Place(offset, record, line, width), Counts(**counts), complete)
 
 
 def save(connection: Connection, entry: Entry, checkpoint: Checkpoint) -> None:

@@ -48,6 +48,18 @@ class LoadColumn:
             return pa.string()
         return self.type.arrow
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether two values are the same to PostgreSQL only where they are to Arrow, and in the same order to both.
+
+        Not so texts, by their collation; floats, for NaN and -0; and times that the server rounds.
+        """
+        kind = self.type.arrow
+        if self.type.wire != "arrow" or (pa.types.is_timestamp(kind) and "(" in self.type.name):
+            return False
+        kinds = (pa.types.is_integer, pa.types.is_decimal, pa.types.is_date, pa.types.is_timestamp)
+        return any(is_kind(kind) for is_kind in kinds)
+
 
 @dataclass(frozen=True, slots=True)
 class Match:

@@ -16,19 +16,25 @@ from loader.encode import encode, positions
 from loader.lane import Judged, Refusal, TextLane
 from loader.records import Block, Doubtful, Encoded, Rows, reject, shown
 from loader.report import Reject, reason_of
+from loader.rising import run_of
 
 
 class Judge:
     """Settles the doubtful records of blocks, and encodes all. Safe to share between threads.
 
+    ``key``: columns whose values are followed, see `rising`.
     ``by_server``: there is a column whose values only the server can make the bytes of, so all records go its way.
     """
 
-    def __init__(self, lane: TextLane, columns: Sequence[LoadColumn], *, with_position: bool) -> None:
+    def __init__(
+        self, lane: TextLane, columns: Sequence[LoadColumn], *, key: Sequence[str], with_position: bool
+    ) -> None:
         self._lane = lane
         self._columns = columns
         self._types = [column.type for column in columns]
         self._with_position = with_position
+        exact = {column.name for column in columns if column.is_exact}
+        self._key = key if exact.issuperset(key) else ()
         self._by_server = any(type_.wire == "server" for type_ in self._types)
 
     def encode(self, rows: Rows) -> Encoded:
@@ -44,7 +50,8 @@ class Judge:
             tuples += judged_tuples
             kept += len(judged.kept)
             rejects += _refused(rows.block, asked, judged)
-        return Encoded(rows.block, tuples, kept, rejects, rows.filtered, rows.short, rows.long)
+        keys = run_of([rows.batch.column(name) for name in self._key]) if self._key and rows.doubtful is None else None
+        return Encoded(rows.block, tuples, kept, rejects, rows.filtered, rows.short, rows.long, keys)
 
     def show(self, rows: Rows) -> Rows:
         """The doubtful records that the server takes, as typed rows among the others, for a hook or filter to see."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LedgerState = Literal["running", "paused", "loaded", "superseded", "failed"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """The newest of the files in ``schema/``, which bring the ledger from one version to the next."""
 
 _MIGRATION_LOCK = 0x6C6F616465720001  # "loader" and a number: any constant of its own will do
@@ -248,7 +248,8 @@ def finish(connection: Connection, report: LoadReport, state: LedgerState, *, ha
     ``handover``: it stopped because its time was up. Raises DatabaseUnavailableError where another attempt at the load
     has begun since: then this one has lost its turn, and its outcome is none.
     """
-    values = {name: getattr(report, name) for name in ("rows_read", *ROW_COUNTS, "bytes_read", "version", "retryable")}
+    told = ("rows_read", *ROW_COUNTS, "bytes_read", "version", "retryable", "plan")
+    values = {name: getattr(report, name) for name in told}
     values |= {name: json.dumps(getattr(report, name)) for name in ("rejects_by_reason", "rejects_by_column")}
     spelt = _spelling(connection)
     values |= {"notes": [spelt(note) for note in report.notes], "error": report.error and spelt(report.error)}
@@ -330,7 +331,7 @@ def _spelling(connection: Connection) -> Callable[[str], str]:
 
 STATUS_COLUMNS = (
     "load_id", "state", "source", "version", "target", "mode", "forced", "replay_of", "rows_read", *ROW_COUNTS,
-    "rejects_by_reason", "rejects_by_column", "bytes_read", "notes", "error", "started_at", "finished_at",
+    "rejects_by_reason", "rejects_by_column", "bytes_read", "plan", "notes", "error", "started_at", "finished_at",
     "attempts", "handovers", "resumes", "waited", "retryable", "last_error", "seen_at",
 )  # fmt: skip
 

@@ -3,43 +3,69 @@
 UPDATE and INSERT instead of MERGE: their command tags tell updated from inserted on every PostgreSQL from
 15 on, where MERGE says so only from 17 on. "Unchanged" is compared to the letter: text by its bytes, floats
 and types that are carried as text by their text output, so that ``1.0`` replaces ``1.00``.
+
+Which statements, and in which order, is planned: see `Course`. All courses leave the same table behind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum
 
 import psycopg2
-import pyarrow as pa
+import psycopg2.errors
 from psycopg2 import sql
-from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader.catalog import rows
 from loader.columns import LoadColumn
 from loader.errors import TableError
+from loader.matching import ALL, Matching, Sample, names_of
 from loader.refusals import Refused, is_refusal
 from loader.report import reason_of
 from loader.spec import LoadSpec
-from loader.staging import Staging
 from loader.tables import Table
-
-_ALL = sql.SQL("true")
 
 WORK_MEM = "64MB"
 """For the merge's hash tables: at the default 4 MB, finding repeated keys among 2 M rows spills to disk."""
 
+FEW = 10_000
+"""Staged rows up to which every course is short."""
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What became of the staged rows. ``deleted`` counts rows of the table that ``replace`` took out."""
+    """What became of the staged rows. ``deleted`` counts rows of the table that ``replace`` took out. ``course``: by
+    which way, and why, in words for the ledger."""
 
     inserted: int = 0
     updated: int = 0
     unchanged: int = 0
     duplicate: int = 0
     deleted: int = 0
+    course: str = ""
+
+
+class Course(Enum):
+    """How staged rows are matched with those of the target; the value says so in words.
+
+    Each statement leaves alone what the one before it did, and one that has nothing left to do is not run.
+    """
+
+    INSERT = "inserted, for {}"
+    INSERT_FIRST = "inserted what is new and then updated what differs, for {}"
+    UPDATE_FIRST = "updated what differs and then inserted what is new, for {}"
+    COMPARE = "compared first, and only what differs or is new written, for {}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A course, and why."""
+
+    course: Course
+    why: str
+
+    def __str__(self) -> str:
+        return self.course.value.format(self.why)
 
 
 def merge_key(spec: LoadSpec, table: Table, columns: Sequence[LoadColumn]) -> tuple[str, ...]:
@@ -67,217 +93,142 @@ def _covers(table: Table, loaded: set[str]) -> bool:
     return table.oid is None or all(column.generated or column.name in loaded for column in table.columns)
 
 
-def create_table(connection: Connection, table: Table, columns: Sequence[LoadColumn], key: Sequence[str]) -> None:
-    """Create the target, with ``key`` as its primary key."""
-    parts = [sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(column.type.name)) for column in columns]
-    if key:
-        parts.append(sql.SQL("PRIMARY KEY ({})").format(_names(key)))
-    _run(connection, sql.SQL("CREATE TABLE {} ({})").format(target_name(table), sql.SQL(", ").join(parts)))
-
-
-def add_columns(connection: Connection, table: Table, columns: Sequence[LoadColumn]) -> None:
-    """Give the table new columns, NULL in the rows that are there."""
-    for column in columns:
-        statement = sql.SQL("ALTER TABLE {} ADD COLUMN {} {}")
-        parts = target_name(table), sql.Identifier(column.name), sql.SQL(column.type.name)
-        _run(connection, statement.format(*parts))
-
-
-def target_name(table: Table) -> sql.Identifier:
-    return sql.Identifier(table.schema, table.name)
-
-
 @dataclass(frozen=True, slots=True)
-class Merge:
-    """Moves the rows of ``staging`` into ``table``. ``key``: see `merge_key`."""
+class Merge(Matching):
+    """Moves the rows of ``staging`` into ``table``, in the transaction that is open. ``key``: see `merge_key`."""
 
-    staging: Staging
-    table: Table
-    key: tuple[str, ...]
     replace: bool = False
 
-    def run(self, connection: Connection) -> Counts:
-        """Do it. Raises psycopg2's errors; the caller rolls back."""
-        duplicate, deleted = self._prepare(connection)
-        filled = bool(self.key) and self._has_rows(connection)
-        updated, inserted = self._write(connection, filled=filled)
-        staged = self._count(connection)
-        return Counts(inserted, updated, staged - inserted - updated, duplicate, deleted)
+    def run(self, *, distinct: bool = False) -> Counts:
+        """Do it. ``distinct``: no key is staged twice. Raises psycopg2's errors; the caller rolls back."""
+        self._prepare()
+        deleted = self.delete() if self.replace else 0
+        staged = self.count()
+        chosen = self.choose(staged)
+        if chosen.course is Course.INSERT and self._is_guarded:
+            if (inserted := self._insert_if_new()) is not None:
+                return Counts(inserted=inserted, deleted=deleted, course=str(chosen))
+            chosen = Chosen(Course.UPDATE_FIRST, f"a key was there already, though {chosen.why}")
+        duplicate = self.drop_repeated() if self.key and not distinct else 0
+        updated, inserted = self._follow(chosen.course, staged - duplicate)
+        return Counts(inserted, updated, staged - duplicate - inserted - updated, duplicate, deleted, str(chosen))
 
-    def insert_part(self, connection: Connection, first: int, past: int) -> int:
+    def choose(self, staged: int) -> Chosen:
+        """The shortest course for so many ``staged`` rows, by what is true of the target."""
+        if not self.key:
+            return Chosen(Course.INSERT, "the load matches no rows")
+        if not self.has_rows():
+            return Chosen(Course.INSERT, "the table is empty")
+        if staged <= FEW or not self.table.tells_apart(self.key):
+            few = f"there are only {staged:,} rows"
+            return Chosen(Course.UPDATE_FIRST, few if staged <= FEW else "the table has no unique index on the key")
+        return self._choose_by(self.sample(staged))
+
+    def _choose_by(self, sample: Sample) -> Chosen:
+        sampled = f"of {sample.seen:,} sampled rows"
+        if sample.new == sample.seen:
+            return Chosen(Course.INSERT, f"{sampled} none was there")
+        if sample.same * 2 >= sample.seen:
+            return Chosen(Course.COMPARE, f"{sampled} {sample.same:,} are as they were")
+        if sample.new * 2 >= sample.seen and not self.table.triggered:
+            return Chosen(Course.INSERT_FIRST, f"{sampled} {sample.new:,} are new")
+        return Chosen(Course.UPDATE_FIRST, f"{sampled} {sample.seen - sample.new - sample.same:,} have changed")
+
+    @property
+    def _is_guarded(self) -> bool:
+        """Whether the table itself refuses a key that it has, or that comes twice."""
+        return bool(self.key) and self.table.oid is not None and self.table.tells_apart(self.key)
+
+    def looks_new(self, first: int, past: int) -> bool:
+        """Whether the records from number ``first`` up to ``past`` can be inserted without being matched: the table
+        itself would refuse what it has, and a sample shows nothing of that."""
+        if not self._is_guarded:
+            return not self.key or self.table.oid is None
+        sample = self.sample_part(first, past)
+        return sample.new == sample.seen
+
+    def _insert_if_new(self) -> int | None:
+        """Insert all without a look at what is there; None where the table refused a key, and nothing was done."""
+        self._run(sql.SQL("SAVEPOINT loader_new"))
+        try:
+            inserted = self.insert(ALL, only_new=False)
+        except psycopg2.errors.UniqueViolation:
+            self._run(sql.SQL("ROLLBACK TO SAVEPOINT loader_new"))
+            return None
+        self._run(sql.SQL("RELEASE SAVEPOINT loader_new"))
+        return inserted
+
+    def insert_part(self, first: int, past: int) -> int:
         """Insert the records from number ``first`` up to ``past``, where nothing has to be matched; gives the rows."""
-        index = sql.Literal(f"loader.{self.staging.index}")
-        _run(connection, sql.SQL("SELECT brin_summarize_new_values({}::regclass)").format(index))
-        _run(connection, sql.SQL("SET LOCAL enable_seqscan = off"))
-        position = sql.Identifier(self.staging.position)
-        part = sql.SQL("s.{0} >= {1} AND s.{0} < {2}").format(position, sql.Literal(first), sql.Literal(past))
-        return self._insert(connection, part, only_new=False)
+        self._run(sql.SQL("SET LOCAL enable_seqscan = off"))
+        return self.insert(self.part(first, past), only_new=False)
 
-    def run_carefully(self, connection: Connection, *, at_most: int) -> tuple[Counts, list[Refused]]:
+    def _follow(self, course: Course, staged: int) -> tuple[int, int]:
+        """Rows updated and inserted."""
+        if course is Course.INSERT:
+            return 0, self.insert(ALL, only_new=False)
+        if course is Course.INSERT_FIRST:
+            inserted = self.insert(ALL, only_new=True)
+            return self.update(ALL) if inserted < staged else 0, inserted
+        if course is Course.UPDATE_FIRST:
+            updated = self.update(ALL)
+            return updated, self.insert(ALL, only_new=True) if updated < staged else 0
+        return self.compare()
+
+    def run_carefully(self, *, at_most: int) -> tuple[Counts, list[Refused]]:
         """The same, and records that the target refuses are left out and told, as long as they are ``at_most``.
 
         A half of the records that is refused as a whole is halved again, down to the record; earlier halves are
         in the table before later ones are tried, so the outcome is that of one record after another.
         """
-        duplicate, deleted = self._prepare(connection)
-        filled = bool(self.key) and self._has_rows(connection)
-        first, last = self._bounds(connection)
+        self._prepare()
+        duplicate = self.drop_repeated() if self.key else 0
+        deleted = self.delete() if self.replace else 0
+        filled = bool(self.key) and self.has_rows()
+        first, last = self.bounds()
         updated = inserted = 0
         refused: list[Refused] = []
         pending = [(first, last)] if first is not None and last is not None else []
         while pending and len(refused) < at_most:
             first, last = pending.pop()
-            written = self._try(connection, first, last, filled=filled)
+            written = self._try(first, last, filled=filled)
             if isinstance(written, tuple):
                 updated, inserted = updated + written[0], inserted + written[1]
             elif first == last:
                 refused.append(_refused(first, written))
             else:
-                pending += self._halves(connection, first, last)
-        staged = self._count(connection) - len(refused)
-        return Counts(inserted, updated, staged - inserted - updated, duplicate, deleted), refused
+                pending += self.halves(first, last)
+        staged = self.count() - len(refused)
+        how = "written in halves, down to the records that the table refused"
+        return Counts(inserted, updated, staged - inserted - updated, duplicate, deleted, how), refused
 
-    def _prepare(self, connection: Connection) -> tuple[int, int]:
-        """Repeated keys leave staging, and where the mode is replace, rows that the file has not leave the table."""
-        _run(connection, sql.SQL("SET LOCAL work_mem = {}").format(sql.Literal(WORK_MEM)))
-        _run(connection, sql.SQL("ANALYZE {}").format(self.staging.name))
-        duplicate = self._drop_repeated(connection) if self.key else 0
-        return duplicate, self._delete(connection) if self.replace else 0
+    def _prepare(self) -> None:
+        self._run(sql.SQL("SET LOCAL work_mem = {}").format(sql.Literal(WORK_MEM)))
+        if self.key:  # else there is nothing to plan
+            self._run(sql.SQL("SET LOCAL default_statistics_target = 10"))
+            self._run(sql.SQL("ANALYZE {} ({})").format(self.staging.name, names_of(self.key)))
 
-    def _write(self, connection: Connection, *, filled: bool, among: sql.Composable = _ALL) -> tuple[int, int]:
+    def _write(self, *, filled: bool, among: sql.Composable = ALL) -> tuple[int, int]:
         """Rows updated and inserted."""
-        updated = self._update(connection, among) if filled else 0
-        return updated, self._insert(connection, among, only_new=filled)
+        updated = self.update(among) if filled else 0
+        return updated, self.insert(among, only_new=filled)
 
-    def _try(self, connection: Connection, first: int, last: int, *, filled: bool) -> tuple[int, int] | psycopg2.Error:
+    def _try(self, first: int, last: int, *, filled: bool) -> tuple[int, int] | psycopg2.Error:
         """Write the records from one position to another; what became of them, or why they were refused."""
         among = sql.SQL("s.{} BETWEEN {} AND {}").format(
             sql.Identifier(self.staging.position), sql.Literal(first), sql.Literal(last)
         )
-        _run(connection, sql.SQL("SAVEPOINT loader_merge"))
+        self._run(sql.SQL("SAVEPOINT loader_merge"))
         try:
-            _run(connection, sql.SQL("SET CONSTRAINTS ALL IMMEDIATE"))
-            written = self._write(connection, filled=filled, among=among)
+            self._run(sql.SQL("SET CONSTRAINTS ALL IMMEDIATE"))
+            written = self._write(filled=filled, among=among)
         except psycopg2.Error as error:
             if not is_refusal(error):
                 raise
-            _run(connection, sql.SQL("ROLLBACK TO SAVEPOINT loader_merge"))
+            self._run(sql.SQL("ROLLBACK TO SAVEPOINT loader_merge"))
             return error
-        _run(connection, sql.SQL("RELEASE SAVEPOINT loader_merge"))
+        self._run(sql.SQL("RELEASE SAVEPOINT loader_merge"))
         return written
-
-    def _bounds(self, connection: Connection) -> tuple[int | None, int | None]:
-        """The first and the last position, after an index was built over all, for the halves to be found by."""
-        position = sql.Identifier(self.staging.position)
-        _run(connection, sql.SQL("CREATE INDEX ON {} ({})").format(self.staging.name, position))
-        return self._row(connection, sql.SQL("SELECT min({0}), max({0}) FROM {1}").format(position, self.staging.name))
-
-    def _halves(self, connection: Connection, first: int, last: int) -> list[tuple[int, int]]:
-        """The two halves of the positions from one to another, of which there are at least two; the later one first."""
-        position = sql.Identifier(self.staging.position)
-        statement = sql.SQL(
-            "SELECT max({0}) FILTER (WHERE nth <= total / 2), min({0}) FILTER (WHERE nth > total / 2) FROM"
-            " (SELECT {0}, row_number() OVER (ORDER BY {0}) AS nth, count(*) OVER () AS total FROM {1}"
-            " WHERE {0} BETWEEN {2} AND {3}) AS numbered"
-        ).format(position, self.staging.name, sql.Literal(first), sql.Literal(last))
-        end, begin = self._row(connection, statement)
-        return [(begin, last), (first, end)]
-
-    def _drop_repeated(self, connection: Connection) -> int:
-        """The last record of a repeated key wins: the earlier ones leave staging."""
-        keys = sql.SQL(", ").join(
-            sql.SQL("{} AS {}").format(self._value(name, "s"), sql.Identifier(name)) for name in self.key
-        )
-        statement = sql.SQL(
-            "DELETE FROM {staging} s USING (SELECT {keys}, max({position}) AS last FROM {staging} s"
-            " GROUP BY {numbers} HAVING count(*) > 1) r WHERE {same} AND s.{position} < r.last"
-        )
-        return _run(
-            connection,
-            statement.format(
-                staging=self.staging.name,
-                keys=keys,
-                position=sql.Identifier(self.staging.position),
-                numbers=sql.SQL(", ").join(sql.SQL(str(number + 1)) for number in range(len(self.key))),
-                same=self._same_key("r"),
-            ),
-        )
-
-    def _delete(self, connection: Connection) -> int:
-        """Rows that the file does not have; without a key to tell by, all of them.
-
-        DELETE and not TRUNCATE: a reader with an older snapshot would see a truncated table empty (manual,
-        13.6), and rows that other tables refer to must not go only to come back.
-        """
-        target = target_name(self.table)
-        if not self.key:
-            return _run(connection, sql.SQL("DELETE FROM {}").format(target))
-        statement = sql.SQL("DELETE FROM {} t WHERE NOT EXISTS (SELECT FROM {} s WHERE {})")
-        return _run(connection, statement.format(target, self.staging.name, self._same_key("t")))
-
-    def _has_rows(self, connection: Connection) -> bool:
-        return bool(self._row(connection, sql.SQL("SELECT EXISTS (SELECT FROM {})").format(target_name(self.table)))[0])
-
-    def _update(self, connection: Connection, among: sql.Composable) -> int:
-        others = [column for column in self.staging.columns if column.name not in self.key]
-        if not others:
-            return 0
-        assignments = [
-            sql.SQL("{} = {}").format(sql.Identifier(column.name), self._value(column.name, "s")) for column in others
-        ]
-        differences = [self._differs(column) for column in others]
-        statement = sql.SQL("UPDATE {} t SET {} FROM {} s WHERE {} AND ({}) AND {}").format(
-            target_name(self.table),
-            sql.SQL(", ").join(assignments),
-            self.staging.name,
-            self._same_key("t"),
-            sql.SQL(" OR ").join(differences),
-            among,
-        )
-        return _run(connection, statement)
-
-    def _differs(self, column: LoadColumn) -> sql.Composed:
-        stored, staged = sql.Identifier("t", column.name), self._value(column.name, "s")
-        if column.type.wire not in ("arrow", "uuid", "enum") or pa.types.is_floating(column.type.arrow):
-            template = '{}::text COLLATE "C" IS DISTINCT FROM {}::text COLLATE "C"'
-        elif pa.types.is_string(column.type.arrow):
-            template = '{} COLLATE "C" IS DISTINCT FROM {} COLLATE "C"'
-        else:
-            template = "{} IS DISTINCT FROM {}"
-        return sql.SQL(template).format(stored, staged)
-
-    def _insert(self, connection: Connection, among: sql.Composable, *, only_new: bool) -> int:
-        names = [column.name for column in self.staging.columns]
-        statement = sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} s WHERE {}").format(
-            target_name(self.table),
-            _names(names),
-            sql.SQL(", ").join(self._value(name, "s") for name in names),
-            self.staging.name,
-            among,
-        )
-        if only_new:
-            statement += sql.SQL(" AND NOT EXISTS (SELECT FROM {} t WHERE {})").format(
-                target_name(self.table), self._same_key("t")
-            )
-        return _run(connection, statement)
-
-    def _count(self, connection: Connection) -> int:
-        return int(self._row(connection, sql.SQL("SELECT count(*) FROM {}").format(self.staging.name))[0])
-
-    def _row(self, connection: Connection, statement: sql.Composable) -> tuple[Any, ...]:
-        return rows(connection, statement)[0]
-
-    def _same_key(self, alias: str) -> sql.Composed:
-        return sql.SQL(" AND ").join(
-            sql.SQL("{} = {}").format(sql.Identifier(alias, name), self._value(name, "s")) for name in self.key
-        )
-
-    def _value(self, name: str, alias: str) -> sql.Composable:
-        """A staged value as the target's type."""
-        column = next(each for each in self.staging.columns if each.name == name)
-        if not column.type.text_only:
-            return sql.Identifier(alias, name)
-        return sql.SQL("({}::{})").format(sql.Identifier(alias, name), sql.SQL(column.type.name))
 
 
 def _refused(position: int, error: psycopg2.Error) -> Refused:
@@ -287,13 +238,3 @@ def _refused(position: int, error: psycopg2.Error) -> Refused:
     # no constraint by name: there is no partition for it
     reason = "no_partition" if sqlstate == "23514" and told.constraint_name is None else reason_of(sqlstate)
     return Refused(position, told.column_name, reason, sqlstate, message or str(error))
-
-
-def _names(names: Sequence[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, names))
-
-
-def _run(connection: Connection, statement: sql.Composable) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
-        return cursor.rowcount

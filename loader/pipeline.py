@@ -28,13 +28,14 @@ from loader.reading import Records, head, open_records
 from loader.records import Block, Encoded
 from loader.refusals import is_refusal
 from loader.report import LoadReport
-from loader.segments import TooSlowError
+from loader.segments import NotStraightError
 from loader.sniff import sniffed
 from loader.source import Source, expand, open_source
 from loader.spec import LoadSpec
 from loader.staging import drop_tables
 from loader.tables import Table
 from loader.tally import Progress, RejectKeeper
+from loader.target import is_empty
 from loader.transform import Transformer, WidenColumn
 from loader.undertaking import PLAINLY, TURN_WAIT, How, Undertaking, note_unopened
 from loader.ways import PlanChangedError, Staged, Straight
@@ -158,8 +159,8 @@ class Load:
                 return self._flow(connection, entry, checkpoint, found)
             except PlanChangedError:
                 found = Found()
-            except TooSlowError:
-                found = replace(found, slow=True)
+            except NotStraightError as reason:
+                found = replace(found, staged=str(reason))
             except WidenColumn as error:
                 wider = widened(self.types[error.column], error.texts)
                 found = replace(found, widened={**found.widened, error.column: wider})
@@ -182,6 +183,7 @@ class Load:
         """The whole way, from the checkpoint on where there is one."""
         account, uri = self.account, self.source.uri
         table = catalog.describe(connection, *self.spec.table_name)
+        table = replace(table, empty=table.oid is not None and is_empty(connection, table))
         further = checkpoint is not None and (checkpoint.complete or checkpoint.place.offset > 0)
         chunks = head(self.source) if further else account.tally.watch(self.source.chunks())
         records = open_records(chunks, self.spec.csv, name=uri, fields=fields_by_position(self.spec, table))
@@ -221,7 +223,7 @@ class Load:
         )
         constants = self._constants(load_id)
         transformer = Transformer(plan.reading, constants, key=plan.key, hook=plan.hook, filter=plan.filter)
-        judge = Judge(lane, plan.reading, with_position=not plan.straight)
+        judge = Judge(lane, plan.reading, key=() if plan.straight else plan.key, with_position=not plan.straight)
 
         def work(block: Block) -> Encoded:
             rows = transformer.convert(parser.parse(block))

@@ -36,7 +36,8 @@ class Plan:
     one column's anyway.
 
     ``straight``: COPY writes into the target itself, inside the one transaction, because nothing has to be merged
-    or cast, no trigger may leave rows out, and to begin again would cost little; else into a staging table.
+    (the load appends, or the target is empty and tells keys apart itself) or cast, no trigger may leave rows out, and
+    to begin again would cost little; else into a staging table.
     ``found``: see `checkpoints`.
     """
 
@@ -113,18 +114,18 @@ def make_plan(
         session_zone=session_zone,
         inferred=inferred,
         # columns are added at the end, for nobody can read the table from then on until the load is through
-        straight=not (resumable or found.careful or found.slow or match.added)
-        and _goes_straight(spec, table, match.columns),
+        straight=not (resumable or found.careful or found.staged or match.added)
+        and _goes_straight(table, match.columns, key, appends=spec.mode == "append"),
         hook=find_hook(spec.transform.python) if spec.transform.python else None,
         filter=_filter(spec, schema_of(match.columns), session_zone),
         notes=notes + match.notes,
     )
 
 
-def _goes_straight(spec: LoadSpec, table: Table, columns: tuple[LoadColumn, ...]) -> bool:
-    if spec.mode != "append" or not table.plain or table.fills_in:
+def _goes_straight(table: Table, columns: tuple[LoadColumn, ...], key: tuple[str, ...], *, appends: bool) -> bool:
+    if not table.plain or table.fills_in or any(column.type.text_only for column in columns):
         return False
-    return not any(column.type.text_only for column in columns)
+    return appends or ((table.oid is None or table.empty) and (not key or table.tells_apart(key)))
 
 
 def _travelling(columns: tuple[LoadColumn, ...], column_types: ColumnTypes, *, careful: bool) -> tuple[LoadColumn, ...]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from loader.arrays import booleans
 from loader.fields import Dialect
 from loader.report import Reject
+from loader.rising import Run
 
 _LF, _CR = 10, 13
 
@@ -407,7 +408,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Encoded:
-    """What became of one block: ``kept`` records as the tuples of binary COPY, the others rejected or filtered."""
+    """What became of one block: ``kept`` records as the tuples of binary COPY, the others rejected or filtered.
+
+    ``keys``: of the records that were kept; None where they do not rise, or nobody looked.
+    """
 
     block: Block
     tuples: bytes
@@ -416,6 +420,7 @@ class Encoded:
     filtered: int
     short: int = 0
     long: int = 0
+    keys: Run | None = None
 
 
 def reject(

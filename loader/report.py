@@ -110,7 +110,8 @@ class LoadReport:
 
     ``bytes_read`` and ``seconds`` are those of this attempt. Of all attempts at the load together: ``attempts``,
     how many of them ``handovers`` (stopped because their time was up) and how many ``resumes`` (took up at a
-    checkpoint), and seconds ``waited`` for the table's turn.
+    checkpoint), and seconds ``waited`` for the table's turn. ``plan``: by which way the rows got into the table, and
+    why.
     """
 
     state: State
@@ -135,6 +136,7 @@ class LoadReport:
     handovers: int = 0
     resumes: int = 0
     waited: float = 0.0
+    plan: str | None = None
     notes: tuple[str, ...] = ()
     error: str | None = None
     retryable: bool = False

@@ -24,8 +24,8 @@ from loader.staging import Staging, copy
 from loader.tally import Books
 
 
-class TooSlowError(Exception):
-    """At this pace there will not be time enough to load it in one go."""
+class NotStraightError(Exception):
+    """This load cannot go straight into its target; the message says why, in words for the ledger."""
 
 
 TRIAL = 0.2
@@ -35,7 +35,7 @@ TRIAL = 0.2
 def straight(encoded: Iterator[Encoded], books: Books, deadline: Deadline, *, name: str, size: int) -> Iterator[bytes]:
     """The tuples for a COPY that cannot be continued. ``name`` and ``size`` (bytes) are the object's.
 
-    Raises PausedError where somebody asks to stop, and TooSlowError where the deadline will come before the end.
+    Raises PausedError where somebody asks to stop, and NotStraightError where the deadline will come before the end.
     """
     began = deadline.left
     for each in encoded:
@@ -43,7 +43,7 @@ def straight(encoded: Iterator[Encoded], books: Books, deadline: Deadline, *, na
             raise PausedError(f"{name}: {deadline.reached}; {staged_so_far(0)}", handover=False)
         spent = began - deadline.left  # without a deadline no number at all, which is never greater than anything
         if spent > TRIAL * began and spent * (size / books.tally.bytes_read - 1) > deadline.left:
-            raise TooSlowError
+            raise NotStraightError("it would not be through in the time that an attempt has")
         books.enter(each)
         yield each.tuples
 

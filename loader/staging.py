@@ -171,13 +171,21 @@ class _Stream:
         yield TRAILER
 
 
-def copy(connection: Connection, table: sql.Composable, columns: Sequence[str], buffers: Iterator[bytes]) -> int:
+def copy(
+    connection: Connection,
+    table: sql.Composable,
+    columns: Sequence[str],
+    buffers: Iterator[bytes],
+    *,
+    freeze: bool = False,
+) -> int:
     """COPY binary tuples into ``table`` in the transaction that is open, and give the number of rows it took.
 
-    Raises what ``buffers`` raised, or psycopg2's error.
+    ``freeze``: as VACUUM FREEZE would leave them, so that nobody has to write them again; the table must have been
+    created in this transaction. Raises what ``buffers`` raised, or psycopg2's error.
     """
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
-        table, sql.SQL(", ").join(map(sql.Identifier, columns))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary, FREEZE {})").format(
+        table, sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(str(freeze).lower())
     )
     stream = _Stream(buffers)
     with connection.cursor() as cursor:

@@ -22,7 +22,9 @@ class Table:
     """A table as the catalog has it, or, with ``oid`` None, one that the load will create.
 
     ``referenced``: other tables have foreign keys to it. ``plain``: COPY may write into it and nothing
-    (a rule, a view, row security) stands between.
+    (a rule, a view, row security) stands between. ``fills_in``: a BEFORE trigger may fill what a record lacks, so NOT
+    NULL is judged later, or leave records out. ``triggered``: it has triggers of any kind. ``owned``: this role may
+    alter it. ``unique``: sets of columns of which no two rows have the same values. ``empty``: seen to have no rows.
     """
 
     schema: str
@@ -32,10 +34,18 @@ class Table:
     oid: int | None = None
     referenced: bool = False
     plain: bool = True
-    fills_in: bool = False  # a BEFORE trigger may fill what a record lacks, so NOT NULL is judged later
+    fills_in: bool = False
+    triggered: bool = False
+    owned: bool = True
+    unique: tuple[frozenset[str], ...] = ()
+    empty: bool = False
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
+
+    def tells_apart(self, key: tuple[str, ...]) -> bool:
+        """Whether no two rows of it can have the same ``key``."""
+        return self.oid is None or any(columns <= set(key) for columns in self.unique)
 
 
 def staging_name(load_id: int, attempt: int) -> str:

@@ -18,6 +18,7 @@ from loader.database import Database
 from loader.errors import DatabaseUnavailableError, LoaderError, RejectLimitError
 from loader.records import Encoded
 from loader.report import Reject
+from loader.rising import Rising
 from loader.spec import RejectSpec
 
 
@@ -33,14 +34,21 @@ class Progress:
 class Tally:
     """Counts bytes as they are read and records as they are handed to COPY.
 
-    ``counts``: of the records that earlier attempts staged. ``bytes_read`` are those of this attempt.
+    ``counts``: with the records that earlier attempts staged. ``bytes_read`` are those of this attempt. ``keys``: of
+    all records so far.
     """
 
-    def __init__(self, size: int, progress: Callable[[Progress], None] | None = None, counts: Counts = NOTHING) -> None:
+    def __init__(self, size: int, progress: Callable[[Progress], None] | None = None) -> None:
         self._size = size
         self._progress = progress
         self.bytes_read = 0
+        self.counts = NOTHING
+        self.keys = Rising()
+
+    def resume(self, counts: Counts) -> None:
+        """Earlier attempts staged so many records; nobody remembers their keys."""
         self.counts = counts
+        self.keys = Rising(so_far=False)
 
     def notes(self) -> tuple[str, ...]:
         """What was done to records to make them fit."""
@@ -59,6 +67,7 @@ class Tally:
     def add(self, encoded: Encoded) -> None:
         """Count the records of one block."""
         self.counts += Counts(encoded.block.records, encoded.kept, encoded.filtered, encoded.short, encoded.long)
+        self.keys.add(encoded.keys)
         if self._progress is not None:
             self._progress(Progress(self.bytes_read, self._size, self.counts.read))
 

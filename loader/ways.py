@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 
 import psycopg2
+import psycopg2.errors
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import checkpoints, ledger
@@ -22,16 +23,17 @@ from loader.columns import fields_by_position
 from loader.database import Database, bound
 from loader.deadline import Deadline
 from loader.errors import DatabaseError, PausedError
-from loader.merge import Counts, Merge, add_columns, create_table, target_name
+from loader.merge import Counts, Merge
 from loader.overlap import overlapped
 from loader.plan import Plan
 from loader.reading import Records, recall, take_up
 from loader.records import Block, Encoded, Place, reject
 from loader.refusals import is_refusal, sift
-from loader.segments import Segments, copy_segments, staged_so_far, straight
+from loader.segments import NotStraightError, Segments, copy_segments, staged_so_far, straight
 from loader.source import Source
 from loader.staging import Staging, copy
 from loader.tally import Books, RejectKeeper
+from loader.target import SetAside, add_columns, add_key, create_table, is_wanted, set_aside_indexes, target_name
 
 STREAMS = 2
 """COPY streams into a staging table. Two load it in half the time of one where client and server have cores
@@ -40,6 +42,14 @@ for it; into the target itself there is one, because a transaction has one conne
 MERGE_RATE = 50_000
 """Rows a second that a merge is expected to manage at least, when it is asked whether it still fits into the time
 left. Measured on two cores: 150,000 where all rows change, a million where none does."""
+
+
+ASIDE_FROM = 16 << 20
+"""Bytes of an object from which on an empty table's indexes are set aside: some tenths of a second's work. For less, it
+is not worth a lock that keeps others away."""
+
+LOOK_EVERY = 1.0
+"""Seconds between looks at whether somebody waits for a table that is locked."""
 
 
 class PlanChangedError(Exception):
@@ -85,6 +95,12 @@ class Way:
         elif plan.added:
             add_columns(self.connection, plan.table, plan.added)
 
+    def complete(self) -> None:
+        """A new table has its key after this. Raises psycopg2's UniqueViolation where two rows have the same."""
+        if self.plan.table.oid is None and self.plan.key:
+            bound(self.connection, self.deadline)
+            add_key(self.connection, self.plan.table, self.plan.key)
+
     def account_for(self, copied: int, sent: int) -> None:
         """Every record that was kept must have arrived; a stage that loses one is a defect, and must not commit."""
         if copied != sent:
@@ -98,18 +114,62 @@ class Straight(Way):
     """COPY into the target itself."""
 
     def go(self, checkpoint: Checkpoint | None) -> Counts:
-        """Put every record into the target, in the transaction that this leaves open. There is no checkpoint yet."""
+        """Put every record into the target, in the transaction that this leaves open. There is no checkpoint yet.
+
+        Raises NotStraightError where it had better go by way of a staging table.
+        """
         assert checkpoint is None
-        self.make_ready()
-        names = [column.name for column in self.plan.columns]
-        with (
-            self.deadline.calling(self.connection.cancel),
-            self.encoded(self.records) as encoded,
-        ):
-            tuples = straight(encoded, self.books, self.deadline, name=self.source.uri, size=self.source.size)
-            copied = copy(self.connection, target_name(self.plan.table), names, tuples)
+        with ExitStack() as stack:
+            stack.enter_context(self.deadline.calling(self.connection.cancel))
+            self.make_ready()
+            indexes = self._set_aside()
+            encoded = stack.enter_context(self.encoded(self.records))
+            if indexes is not None:
+                encoded = self._until_wanted(encoded, stack.enter_context(self.database.session()))
+            try:
+                copied = self._copy(encoded)
+                bound(self.connection, self.deadline)
+                self.complete()
+                if indexes is not None:
+                    indexes.put_back(self.connection)
+            except psycopg2.errors.UniqueViolation:
+                if not self.plan.key:
+                    raise
+                raise NotStraightError("a key comes twice") from None
         self.account_for(copied, self.account.tally.counts.kept)
-        return Counts(inserted=copied)
+        return Counts(inserted=copied, course=_course(self.plan, indexes))
+
+    def _set_aside(self) -> SetAside | None:
+        """The indexes of an empty table, where there is enough to come to make that worth while."""
+        if not self.plan.table.empty or self.source.size < ASIDE_FROM:
+            return None
+        return set_aside_indexes(self.connection, self.plan.table)
+
+    def _copy(self, encoded: Iterator[Encoded]) -> int:
+        names = [column.name for column in self.plan.columns]
+        tuples = straight(encoded, self.books, self.deadline, name=self.source.uri, size=self.source.size)
+        target = target_name(self.plan.table)
+        return copy(self.connection, target, names, tuples, freeze=self.plan.table.oid is None)
+
+    def _until_wanted(self, encoded: Iterator[Encoded], watch: Connection) -> Iterator[Encoded]:
+        """The blocks, as long as nobody waits for the table: while its indexes are set aside, nobody can use it."""
+        look_at = time.monotonic() + LOOK_EVERY
+        for each in encoded:
+            yield each
+            if time.monotonic() > look_at:
+                if is_wanted(watch, self.plan.table):
+                    raise NotStraightError("somebody else wanted the table meanwhile")
+                watch.rollback()
+                look_at = time.monotonic() + LOOK_EVERY
+
+
+def _course(plan: Plan, indexes: SetAside | None) -> str:
+    """How rows went straight into the target, in words for the ledger."""
+    if plan.table.oid is None:
+        return "copied straight into the new table" + (", and its key built afterwards" if plan.key else "")
+    if indexes is not None:
+        return "copied straight into the empty table, and its indexes built afterwards"
+    return "copied straight into the table"
 
 
 class Staged(Way):
@@ -124,7 +184,7 @@ class Staged(Way):
         entry = self.account.entry
         staging = Staging(entry.load_id, entry.attempts, self.plan.columns)
         start = self._resume(staging, checkpoint) if checkpoint else self._begin(staging)
-        merge = Merge(staging, self.plan.table, self.plan.key, replace=self.plan.spec.mode == "replace")
+        merge = Merge(self.connection, staging, self.plan.table, self.plan.key, self.plan.spec.mode == "replace")
         ahead = _Ahead(self, merge)
         if not start.complete:
             self._stage(staging, start, ahead)
@@ -205,7 +265,9 @@ class Staged(Way):
         if not self.plan.found.careful:
             self.make_ready()
             try:
-                return merge.run(self.connection)
+                counts = merge.run(distinct=self.account.tally.keys.so_far)
+                self.complete()
+                return counts
             except psycopg2.Error as error:
                 if not is_refusal(error):
                     raise
@@ -224,7 +286,8 @@ class Staged(Way):
             emptied=merge.replace,
             at_most=keeper.left + 1,
         )
-        counts, more = merge.run_carefully(self.connection, at_most=keeper.left + 1 - len(refused))
+        counts, more = merge.run_carefully(at_most=keeper.left + 1 - len(refused))
+        self.complete()
         refused = sorted([*refused, *more], key=lambda each: each.position)
         positions = [each.position for each in refused]
         fields = fields_by_position(spec, merge.table)
@@ -235,11 +298,14 @@ class Staged(Way):
 
 
 class _Ahead:
-    """Inserts the segments of an append into the target while later ones are being copied, in the one transaction.
+    """Inserts segments into the target while later ones are being copied, in the one transaction.
 
     Copying and inserting take two sessions of the server, so the one hides behind the other. Lineitem, 1.8 M rows, two
     cores shared with the server: 6.8 s instead of 8.9 s; where the server has cores of its own, more. What is inserted
     is lost when the attempt ends early, so this waits until the attempt looks like getting through. ``rows``: so far.
+
+    Only where rows need not be matched: in an append, or where a sample shows that a segment is new to the table. A
+    key that was there all the same is refused by the table itself, and then all is undone and merged at once.
     """
 
     def __init__(self, way: Staged, merge: Merge) -> None:
@@ -248,42 +314,56 @@ class _Ahead:
         self._merge = merge
         self._began = time.monotonic()
         # a column is added at the end, for from then on nobody can read the table
-        self._apt = plan.spec.mode == "append" and not plan.found.careful and not plan.added
+        self._apt = not (merge.replace or plan.found.careful or plan.added)
         self._next: int | None = None
         self.rows = 0
 
     def insert(self, checkpoint: Checkpoint) -> None:
         """Insert what is staged up to the checkpoint, if that is worth it by now."""
-        late = self._way.deadline.reached
-        if self._apt and not late and (self._next is not None or self._will_get_through(checkpoint)):
+        begun = self._next is not None
+        if self._apt and not self._way.deadline.reached and (begun or self._will_get_through(checkpoint)):
             self._insert_up_to(checkpoint.place.record)
 
     def finish(self, past: int) -> Counts | None:
         """Insert the rest, up to record ``past``; None where nothing was inserted, and all is still to do."""
-        if self._next is not None:
-            self._insert_up_to(past)
-        return None if self._next is None else Counts(inserted=self.rows)
+        if self._next is not None and self._insert_up_to(past):
+            try:
+                self._way.complete()
+            except psycopg2.errors.UniqueViolation:
+                self._give_up()
+        if self._next is None:
+            return None
+        return Counts(inserted=self.rows, course="inserted segment by segment, while later ones were copied")
 
-    def _insert_up_to(self, past: int) -> None:
-        connection = self._way.connection
+    def _insert_up_to(self, past: int) -> bool:
+        connection, first = self._way.connection, self._next or 1
         try:
+            bound(connection, self._way.deadline)
+            self._merge.ready_parts()
+            if not self._merge.looks_new(first, past):
+                self._give_up()
+                return False
             if self._next is None:
                 self._way.make_ready()
-                self._next = 1
-            bound(connection, self._way.deadline)
-            self.rows += self._merge.insert_part(connection, self._next, past)
+            self.rows += self._merge.insert_part(first, past)
             self._next = past
         except psycopg2.Error as error:
             if not is_refusal(error):
                 raise
-            connection.rollback()
-            self._apt, self._next, self.rows = False, None, 0
+            self._give_up()
+        return self._next is not None
+
+    def _give_up(self) -> None:
+        """Undo it; all is merged at once in the end."""
+        self._way.connection.rollback()
+        self._apt, self._next, self.rows = False, None, 0
 
     def _will_get_through(self, checkpoint: Checkpoint) -> bool:
-        """Whether the rest of the file will take well less than the time left, by how long it took so far."""
+        """Whether there is a rest of the file, and it will take well less than the time left, by how long it took so
+        far."""
         way = self._way
-        if math.isinf(way.deadline.left) or checkpoint.complete:
-            return True
+        if checkpoint.complete or math.isinf(way.deadline.left):
+            return not checkpoint.complete
         done = way.account.tally.bytes_read
         rest = way.source.size - (checkpoint.place.offset if way.records.form.plain else done)
         return rest / max(done, 1) * (time.monotonic() - self._began) < way.deadline.left / 2

@@ -102,7 +102,9 @@ def test_a_migrated_ledger_is_shaped_like_a_new_one(version_1: str, dsn: str) ->
     for _ in range(2):
         migrate(dsn)
         assert shape(dsn) == migrated
-    assert query(dsn, "SELECT version FROM loader.schema_version ORDER BY 1") == [(1,), (2,), (3,)]
+    assert query(dsn, "SELECT version FROM loader.schema_version ORDER BY 1") == [
+        (number + 1,) for number in range(ledger.SCHEMA_VERSION)
+    ]
 
 
 def test_version_1_is_as_it_was_released(dsn: str) -> None:
@@ -137,7 +139,9 @@ def test_many_may_migrate_at_once(version_1: str) -> None:
     for thread in threads:
         thread.join()
     assert failed == []
-    assert query(version_1, "SELECT version FROM loader.schema_version ORDER BY 1") == [(1,), (2,), (3,)]
+    assert query(version_1, "SELECT version FROM loader.schema_version ORDER BY 1") == [
+        (number + 1,) for number in range(ledger.SCHEMA_VERSION)
+    ]
 
 
 def test_reading_an_older_ledger_brings_it_up_to_date(version_1: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import select
 import shutil
 import socket
@@ -16,7 +17,19 @@ from typing import Any, Self
 
 import psutil
 
-from support.postgres import UNSAFE, free_port
+from support.postgres import UNSAFE
+
+
+def _lasting_port() -> int:
+    """A port that stays free while its server is down.
+
+    One of those that the kernel gives to clients would not: who connects to it again and again in vain, is given it
+    himself in the end, and connected to himself.
+    """
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port := random.randrange(15_000, 32_000)))
+            return port
 
 
 class OwnServer:
@@ -29,7 +42,7 @@ class OwnServer:
         self._wheel: Any = get_server(folder / "data", cleanup_mode="delete", postgres_version=version)
         self._wheel.stop()
         self.data = folder / "data"
-        self.port = free_port()
+        self.port = _lasting_port()
         self.dsn = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         self.options: dict[str, str] = {}
         self.start()
