@@ -16,7 +16,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import custom_resources as cr
-from constructs import Construct
+from constructs import Construct, IDependable
 
 from infra import grants
 from infra.database import NAME, Database
@@ -32,7 +32,8 @@ ROTATION_DAYS = 30
 class Administration(Construct):
     """``function``, its ``role`` and ``logs``, and ``user``: the custom resource that stands for the database user.
 
-    ``schemas``: in which the loader may make tables, and write to those that the master may grant.
+    ``schemas``: in which the loader may make tables, and write to those that the master may grant. ``reached_by``: what
+    has to be there for the function to reach the database and its secrets, and is not named by it.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Administration(Construct):
         security_group: ec2.ISecurityGroup,
         database: Database,
         schemas: Sequence[str],
+        reached_by: Sequence[IDependable],
         retention: logs.RetentionDays,
     ) -> None:
         super().__init__(scope, id)
@@ -79,6 +81,7 @@ class Administration(Construct):
             },
         )
         self.user = self._user(schemas, retention)
+        self.user.node.add_dependency(self.role, *reached_by)
         self._rotate(database)
 
     def _user(self, schemas: Sequence[str], retention: logs.RetentionDays) -> CustomResource:
@@ -91,15 +94,13 @@ class Administration(Construct):
             framework_lambda_logging_level=lambda_.ApplicationLogLevel.FATAL,
         )
         code = (ROOT / "loader" / "provision.py").read_bytes()
-        user = CustomResource(
+        return CustomResource(
             self,
             "User",
             resource_type="Custom::DatabaseUser",
             service_token=framework.service_token,
             properties={"Schemas": list(schemas), "Version": hashlib.sha256(code).hexdigest()},
         )
-        user.node.add_dependency(self.role)
-        return user
 
     def _rotate(self, database: Database) -> None:
         permission = grants.let_rotate(self.function, database.secret)

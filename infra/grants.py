@@ -38,7 +38,9 @@ NETWORK_INTERFACES = (
 resources in an Amazon VPC"), with the function's role, before the function exists."""
 
 
-def _allow(sid: str, actions: Sequence[str], on: Sequence[str], when: Mapping[str, Any] | None = None) -> Any:
+def _allow(
+    sid: str, actions: Sequence[str], on: Sequence[str], when: Mapping[str, Any] | None = None
+) -> iam.PolicyStatement:
     return iam.PolicyStatement(sid=sid, actions=list(actions), resources=list(on), conditions=when)
 
 
@@ -89,7 +91,7 @@ def let_administer(administration: Administration, *, database: Database) -> Non
     _let_run(administration.function, administration.role, administration.logs)
 
 
-def let_rotate(function: lambda_.IFunction, secret: secretsmanager.ISecret) -> lambda_.CfnPermission:
+def let_rotate(function: lambda_.Function, secret: secretsmanager.ISecret) -> lambda_.CfnPermission:
     """Secrets Manager may call ``function`` for this one secret."""
     return lambda_.CfnPermission(
         function,

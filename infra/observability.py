@@ -25,7 +25,7 @@ MINUTE = Duration.minutes(1)
 FIVE_MINUTES = Duration.minutes(5)
 
 
-def loads(name: str, statistic: str = "Sum", **options: str) -> cw.Metric:
+def loads(name: str, statistic: str = "Sum", color: str | None = None) -> cw.Metric:
     """A metric of the loader's own."""
     return cw.Metric(
         namespace=NAMESPACE,
@@ -33,7 +33,7 @@ def loads(name: str, statistic: str = "Sum", **options: str) -> cw.Metric:
         dimensions_map=DIMENSIONS,
         statistic=statistic,
         period=FIVE_MINUTES,
-        **options,
+        color=color,
     )
 
 

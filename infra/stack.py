@@ -92,6 +92,7 @@ class LoaderStack(Stack):
             security_group=self.firewall.administrator,
             database=self.database,
             schemas=options.schemas,
+            reached_by=[self.network, self.firewall],
             retention=retention,
         )
         self.bastion = Bastion(self, "Bastion", vpc=vpc, security_group=self.firewall.bastion, database=self.database)

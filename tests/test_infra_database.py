@@ -122,6 +122,15 @@ def test_the_user_is_there_before_the_first_file_comes(template: Template) -> No
     assert user in template.resources[template.id("SecretsManager::RotationSchedule")]["DependsOn"]
 
 
+def test_the_user_is_made_when_the_way_to_the_database_is_open(template: Template) -> None:
+    """Rules, endpoints and permissions are nothing that the function names, so CloudFormation has to be told."""
+    waits_for = set(template.resources[template.id("Custom::DatabaseUser")]["DependsOn"])
+    assert set(template.named("EC2::SecurityGroupEgress")) <= waits_for
+    assert set(template.named("EC2::SecurityGroupIngress")) <= waits_for
+    assert set(template.named("EC2::VPCEndpoint")) <= waits_for
+    assert template.id("IAM::Policy", "AdministrationRole") in waits_for
+
+
 def test_the_user_is_made_by_the_loaders_own_image(template: Template) -> None:
     function = template.one("Lambda::Function", "AdministrationFunction")
     assert function["ImageConfig"] == {"Command": ["loader.provision.handler"]}
