@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format floor odd segments resume handover fuzz chaos synth snapshots deploy clean
+.PHONY: help setup demo test check format floor odd segments resume handover fuzz chaos clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,8 @@ resume: setup  ## a load of 1 GB killed at nine tenths: how much is read again (
 
 handover: setup  ## a file that takes five minutes under a limit of sixty seconds (about ten minutes)
 	$(BIN)/python -m bench.handover
+
+.PHONY: synth snapshots deploy
 
 synth: setup  ## the CloudFormation templates of both sizes, checked by cdk-nag; needs neither Docker nor an account
 	$(BIN)/python -m infra.synth build/cdk

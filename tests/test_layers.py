@@ -33,7 +33,8 @@ SHELVES: list[set[str]] = [
     {"pipeline"},
     {"replay"},
     {"local", "signals"},  # faces
-    {"cli", "handler", "provision"},
+    {"cli", "handler"},
+    {"provision"},
     {"__main__", "twin"},
 ]
 
