@@ -6,6 +6,7 @@ NAT gateway; Secrets Manager, SQS and Session Manager by interface endpoints.
 
 from __future__ import annotations
 
+from aws_cdk import CfnResource, Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_logs as logs
 from constructs import Construct
@@ -49,8 +50,17 @@ class Network(Construct):
             ],
         )
         self.flow_logs = logs.LogGroup(self, "FlowLogs", retention=retention)
+        self._log_of_the_helper(retention)
         self.vpc.add_flow_log("Flow", destination=ec2.FlowLogDestination.to_cloud_watch_logs(self.flow_logs))
         self.vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3)
+
+    def _log_of_the_helper(self, retention: logs.RetentionDays) -> None:
+        """CDK has a function of its own close the default security group; its log would be kept for ever."""
+        provider = Stack.of(self).node.find_child("Custom::VpcRestrictDefaultSGCustomResourceProvider")
+        handler = provider.node.find_child("Handler")
+        assert isinstance(handler, CfnResource)
+        group = logs.LogGroup(self, "DefaultGroupLogs", retention=retention)
+        handler.add_property_override("LoggingConfig.LogGroup", group.log_group_name)
 
     def open_endpoints(self, security_group: ec2.ISecurityGroup) -> None:
         """The interface endpoints, in as many zones as the size pays for; each answers for the whole VPC."""

@@ -130,6 +130,7 @@ class LoaderStack(Stack):
             "DeadLettersArn": self.intake.dead_letters.queue_arn,
             "MappingId": mapping,
             "FunctionName": self.load.function.function_name,
+            "AdministratorName": self.administration.function.function_name,
             "LogGroup": self.load.logs.log_group_name,
             "DatabaseEndpoint": self.database.instance.instance_endpoint.hostname,
             "SecretArn": self.database.secret.secret_arn,
