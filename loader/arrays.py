@@ -72,7 +72,7 @@ def ends_and_bytes(values: pa.Array) -> tuple[npt.NDArray[np.int32], npt.NDArray
     """Where the texts of a string array end, from 0 on, shape (n + 1,), and a view of their UTF-8."""
     _, ends_buffer, data = values.buffers()
     ends = np.frombuffer(ends_buffer, np.int32)[values.offset : values.offset + len(values) + 1]
-    return ends - ends[0], np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
+    return ends - ends[0], np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]]
 
 
 TRUE = booleans(np.ones(1, bool))[0]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from loader.database import Database
     from loader.deadline import Deadline
+    from loader.preview import Preview
     from loader.report import LoadReport
     from loader.spec import LoadSpec
     from loader.tally import Progress
@@ -56,10 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
     load = commands.add_parser("load", help="load files or objects into a table")
     load.add_argument("sources", nargs="+", metavar="SOURCE", help="path, glob, s3://bucket/key or s3://bucket/prefix/")
-    load.add_argument("--spec", metavar="FILE.toml", help="what the columns are and what becomes of them")
-    load.add_argument("--table", metavar="NAME", help="target, with its schema or without; default: the file's name")
-    load.add_argument("--mode", choices=["append", "replace", "merge"])
-    load.add_argument("--key", metavar="COL,COL", help="columns to merge by; default: the table's primary key")
+    _add_spec(load)
     load.add_argument("--workers", type=_positive, metavar="N", help="threads that parse; default: one a core")
     load.add_argument("--force", action="store_true", help="load again what was loaded before")
     _add_dsn(load)
@@ -72,6 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     infer.add_argument("--delimiter", metavar="TEXT", help="one or several characters, \\t for a tab; default: sniffed")
     infer.add_argument("--no-header", action="store_true", help="the first record is no header; default: sniffed")
     infer.set_defaults(run=_infer)
+
+    plan = commands.add_parser("plan", help="what a load would do, and by which statements; changes nothing")
+    plan.add_argument("source", metavar="SOURCE")
+    _add_spec(plan)
+    _add_dsn(plan)
+    _add_json(plan)
+    plan.set_defaults(run=_plan)
 
     status = commands.add_parser("status", help="what was loaded, newest first")
     status.add_argument("load_id", nargs="?", type=int, metavar="LOAD_ID")
@@ -99,6 +104,13 @@ def _parser() -> argparse.ArgumentParser:
     local.add_argument("action", choices=["start", "stop"])
     local.set_defaults(run=_local)
     return parser
+
+
+def _add_spec(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--spec", metavar="FILE.toml", help="what the columns are and what becomes of them")
+    parser.add_argument("--table", metavar="NAME", help="target, with its schema or without; default: the file's name")
+    parser.add_argument("--mode", choices=["append", "replace", "merge"])
+    parser.add_argument("--key", metavar="COL,COL", help="columns to merge by; default: the table's primary key")
 
 
 def _add_dsn(parser: argparse.ArgumentParser) -> None:
@@ -140,9 +152,11 @@ def _load_each(
     A signal that came too late to stop anything changes nothing about that.
     """
     from loader.deadline import Deadline
+    from loader.memory import keep_buffers
     from loader.report import LoadReport
     from loader.signals import exit_code, run_stoppable
 
+    keep_buffers()
     deadline = Deadline()
     reports: list[LoadReport] = []
 
@@ -242,6 +256,37 @@ def _infer(options: argparse.Namespace) -> int:
         spec = infer_spec(source, asked)
     print(spec.to_toml(), end="")
     return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from loader.preview import preview
+    from loader.source import expand
+
+    specs = _SpecChoice(options)
+    uris = expand(options.source)
+    specs.check(uris)
+    with _database(options) as database:
+        previews = [preview(uri, specs.of(uri), database) for uri in uris]
+    if options.json:
+        documents = [each.to_dict() for each in previews]
+        _print_json(documents[0] if len(documents) == 1 else documents)
+    else:
+        for each in previews:
+            _print_preview(each)
+    return 0
+
+
+def _print_preview(told: Preview) -> None:
+    keyed = f" by {', '.join(told.key)}" if told.key else ""
+    print(f"{told.source} → {told.table}: {told.mode}{keyed}, {told.size:,} bytes")
+    print(f"  {told.verdict}")
+    print(f"  {told.way}")
+    for column in told.columns:
+        print(f"    {column.name} {column.type} ← {column.read_from or 'the spec'}")
+    for note in told.notes:
+        print(f"  note: {note}")
+    for statement in told.statements:
+        print(statement if statement.startswith("--") else f"{statement};")
 
 
 def _status(options: argparse.Namespace) -> int:

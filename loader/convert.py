@@ -93,6 +93,11 @@ def may_mislead(kind: pa.DataType, data: Bytes) -> bool:
 
 def fits(values: pa.Array, type_: ColumnType) -> Mask:
     """Texts within the length of ``varchar(n)`` or ``char(n)``; blanks past it are cut off, as PostgreSQL does."""
+    if not len(values):
+        return np.ones(0, bool)
+    ends, _ = arrays.ends_and_bytes(values)
+    if np.diff(ends).max(initial=0) <= (type_.max_length or 0):  # in bytes: there is nothing to count
+        return np.ones(len(values), bool)
     limit = arrays.integer(type_.max_length or 0, pa.int32())
     too_long = mask(pc.greater(pc.utf8_length(values), limit))
     if too_long.any():

@@ -27,6 +27,7 @@ from loader.database import Database, SecretCredentials
 from loader.deadline import Deadline
 from loader.errors import LoaderError, PausedError, UsageError
 from loader.faults import backoff
+from loader.memory import keep_buffers
 from loader.names import listed
 from loader.pipeline import How, load_one
 from loader.report import LoadReport
@@ -81,6 +82,7 @@ def handler(event: Any, context: Any = None) -> dict[str, Any]:
     if not isinstance(event, Mapping):
         raise UsageError(f"the event is no JSON object but {type(event).__name__}")
     deadline = _deadline(context)
+    keep_buffers()
     return run_stoppable(lambda: _answer(event, context, deadline), deadline)
 
 

@@ -59,6 +59,11 @@ def _is_there(connection: Connection) -> bool:
     return installed > 0
 
 
+def is_current(connection: Connection) -> bool:
+    """Whether there is a ledger of this version to read."""
+    return _installed_version(connection) == SCHEMA_VERSION
+
+
 def _installed_version(connection: Connection) -> int:
     # not to_regclass(): within a transaction it may remember that there was none before the lock was had
     exists = "SELECT FROM pg_tables WHERE schemaname = 'loader' AND tablename = 'schema_version'"

@@ -130,20 +130,27 @@ class Matching:
         DELETE and not TRUNCATE: a reader with an older snapshot would see a truncated table empty (manual,
         13.6), and rows that other tables refer to must not go only to come back.
         """
+        return self._run(self.deleting())
+
+    def deleting(self) -> sql.Composed:
+        """The statement of `delete`."""
         target = target_name(self.table)
         if not self.key:
-            return self._run(sql.SQL("DELETE FROM {}").format(target))
+            return sql.SQL("DELETE FROM {}").format(target)
         statement = sql.SQL("DELETE FROM {} t WHERE NOT EXISTS (SELECT FROM {} s WHERE {})")
-        return self._run(statement.format(target, self.staging.name, self._same_key("t")))
+        return statement.format(target, self.staging.name, self._same_key("t"))
 
     def update(self, among: sql.Composable) -> int:
-        if not self._others:
-            return 0
+        """Update the rows of the target that differ from theirs ``among`` the staged ones; gives how many."""
+        return self._run(self.updating(among)) if self._others else 0
+
+    def updating(self, among: sql.Composable) -> sql.Composed:
+        """The statement of `update`."""
         assignments = [
             sql.SQL("{} = {}").format(sql.Identifier(column.name), self._value(column.name, "s"))
             for column in self._others
         ]
-        statement = sql.SQL("UPDATE {} t SET {} FROM {} s WHERE {} AND {} AND {}").format(
+        return sql.SQL("UPDATE {} t SET {} FROM {} s WHERE {} AND {} AND {}").format(
             target_name(self.table),
             sql.SQL(", ").join(assignments),
             self.staging.name,
@@ -151,9 +158,13 @@ class Matching:
             self._differ(),
             among,
         )
-        return self._run(statement)
 
     def insert(self, among: sql.Composable, *, only_new: bool) -> int:
+        """Insert the staged rows ``among`` all, or of them those whose keys the target has not; gives how many."""
+        return self._run(self.inserting(among, only_new=only_new))
+
+    def inserting(self, among: sql.Composable, *, only_new: bool) -> sql.Composed:
+        """The statement of `insert`."""
         names = [column.name for column in self.staging.columns]
         statement = sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} s WHERE {}").format(
             target_name(self.table),
@@ -166,7 +177,7 @@ class Matching:
             statement += sql.SQL(" AND NOT EXISTS (SELECT FROM {} t WHERE {})").format(
                 target_name(self.table), self._same_key("t")
             )
-        return self._run(statement)
+        return statement
 
     def ready_parts(self) -> None:
         """What is staged by now can be found by its position."""

@@ -46,6 +46,8 @@ STRAIGHT = 24
 """Segments that an object may have to go straight into the target: 768 MiB by default, some ten seconds. To begin again
 costs little then, and staging what need not be merged costs half as much again (`bench.segments`)."""
 
+NOTHING_FOUND = Found()
+
 UNPACKED = 8
 """Bytes of text, about, in a byte of a compressed object."""
 
@@ -182,13 +184,12 @@ class Load:
     def _flow(self, connection: Connection, entry: Entry, checkpoint: Checkpoint | None, found: Found) -> LoadReport:
         """The whole way, from the checkpoint on where there is one."""
         account, uri = self.account, self.source.uri
-        table = catalog.describe(connection, *self.spec.table_name)
-        table = replace(table, empty=table.oid is not None and is_empty(connection, table))
+        table = self.target(connection)
         further = checkpoint is not None and (checkpoint.complete or checkpoint.place.offset > 0)
         chunks = head(self.source) if further else account.tally.watch(self.source.chunks())
         records = open_records(chunks, self.spec.csv, name=uri, fields=fields_by_position(self.spec, table))
         ledger.note_file(connection, entry.load_id, records.header, records.csv)
-        plan = self._plan(connection, records, table, found, resumable=self._is_large(records) or entry.attempts > 1)
+        plan = self.plan(connection, records, table, found, again=entry.attempts > 1)
         self.types = plan.inferred
         with (
             RejectKeeper(self.database, entry.load_id, self.spec.rejects, uri) as keeper,
@@ -233,7 +234,18 @@ class Load:
 
         return work
 
-    def _plan(self, connection: Connection, records: Records, table: Table, found: Found, *, resumable: bool) -> Plan:
+    def target(self, connection: Connection) -> Table:
+        """The table that it goes into, as it is now."""
+        table = catalog.describe(connection, *self.spec.table_name)
+        return replace(table, empty=table.oid is not None and is_empty(connection, table))
+
+    def plan(
+        self, connection: Connection, records: Records, table: Table, found: Found = NOTHING_FOUND, *, again: bool
+    ) -> Plan:
+        """What is to be done with ``records``. ``again``: an attempt at it ended early, so there are to be checkpoints.
+
+        Raises SpecError, ShapeError or TableError; nothing has been read or changed then.
+        """
         return make_plan(
             self.spec,
             records.header,
@@ -244,7 +256,7 @@ class Load:
             name=self.source.uri,
             session_zone=catalog.session_zone(connection),
             found=found,
-            resumable=resumable,
+            resumable=again or self._is_large(records),
         )
 
     def _is_large(self, records: Records) -> bool:

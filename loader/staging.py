@@ -61,6 +61,12 @@ class Staging:
 
     def create(self, connection: Connection) -> None:
         """Create the table in the transaction that is open."""
+        for statement in self.creating():
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+
+    def creating(self) -> list[sql.Composed]:
+        """The statements that create the table."""
         columns = [
             sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(column.type.staging_name))
             for column in self.columns
@@ -70,9 +76,10 @@ class Staging:
         statement = sql.SQL("CREATE UNLOGGED TABLE {} ({}) WITH (autovacuum_enabled = off)")
         # records come in their order, nearly, so this costs next to nothing, and finds a segment again
         index = sql.SQL("CREATE INDEX {} ON {} USING brin ({}) WITH (pages_per_range = 32)")
-        with connection.cursor() as cursor:
-            cursor.execute(statement.format(self.name, sql.SQL(", ").join(columns)))
-            cursor.execute(index.format(sql.Identifier(self.index), self.name, sql.Identifier(self.position)))
+        return [
+            statement.format(self.name, sql.SQL(", ").join(columns)),
+            index.format(sql.Identifier(self.index), self.name, sql.Identifier(self.position)),
+        ]
 
     def drop(self, connection: Connection) -> None:
         """Drop the table in the transaction that is open; it may be gone already."""
@@ -171,6 +178,14 @@ class _Stream:
         yield TRAILER
 
 
+def copying(table: sql.Composable, columns: Sequence[str], *, freeze: bool = False) -> sql.Composed:
+    """The statement of `copy`."""
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary{})").format(
+        table, names, sql.SQL(", FREEZE" if freeze else "")
+    )
+
+
 def copy(
     connection: Connection,
     table: sql.Composable,
@@ -184,9 +199,7 @@ def copy(
     ``freeze``: as VACUUM FREEZE would leave them, so that nobody has to write them again; the table must have been
     created in this transaction. Raises what ``buffers`` raised, or psycopg2's error.
     """
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary, FREEZE {})").format(
-        table, sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(str(freeze).lower())
-    )
+    statement = copying(table, columns, freeze=freeze)
     stream = _Stream(buffers)
     with connection.cursor() as cursor:
         try:

@@ -28,8 +28,8 @@ def target_name(table: Table) -> sql.Identifier:
     return sql.Identifier(table.schema, table.name)
 
 
-def create_table(connection: Connection, table: Table, columns: Sequence[LoadColumn], key: Sequence[str]) -> None:
-    """Create the target; ``key`` are columns of a primary key that `add_key` is to give it."""
+def creating(table: Table, columns: Sequence[LoadColumn], key: Sequence[str]) -> sql.Composed:
+    """The statement that creates the target; ``key`` are columns of a primary key that `keying` is to give it."""
     parts = [
         sql.SQL("{} {}{}").format(
             sql.Identifier(column.name),
@@ -38,21 +38,22 @@ def create_table(connection: Connection, table: Table, columns: Sequence[LoadCol
         )
         for column in columns
     ]
-    _run(connection, sql.SQL("CREATE TABLE {} ({})").format(target_name(table), sql.SQL(", ").join(parts)))
+    return sql.SQL("CREATE TABLE {} ({})").format(target_name(table), sql.SQL(", ").join(parts))
 
 
-def add_key(connection: Connection, table: Table, key: Sequence[str]) -> None:
-    """Give a new table its primary key. Raises psycopg2's UniqueViolation where two rows have the same."""
+def keying(table: Table, key: Sequence[str]) -> sql.Composed:
+    """The statement that gives a new table its primary key."""
     names = sql.SQL(", ").join(map(sql.Identifier, key))
-    _run(connection, sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(target_name(table), names))
+    return sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(target_name(table), names)
 
 
-def add_columns(connection: Connection, table: Table, columns: Sequence[LoadColumn]) -> None:
-    """Give the table new columns, NULL in the rows that are there."""
-    for column in columns:
-        statement = sql.SQL("ALTER TABLE {} ADD COLUMN {} {}")
-        parts = target_name(table), sql.Identifier(column.name), sql.SQL(column.type.name)
-        _run(connection, statement.format(*parts))
+def widening(table: Table, columns: Sequence[LoadColumn]) -> list[sql.Composed]:
+    """The statements that give the table new columns, NULL in the rows that are there."""
+    statement = sql.SQL("ALTER TABLE {} ADD COLUMN {} {}")
+    return [
+        statement.format(target_name(table), sql.Identifier(column.name), sql.SQL(column.type.name))
+        for column in columns
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,7 @@ class SetAside:
 
     def put_back(self, connection: Connection) -> None:
         """Make them again. Raises psycopg2's UniqueViolation where two rows have a key of one."""
-        for definition in self.definitions:
-            _run(connection, definition)
+        run(connection, self.definitions)
 
 
 _INDEXES = """
@@ -144,6 +144,12 @@ def is_wanted(connection: Connection, table: Table) -> bool:
     return bool(rows(connection, statement, (table.oid,))[0][0])
 
 
+def run(connection: Connection, statements: Sequence[sql.Composable]) -> None:
+    """Run the statements, one after the other."""
+    for statement in statements:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+
+
 def _run(connection: Connection, statement: sql.Composable) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
+    run(connection, [statement])

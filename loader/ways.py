@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import psycopg2
 import psycopg2.errors
+from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import checkpoints, ledger
@@ -32,8 +33,9 @@ from loader.refusals import is_refusal, sift
 from loader.segments import NotStraightError, Segments, copy_segments, staged_so_far, straight
 from loader.source import Source
 from loader.staging import Staging, copy
+from loader.tables import Table
 from loader.tally import Books, RejectKeeper
-from loader.target import SetAside, add_columns, add_key, create_table, is_wanted, set_aside_indexes, target_name
+from loader.target import SetAside, creating, is_wanted, keying, run, set_aside_indexes, target_name, widening
 
 STREAMS = 2
 """COPY streams into a staging table. Two load it in half the time of one where client and server have cores
@@ -89,17 +91,13 @@ class Way:
 
     def make_ready(self) -> None:
         """The target has every column of the load after this, in the transaction that fills it."""
-        plan = self.plan
-        if plan.table.oid is None:
-            create_table(self.connection, plan.table, (*plan.columns, *plan.absent), plan.key)
-        elif plan.added:
-            add_columns(self.connection, plan.table, plan.added)
+        run(self.connection, readying(self.plan))
 
     def complete(self) -> None:
         """A new table has its key after this. Raises psycopg2's UniqueViolation where two rows have the same."""
         if self.plan.table.oid is None and self.plan.key:
             bound(self.connection, self.deadline)
-            add_key(self.connection, self.plan.table, self.plan.key)
+            run(self.connection, [keying(self.plan.table, self.plan.key)])
 
     def account_for(self, copied: int, sent: int) -> None:
         """Every record that was kept must have arrived; a stage that loses one is a defect, and must not commit."""
@@ -108,6 +106,18 @@ class Way:
                 f"{self.source.uri}: {sent:,} records were sent and PostgreSQL took {copied:,}; "
                 "this is a defect of the loader, nothing was loaded"
             )
+
+
+def readying(plan: Plan) -> list[sql.Composed]:
+    """The statements after which the target has every column of the load."""
+    if plan.table.oid is None:
+        return [creating(plan.table, (*plan.columns, *plan.absent), plan.key)]
+    return widening(plan.table, plan.added)
+
+
+def sets_aside(table: Table, size: int) -> bool:
+    """Whether an object of ``size`` bytes is to fill an empty table whose indexes are worth setting aside for it."""
+    return table.empty and table.owned and size >= ASIDE_FROM
 
 
 class Straight(Way):
@@ -140,8 +150,7 @@ class Straight(Way):
         return Counts(inserted=copied, course=_course(self.plan, indexes))
 
     def _set_aside(self) -> SetAside | None:
-        """The indexes of an empty table, where there is enough to come to make that worth while."""
-        if not self.plan.table.empty or self.source.size < ASIDE_FROM:
+        if not sets_aside(self.plan.table, self.source.size):
             return None
         return set_aside_indexes(self.connection, self.plan.table)
 

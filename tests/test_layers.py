@@ -15,7 +15,19 @@ PACKAGE = Path(loader.__file__).parent
 
 # Lowest first. A module may import from lower shelves; on its own shelf from nobody.
 SHELVES: list[set[str]] = [
-    {"arrays", "deadline", "errors", "faults", "names", "overlap", "pgtypes", "report", "rising", "tables"},  # words
+    {
+        "arrays",
+        "deadline",
+        "errors",
+        "faults",
+        "memory",
+        "names",
+        "overlap",
+        "pgtypes",
+        "report",
+        "rising",
+        "tables",
+    },  # words
     {"datetimes", "expression", "header"},
     {"spec"},
     {"columns", "fields", "steps", "wire"},
@@ -31,7 +43,7 @@ SHELVES: list[set[str]] = [
     {"account", "plan", "segments"},  # assembly
     {"undertaking", "ways"},
     {"pipeline"},
-    {"replay"},
+    {"preview", "replay"},
     {"local", "signals"},  # faces
     {"cli", "handler"},
     {"provision"},

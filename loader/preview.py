@@ -1,0 +1,152 @@
+"""What a load would do, and by which statements, without doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+
+from loader import ledger
+from loader.columns import fields_by_position
+from loader.database import Database
+from loader.ledger import Errand
+from loader.matching import ALL
+from loader.merge import Merge
+from loader.pipeline import PLAINLY, Load
+from loader.plan import Plan
+from loader.reading import head, open_records
+from loader.source import Source, open_source
+from loader.spec import LoadSpec
+from loader.staging import Staging, copying
+from loader.standing import find_standing
+from loader.target import keying, target_name
+from loader.ways import readying, sets_aside
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """``read_from``: what the file's header calls it, or its place from 1 on; None where the spec makes its value."""
+
+    name: str
+    type: str
+    read_from: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """``verdict``: what the ledger has to say. ``way``: how the rows get into the table. ``statements``: in their
+    order, with what decides about them in comments."""
+
+    source: str
+    version: str | None
+    size: int
+    table: str
+    mode: str
+    key: tuple[str, ...]
+    verdict: str
+    way: str
+    columns: tuple[Column, ...]
+    statements: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values that JSON can carry."""
+        return asdict(self)
+
+
+def preview(uri: str, spec: LoadSpec, database: Database, *, s3: Any = None) -> Preview:
+    """What `load_one` would do. Reads the head of the object and the catalog, in a transaction that cannot write.
+
+    Raises LoaderError for whatever a load would find wrong before its first record.
+    """
+    with open_source(uri, client=s3) as source, database.session() as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION READ ONLY")
+        try:
+            return _preview(source, spec, database, connection)
+        finally:
+            connection.rollback()
+
+
+def _preview(source: Source, spec: LoadSpec, database: Database, connection: Connection) -> Preview:
+    load = Load(source, spec, database, PLAINLY)
+    table = load.target(connection)
+    fields = fields_by_position(spec, table)
+    records = open_records(head(source), spec.csv, name=source.uri, fields=fields)
+    plan = load.plan(connection, records, table, again=False)
+    return Preview(
+        source=source.uri,
+        version=source.version,
+        size=source.size,
+        table=str(table),
+        mode=spec.mode,
+        key=plan.key,
+        verdict=_verdict(connection, source, spec, str(table)),
+        way=_way(plan, source.size),
+        columns=tuple(_column(each.name, each.type.name, each.field, records.header) for each in plan.columns),
+        statements=tuple(each.as_string(connection) for each in _statements(connection, plan, source.size)),
+        notes=plan.notes,
+    )
+
+
+def _column(name: str, type_name: str, field: int | None, header: tuple[str, ...] | None) -> Column:
+    if field is None:
+        return Column(name, type_name, None)
+    return Column(name, type_name, f"field {field + 1}" if header is None else header[field])
+
+
+def _verdict(connection: Connection, source: Source, spec: LoadSpec, target: str) -> str:
+    if not ledger.is_current(connection):
+        return "due: there is no ledger yet, or one of an earlier version"
+    standing = find_standing(connection, Errand(source, target, spec), source)
+    if standing.verdict == "loaded":
+        return f"nothing would be done: this version was loaded already, by load {standing.load_id}"
+    if standing.verdict == "superseded":
+        return f"nothing would be done: a newer version of it was loaded before, by load {standing.load_id}"
+    return "due"
+
+
+def _way(plan: Plan, size: int) -> str:
+    if not plan.straight:
+        return "by way of a staging table, in segments with checkpoints, then merged in one transaction"
+    if sets_aside(plan.table, size):
+        return "straight into the empty table, in one transaction, its indexes built afterwards if nobody uses it"
+    return "straight into the table, in one transaction"
+
+
+def _statements(connection: Connection, plan: Plan, size: int) -> Iterator[sql.Composable]:
+    """Those of either way; placeholders stand for the load's number and attempt, which nobody knows yet."""
+    target, names = target_name(plan.table), [column.name for column in plan.columns]
+    new_key = [keying(plan.table, plan.key)] if plan.table.oid is None and plan.key else []
+    if plan.straight:
+        yield from readying(plan)
+        if sets_aside(plan.table, size):
+            yield sql.SQL("-- indexes are dropped, if nobody uses the table")
+        yield copying(target, names, freeze=plan.table.oid is None)
+        if sets_aside(plan.table, size):
+            yield sql.SQL("-- and made again by their own definitions")
+        yield from new_key
+        return
+    staging = Staging(0, 1, plan.columns)
+    yield from staging.creating()
+    yield copying(staging.name, staging.written)
+    yield from readying(plan)
+    yield from _merging(Merge(connection, staging, plan.table, plan.key, plan.spec.mode == "replace"))
+    yield from new_key
+    yield sql.SQL("DROP TABLE {}").format(staging.name)
+
+
+def _merging(merge: Merge) -> Iterator[sql.Composable]:
+    if merge.replace:
+        yield merge.deleting()
+    if not merge.key:
+        yield merge.inserting(ALL, only_new=False)
+        return
+    yield sql.SQL(
+        "-- of repeated keys the last record stays; then, as a sample of the staged rows advises, one or both of"
+    )
+    yield merge.updating(ALL)
+    yield merge.inserting(ALL, only_new=True)
