@@ -75,5 +75,16 @@ resume: setup  ## a load of 1 GB killed at nine tenths: how much is read again (
 handover: setup  ## a file that takes five minutes under a limit of sixty seconds (about ten minutes)
 	$(BIN)/python -m bench.handover
 
+.PHONY: synth snapshots deploy
+
+synth: setup  ## the CloudFormation templates of both sizes, checked by cdk-nag; needs neither Docker nor an account
+	$(BIN)/python -m infra.synth build/cdk
+
+snapshots: setup  ## agree to what has changed in the templates: writes those that the tests compare with
+	REFRESH_SNAPSHOTS=1 $(BIN)/pytest -q tests/test_infra_checks.py -k as_it_was
+
+deploy: setup  ## what docs/deploy.md tells of: make deploy SIZE=prod OPTIONS='-c alarm_email=me@example.com'
+	cd infra && PATH="$(CURDIR)/$(BIN):$$PATH" npx --yes aws-cdk@2 deploy -c size=$(or $(SIZE),dev) $(OPTIONS)
+
 clean:  ## what make made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, settings
 from support.postgres import dsn, pytest_generate_tests, server, servers
 from support.s3 import aws, fault_proxy, s3, s3_server, s3_unversioned
+from support.synthesis import synthesis, template
 
 # a shared machine is slow at times: a time limit for one example would only make tests flaky
 settings.register_profile("loader", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -20,4 +21,6 @@ __all__ = [
     "s3_unversioned",
     "server",
     "servers",
+    "synthesis",
+    "template",
 ]

@@ -47,6 +47,7 @@ SHELVES: list[set[str]] = [
     {"events", "local", "settings", "signals", "telemetry"},  # faces
     {"health", "redelivery"},
     {"cli", "handler"},
+    {"provision"},
     {"__main__", "twin"},
 ]
 
