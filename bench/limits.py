@@ -73,7 +73,8 @@ def _size(
     latency: float = 0.0,
     pace: float | None = None,
 ) -> dict[str, Any]:
-    environment = {**objects.environment, "LOADER_DSN": server.dsn}
+    # the image has the last of these
+    environment = {**objects.environment, "LOADER_DSN": server.dsn, "OPENBLAS_NUM_THREADS": "1"}
     event = {"source": f"s3://{BUCKET}/{file.relative_to(objects.folder)}", "spec": {"table": "limited"}}
     seconds = []
     objects.latency, objects.pace = latency, pace

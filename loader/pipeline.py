@@ -38,7 +38,7 @@ from loader.tally import Progress, RejectKeeper
 from loader.target import is_empty
 from loader.transform import Transformer, WidenColumn
 from loader.undertaking import PLAINLY, TURN_WAIT, How, Undertaking, note_unopened
-from loader.ways import PlanChangedError, Staged, Straight
+from loader.ways import PlanChangedError, Staged, Straight, begins_new
 
 __all__ = ["PLAINLY", "How", "Load", "as_spec", "load", "load_one"]
 
@@ -47,6 +47,9 @@ STRAIGHT = 24
 costs little then, and staging what need not be merged costs half as much again (`bench.segments`)."""
 
 NOTHING_FOUND = Found()
+
+TRIAL_FROM = 16 << 20
+"""Bytes of an object from which on it pays to find out whether it may go straight into a table that has rows."""
 
 UNPACKED = 8
 """Bytes of text, about, in a byte of a compressed object."""
@@ -196,6 +199,8 @@ class Load:
             TextLane(self.database, plan.columns, plan.session_zone) as lane,
         ):
             account.rejected, account.rejected_columns = keeper.reasons, keeper.columns
+            if plan.guarded and self._begins_new(connection, plan, lane, records):
+                plan = replace(plan, straight=True)
             counts = (Straight if plan.straight else Staged)(
                 connection=connection,
                 database=self.database,
@@ -216,6 +221,13 @@ class Load:
         ledger.finish(connection, report, "loaded")
         connection.commit()
         return report
+
+    def _begins_new(self, connection: Connection, plan: Plan, lane: TextLane, records: Records) -> bool:
+        """Whether the file is worth a trial of going straight, and its first records look like that."""
+        if plan.straight or records.first is None or self.source.size < TRIAL_FROM:
+            return False
+        entry = self.account.entry
+        return begins_new(connection, plan, entry, self._work(plan, lane, entry.load_id)(records.first))
 
     def _work(self, plan: Plan, lane: TextLane, load_id: int) -> Callable[[Block], Encoded]:
         """What is done with each block, on any thread: parse, transform, encode."""

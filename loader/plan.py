@@ -38,7 +38,8 @@ class Plan:
     ``straight``: COPY writes into the target itself, inside the one transaction, because nothing has to be merged
     (the load appends, or the target is empty and tells keys apart itself) or cast, no trigger may leave rows out, and
     to begin again would cost little; else into a staging table.
-    ``found``: see `checkpoints`.
+    ``guarded``: only the rows that the target has keep the load from going straight, and the target itself would refuse
+    a key that it has. ``found``: see `checkpoints`.
     """
 
     spec: LoadSpec
@@ -50,6 +51,7 @@ class Plan:
     key: tuple[str, ...]
     reading: tuple[LoadColumn, ...]
     straight: bool
+    guarded: bool
     found: Found
     session_zone: str
     inferred: Mapping[str, str]
@@ -98,6 +100,7 @@ def make_plan(
         notes = ("types of columns were inferred from the first records", *_widening_notes(found.widened))
     match = replace(match, columns=_travelling(match.columns, column_types, careful=found.careful))
     match = replace(match, columns=_to_be_proved(match.columns, inferred))
+    may_go_straight = not (resumable or found.careful or found.staged or match.added)
     _check_formats(match.columns)
     _check_defaults(match.columns)
     key = merge_key(spec, table, match.columns)
@@ -114,15 +117,19 @@ def make_plan(
         session_zone=session_zone,
         inferred=inferred,
         # columns are added at the end, for nobody can read the table from then on until the load is through
-        straight=not (resumable or found.careful or found.staged or match.added)
-        and _goes_straight(table, match.columns, key, appends=spec.mode == "append"),
+        straight=may_go_straight and _goes_straight(table, match.columns, key, appends=spec.mode == "append"),
+        guarded=may_go_straight
+        and spec.mode == "merge"
+        and _goes_straight(replace(table, empty=True), match.columns, key),
         hook=find_hook(spec.transform.python) if spec.transform.python else None,
         filter=_filter(spec, schema_of(match.columns), session_zone),
         notes=notes + match.notes,
     )
 
 
-def _goes_straight(table: Table, columns: tuple[LoadColumn, ...], key: tuple[str, ...], *, appends: bool) -> bool:
+def _goes_straight(
+    table: Table, columns: tuple[LoadColumn, ...], key: tuple[str, ...], *, appends: bool = False
+) -> bool:
     if not table.plain or table.fills_in or any(column.type.text_only for column in columns):
         return False
     return appends or ((table.oid is None or table.empty) and (not key or table.tells_apart(key)))

@@ -18,11 +18,13 @@ from loader import files
 from loader.deadline import Deadline
 from loader.errors import UsageError
 
-PART_SIZE = 8 << 20
-"""Bytes of one ranged GET. At 8 MiB, the wait for S3's first byte is a small part of the time it takes."""
+PART_SIZE = 4 << 20
+"""Bytes of one ranged GET. At 4 MiB, the wait for S3's first byte (25 ms) is a third of the time it takes; 8 MiB would
+half the requests (0.05 of 0.10 dollars a terabyte) and take 50 MB more memory at the peak (252 MB against 200 MB)."""
 
 PREFETCH = 4
-"""GETs under way at once. 4 of 8 MiB saturate the network of the largest Lambda function."""
+"""GETs under way at once. 4 of 4 MiB, with S3's latency and 85 MB/s each, give 230 MB/s: three times what the network
+of a function sustains."""
 
 _S3 = "s3://"
 

