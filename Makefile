@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 IMAGE ?= loader
 
-.PHONY: help setup demo test check format image lock rehearsal floor odd segments resume handover fuzz chaos clean
+.PHONY: help setup demo test check format image lock rehearsal bench floor odd segments resume handover fuzz chaos clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,15 @@ lock: setup  ## resolve the image's dependencies anew, with hashes
 
 floor: setup  ## TPC-H lineitem against psql \copy: rows equal, faster, in constant memory (about five minutes)
 	$(BIN)/python -m bench.floor
+
+# the peers have an environment of their own, for some pin what the loader wants newer
+.venv/peers/.ready: bench/peers.txt
+	$(PYTHON) -m venv .venv/peers
+	.venv/peers/bin/pip install --quiet --disable-pip-version-check --requirement bench/peers.txt
+	@touch $@
+
+bench: setup .venv/peers/.ready  ## everybody beside psql on one server: makes docs/benchmarks.md (about fifteen minutes); OPTIONS go to bench
+	BENCH_PEERS=.venv/peers/bin/python $(BIN)/python -m bench $(OPTIONS)
 
 fuzz: setup  ## the loader against COPY on files made up at random: make fuzz SECONDS=600
 	$(BIN)/python tests/fuzz.py $(or $(SECONDS),600)

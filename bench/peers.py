@@ -7,17 +7,21 @@ Appends the file to a table that is there; dlt and awswrangler merge by the key 
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 CHUNK = 100_000
 """Records of a chunk, for those that would read the whole file at once."""
+
+
+INTERPRETER = os.environ.get("BENCH_PEERS", sys.executable)
+"""The Python that has them; `make bench` gives them an environment of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,8 @@ class Peer:
         """Why it cannot run here, if so."""
         if self.needs.startswith("/"):
             return None if shutil.which(self.needs[1:]) else f"there is no {self.needs[1:]} on this machine"
-        return None if find_spec(self.needs) else f"the package {self.needs} is not installed"
+        found = subprocess.run([INTERPRETER, "-c", f"import {self.needs}"], capture_output=True, check=False)
+        return f"the package {self.needs} is not installed" if found.returncode else None
 
 
 PEERS = (
@@ -103,8 +108,6 @@ def _pgloader(file: Path, dsn: str, table: str, _key: str) -> None:
 
 
 def _dlt(file: Path, dsn: str, table: str, key: str) -> None:
-    import os
-
     os.environ |= {"RUNTIME__DLTHUB_TELEMETRY": "false", "DESTINATION__POSTGRES__LOADER_FILE_FORMAT": "csv"}
     import dlt
     import pyarrow.csv

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.data import Data
 from bench.objects import BUCKET
-from bench.peers import PEERS, Peer
+from bench.peers import INTERPRETER, PEERS, Peer
 from bench.rig import Server
 
 LIMIT = 240.0
@@ -120,7 +120,7 @@ def _peer(bench: Bench, peer: Peer) -> Contender:
     rows = min(peer.rows or bench.rows, bench.rows)
     file = bench.file if rows == bench.rows else bench.few(rows)
     table = f"by_{peer.name.replace('-', '_')}"
-    command = [sys.executable, "-m", "bench.peers", peer.name, str(file), bench.server.dsn, table]
+    command = [INTERPRETER, "-m", "bench.peers", peer.name, str(file), bench.server.dsn, table]
     return Contender(peer.name, table, rows, command, checked=False)
 
 
