@@ -87,7 +87,7 @@ def lineitem(folder: Path, scale: float) -> Path:
     tool = shutil.which("tpchgen-cli", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if tool is None:
         raise SystemExit("tpchgen-cli is not installed: pip install tpchgen-cli")
-    arguments = ["csv", "--scale-factor", f"{scale:g}", "--tables", "lineitem", "--output-dir", str(target)]
+    arguments = ["csv", "--scale-factor", f"{scale:.6f}", "--tables", "lineitem", "--output-dir", str(target)]
     subprocess.run([tool, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return target / "lineitem.csv"
 
