@@ -46,7 +46,7 @@ def test_prices_are_for_a_million_rows_and_a_terabyte() -> None:
 
 def test_the_suite_runs_and_makes_its_page(tmp_path: Path) -> None:
     """On a few rows: the tables are equal, every figure is there, and the plots are SVG."""
-    command = [sys.executable, "-m", "bench", "--rows", "500", "--rounds", "1", "--no-peers", "--no-limits"]
+    command = [sys.executable, "-m", "bench", "--rows", "6000", "--rounds", "1", "--no-peers", "--no-limits"]
     where = ["--results", str(tmp_path / "results"), "--docs", str(tmp_path)]
     scenarios = ["--scenario", "staging,first,merge-new,merge-same"]
     done = subprocess.run([*command, *where, *scenarios], cwd=ROOT, capture_output=True, text=True, check=False)
