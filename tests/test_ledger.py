@@ -222,3 +222,18 @@ def test_the_turn_of_a_frozen_process_ends_with_its_time(dsn: str) -> None:
         time.sleep(3.5)
         assert takes_turn(2)
     connection.close()
+
+
+def test_a_role_that_was_given_the_schema_needs_no_more(dsn: str) -> None:
+    """It may create nothing else in the database."""
+    role = f"given_{uuid.uuid4().hex}"
+    query(dsn, f"CREATE ROLE {role} LOGIN; CREATE SCHEMA loader AUTHORIZATION {role}")
+    try:
+        connection = psycopg2.connect(dsn)
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET ROLE {role}")
+        ledger.migrate(connection)
+        connection.close()
+        assert query(dsn, "SELECT tableowner FROM pg_tables WHERE tablename = 'loads'") == [(role,)]
+    finally:
+        query(dsn, f"DROP OWNED BY {role}; DROP ROLE {role}")

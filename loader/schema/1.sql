@@ -1,6 +1,11 @@
 -- Schema "loader", version 1. Each file here is run once, in order, under a lock, by ledger.migrate(); none is ever
 -- changed again: what a later version needs is a file of its own.
-CREATE SCHEMA IF NOT EXISTS loader;
+DO $$
+BEGIN  -- IF NOT EXISTS would want CREATE on the database of a role that has been given the schema
+    IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'loader') THEN
+        CREATE SCHEMA loader;
+    END IF;
+END $$;
 
 CREATE TABLE loader.schema_version (version int PRIMARY KEY, installed_at timestamptz NOT NULL DEFAULT now());
 
