@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import HealthCheck, settings
 from support.postgres import dsn, pytest_generate_tests, server, servers
 from support.s3 import aws, fault_proxy, s3, s3_server, s3_unversioned
 from support.synthesis import synthesis, template
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # what a shell runs in the background ignores Ctrl-C, and so would every process that a test starts to interrupt it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # a shared machine is slow at times: a time limit for one example would only make tests flaky
 settings.register_profile("loader", deadline=None, suppress_health_check=[HealthCheck.too_slow])
