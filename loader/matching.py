@@ -118,6 +118,8 @@ class Matching:
         updated = inserted = 0
         if self._run(statement):
             self._run(sql.SQL("ANALYZE {}").format(touched))
+            # what is left is known by its place, and whether that is few or many, the planner knows now
+            self._run(sql.SQL("SET LOCAL enable_hashjoin TO DEFAULT; SET LOCAL enable_mergejoin TO DEFAULT"))
             among = sql.SQL("s.ctid IN (SELECT place FROM {} WHERE {})")
             updated = self.update(among.format(touched, sql.SQL("NOT is_new")))
             inserted = self.insert(among.format(touched, sql.SQL("is_new")), only_new=False)
