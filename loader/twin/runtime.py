@@ -6,6 +6,7 @@ invocation, which blocks until there is one, and posts the response or the error
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -186,8 +187,9 @@ class _Sandbox:
         self._server.server_close()
 
     def _kill(self) -> None:
-        if self._process.poll() is None:
-            os.killpg(self.pid, signal.SIGKILL)
+        if self._process.poll() is None:  # or the watch is just about to learn that it ended
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 
     def _watch(self) -> None:
