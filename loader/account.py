@@ -52,6 +52,12 @@ class Account:
         self.tally.resume(counts)
         self.staged = counts.read
 
+    def sum_up(self, counts: Counts, bytes_read: int) -> None:
+        """Others have read the file, and these are the counts of all its records."""
+        self.tally.resume(counts)
+        self.tally.bytes_read = bytes_read
+        self.staged = counts.read
+
     def report(
         self, state: State, merged: Merged | None = None, *, error: str | None = None, retryable: bool = False
     ) -> LoadReport:

@@ -113,6 +113,14 @@ def save(connection: Connection, entry: Entry, checkpoint: Checkpoint) -> None:
 
 
 def forget(connection: Connection, load_id: int) -> None:
-    """Delete the load's checkpoint, in the transaction that is open."""
+    """Delete the load's checkpoint, or what vouches for its shards, in the transaction that is open."""
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM loader.checkpoints WHERE load_id = %s", (load_id,))
+        cursor.execute("DELETE FROM loader.shards WHERE load_id = %s", (load_id,))
+
+
+def is_vouched_for(connection: Connection, load_id: int) -> bool:
+    """Whether what is staged may be of use yet."""
+    return find(connection, load_id) is not None or bool(
+        rows(connection, "SELECT FROM loader.shards WHERE load_id = %s LIMIT 1", (load_id,))
+    )

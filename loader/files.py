@@ -69,21 +69,22 @@ class FileSource:
         self._state = _state(found)
         self.pin = version or ":".join(map(str, self._state))
 
-    def chunks(self, start: int = 0) -> Iterator[bytes]:
-        """The bytes from ``start`` on. Where that is 0, ``version`` is known when the last chunk is handed out."""
+    def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """The bytes from ``start`` up to ``stop``. Where that is all, ``version`` is known with the last chunk."""
+        end = self.size if stop is None else stop
         # FileIO reads straight into the bytes it hands out: one copy, no buffer between
         with self._clear_errors(), FileIO(self._path) as file:
             self._check_unchanged(file)
             position = file.seek(start)
-            digest = sha256() if start == 0 and self.version is None else None
-            while position < self.size:
-                chunk = file.read(min(CHUNK_SIZE, self.size - position))
+            digest = sha256() if start == 0 and end == self.size and self.version is None else None
+            while position < end:
+                chunk = file.read(min(CHUNK_SIZE, end - position))
                 if not chunk:
                     raise self._changed()
                 position += len(chunk)
                 if digest is not None:
                     digest.update(chunk)
-                if position == self.size:
+                if position == end:
                     self._check_unchanged(file)
                     self.version = _version(digest.hexdigest()) if digest is not None else self.version
                 yield chunk
@@ -106,6 +107,10 @@ class FileSource:
                 pass
         assert self.version is not None
         return self.version
+
+    def checksum(self) -> tuple[str, str] | None:
+        """None: nobody keeps one of a file."""
+        return None
 
     def is_newer_than(self, version_id: str) -> bool | None:  # noqa: ARG002 - S3's objects have them
         """None: a file has no versions beside the one that it holds."""

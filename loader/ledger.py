@@ -32,9 +32,9 @@ from loader.spec import CsvSpec, LoadSpec
 if TYPE_CHECKING:
     from loader.source import Missing, Source
 
-LedgerState = Literal["running", "paused", "loaded", "superseded", "failed"]
+LedgerState = Literal["running", "paused", "sharded", "loaded", "superseded", "failed"]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """The newest of the files in ``schema/``, which bring the ledger from one version to the next."""
 
 _MIGRATION_LOCK = 0x6C6F616465720001  # "loader" and a number: any constant of its own will do
@@ -275,10 +275,15 @@ def finish(connection: Connection, report: LoadReport, state: LedgerState, *, ha
 
 def keep_rejects(connection: Connection, load_id: int, rejects: Sequence[Reject]) -> None:
     """Enter rejected records in the transaction that is open; what is entered already, stays."""
+    insert_rejects(connection, "loader.rejects", "load_id", load_id, rejects)
+
+
+def insert_rejects(connection: Connection, table: str, owner: str, owner_id: int, rejects: Sequence[Reject]) -> None:
+    """The same into any ``table`` of that form, whose rows belong to ``owner_id`` by their column ``owner``."""
     spelt = _spelling(connection)
     values = [
         (
-            load_id,
+            owner_id,
             each.record,
             each.line,
             each.offset,
@@ -294,7 +299,7 @@ def keep_rejects(connection: Connection, load_id: int, rejects: Sequence[Reject]
     with connection.cursor() as cursor:
         execute_values(
             cursor,
-            "INSERT INTO loader.rejects (load_id, record_number, line_number, byte_offset, column_name,"
+            f"INSERT INTO {table} ({owner}, record_number, line_number, byte_offset, column_name,"
             " reason, sqlstate, message, raw, raw_bytes, raw_length) VALUES %s"
             " ON CONFLICT DO NOTHING",
             values,

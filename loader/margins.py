@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -143,6 +143,23 @@ def without_footer(chunks: Iterable[bytes], lines: int, *, name: str) -> Iterato
     begin = _footer(held, lines, final=True)
     if begin:
         yield held[:begin]
+
+
+def footer_start(read: Callable[[int, int], bytes], size: int, lines: int) -> int | None:
+    """Where the last ``lines`` physical lines of ``size`` bytes of text begin; None where that is too far from the end.
+
+    ``read`` gives the bytes from one offset up to another.
+    """
+    window = 4096
+    while True:
+        first = max(0, size - window)
+        text = read(first, size)
+        begin = _footer(text, lines, final=True)
+        if begin > 1 or first == 0:  # a window that begins with LF may have cut a line end in two
+            return first + begin
+        if window >= RECORD_LIMIT:
+            return None
+        window *= 8
 
 
 def _footer(text: bytes, lines: int, *, final: bool) -> int:

@@ -104,10 +104,11 @@ class Matching:
         """Rows updated and inserted, after those that have to be were found, on all cores that the server grants."""
         touched = sql.Identifier("loader", f"touched_{self.staging.load_id}")
         statement = sql.SQL(
-            "CREATE UNLOGGED TABLE {} AS SELECT s.ctid AS place, t.{} IS NULL AS is_new"
+            "CREATE UNLOGGED TABLE {} AS SELECT {}, t.{} IS NULL AS is_new"
             " FROM {} s LEFT JOIN {} t ON {} WHERE t.{} IS NULL OR {}"
         ).format(
             touched,
+            sql.SQL(", ").join(sql.SQL(f"s.{name} AS place_{name}") for name in self.staging.place),
             sql.Identifier(self.key[0]),
             self.staging.name,
             target_name(self.table),
@@ -120,11 +121,16 @@ class Matching:
             self._run(sql.SQL("ANALYZE {}").format(touched))
             # what is left is known by its place, and whether that is few or many, the planner knows now
             self._run(sql.SQL("SET LOCAL enable_hashjoin TO DEFAULT; SET LOCAL enable_mergejoin TO DEFAULT"))
-            among = sql.SQL("s.ctid IN (SELECT place FROM {} WHERE {})")
-            updated = self.update(among.format(touched, sql.SQL("NOT is_new")))
-            inserted = self.insert(among.format(touched, sql.SQL("is_new")), only_new=False)
+            updated = self.update(self._among(touched, sql.SQL("NOT is_new")))
+            inserted = self.insert(self._among(touched, sql.SQL("is_new")), only_new=False)
         self._run(sql.SQL("DROP TABLE {}").format(touched))
         return updated, inserted
+
+    def _among(self, touched: sql.Composable, which: sql.Composable) -> sql.Composed:
+        """The staged rows of which ``touched`` has the places."""
+        own = sql.SQL(", ").join(sql.SQL(f"s.{name}") for name in self.staging.place)
+        found = sql.SQL(", ").join(sql.SQL(f"place_{name}") for name in self.staging.place)
+        return sql.SQL("({}) IN (SELECT {} FROM {} WHERE {})").format(own, found, touched, which)
 
     def delete(self) -> int:
         """Rows that the file does not have; without a key to tell by, all of them.
@@ -194,7 +200,8 @@ class Matching:
     def bounds(self) -> tuple[int | None, int | None]:
         """The first and the last position, after an index was built over all, for the halves to be found by."""
         position = sql.Identifier(self.staging.position)
-        self._run(sql.SQL("CREATE INDEX ON {} ({})").format(self.staging.name, position))
+        for heap in self.staging.heaps:
+            self._run(sql.SQL("CREATE INDEX ON {} ({})").format(heap, position))
         return self._row(sql.SQL("SELECT min({0}), max({0}) FROM {1}").format(position, self.staging.name))
 
     def halves(self, first: int, last: int) -> list[tuple[int, int]]:

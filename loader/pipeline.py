@@ -11,48 +11,31 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader import catalog, checkpoints, ledger
-from loader.account import Account
+from loader import checkpoints, ledger
 from loader.checkpoints import Checkpoint, Found
 from loader.columns import fields_by_position
 from loader.database import Database
 from loader.errors import LoaderError, UsageError
 from loader.infer import widened
-from loader.judge import Judge
 from loader.lane import TextLane
 from loader.ledger import Entry
-from loader.merge import Counts
-from loader.parse import Parser
-from loader.plan import Plan, make_plan
+from loader.plan import Plan
 from loader.reading import Records, head, open_records
-from loader.records import Block, Encoded
 from loader.refusals import is_refusal
 from loader.report import LoadReport
 from loader.segments import NotStraightError
-from loader.sniff import sniffed
-from loader.source import Source, expand, open_source
+from loader.source import expand, open_source
 from loader.spec import LoadSpec
-from loader.staging import drop_tables
-from loader.tables import Table
 from loader.tally import Progress, RejectKeeper
-from loader.target import is_empty
-from loader.transform import Transformer, WidenColumn
+from loader.task import Task
+from loader.transform import WidenColumn
 from loader.undertaking import PLAINLY, TURN_WAIT, How, Undertaking, note_unopened
 from loader.ways import PlanChangedError, Staged, Straight, begins_new
 
 __all__ = ["PLAINLY", "How", "Load", "as_spec", "load", "load_one"]
 
-STRAIGHT = 24
-"""Segments that an object may have to go straight into the target: 768 MiB by default, some ten seconds. To begin again
-costs little then, and staging what need not be merged costs half as much again (`bench.segments`)."""
-
-NOTHING_FOUND = Found()
-
 TRIAL_FROM = 16 << 20
 """Bytes of an object from which on it pays to find out whether it may go straight into a table that has rows."""
-
-UNPACKED = 8
-"""Bytes of text, about, in a byte of a compressed object."""
 
 
 def load(
@@ -63,7 +46,7 @@ def load(
     database: Database | None = None,
     s3: Any = None,
     force: bool = False,
-    workers: int | None = None,
+    workers: int = 1,
     progress: Callable[[Progress], None] | None = None,
     wait: float = TURN_WAIT,
 ) -> LoadReport:
@@ -124,7 +107,7 @@ def as_spec(spec: LoadSpec | Mapping[str, Any] | str | os.PathLike[str]) -> Load
     return LoadSpec.from_dict(spec) if isinstance(spec, Mapping) else LoadSpec.from_toml(spec)
 
 
-class Load:
+class Load(Task):
     """One object's version on its way into one table. Made for one `run`.
 
     Memory: the source's prefetch (4 parts of 4 MiB from S3, and two more that are being split; 1 chunk of a file), and
@@ -137,15 +120,7 @@ class Load:
     connection that holds the target's turn.
     """
 
-    def __init__(self, source: Source, spec: LoadSpec, database: Database, how: How) -> None:
-        source.deadline = how.deadline
-        self.source = source
-        self.spec = spec
-        self.database = database.until(how.deadline)
-        self.how = how
-        self.workers = how.workers or len(os.sched_getaffinity(0))
-        self.account = Account(source, spec, progress=how.progress, replay_of=how.replay_of)
-        self.types: Mapping[str, str] = {}  # what was inferred
+    types: Mapping[str, str]  # what was inferred
 
     def run(self) -> LoadReport:
         """Load it, or find that it was loaded before. Raises LoaderError, and the target is as it was."""
@@ -160,7 +135,7 @@ class Load:
         found = checkpoint.found if checkpoint else Found()
         while True:
             if checkpoint is None:
-                self._start_over(connection, entry.load_id)
+                self.start_over(connection, entry.load_id)
             try:
                 return self._flow(connection, entry, checkpoint, found)
             except PlanChangedError:
@@ -175,15 +150,6 @@ class Load:
                     raise
                 found = replace(found, careful=True)
             checkpoint = None
-
-    def _start_over(self, connection: Connection, load_id: int) -> None:
-        """Forget what was read, staged and rejected so far."""
-        connection.rollback()
-        checkpoints.forget(connection, load_id)
-        ledger.forget_rejects(connection, load_id)
-        drop_tables(connection, load_id)
-        connection.commit()
-        self.account.restart()
 
     def _flow(self, connection: Connection, entry: Entry, checkpoint: Checkpoint | None, found: Found) -> LoadReport:
         """The whole way, from the checkpoint on where there is one."""
@@ -209,84 +175,17 @@ class Load:
                 source=self.source,
                 plan=plan,
                 records=records,
-                work=self._work(plan, lane, entry.load_id),
-                workers=self.workers,
+                work=self.work(plan, lane, entry.load_id),
+                threads=self.threads,
                 keeper=keeper,
                 account=account,
             ).go(checkpoint)
             keeper.settle(account.tally.counts.read)
-        self.source.digest()
-        account.notes = sniffed(self.spec.csv, records.csv) + plan.notes + account.tally.notes() + _notes(counts)
-        report = account.report("loaded", counts)
-        checkpoints.forget(connection, entry.load_id)
-        ledger.finish(connection, report, "loaded")
-        connection.commit()
-        return report
+        return self.conclude(connection, records, plan, counts)
 
     def _begins_new(self, connection: Connection, plan: Plan, lane: TextLane, records: Records) -> bool:
         """Whether the file is worth a trial of going straight, and its first records look like that."""
         if plan.straight or records.first is None or self.source.size < TRIAL_FROM:
             return False
         entry = self.account.entry
-        return begins_new(connection, plan, entry, self._work(plan, lane, entry.load_id)(records.first))
-
-    def _work(self, plan: Plan, lane: TextLane, load_id: int) -> Callable[[Block], Encoded]:
-        """What is done with each block, on any thread: parse, transform, encode."""
-        parser = Parser(
-            plan.reading, plan.fields, self.spec.csv.null, name=self.source.uri, pad=self.spec.csv.ragged == "pad"
-        )
-        constants = self._constants(load_id)
-        transformer = Transformer(plan.reading, constants, key=plan.key, hook=plan.hook, filter=plan.filter)
-        judge = Judge(lane, plan.reading, key=() if plan.straight else plan.key, with_position=not plan.straight)
-
-        def work(block: Block) -> Encoded:
-            rows = transformer.convert(parser.parse(block))
-            if transformer.looks:
-                rows = transformer.finish(judge.show(rows))
-            return judge.encode(rows)
-
-        return work
-
-    def target(self, connection: Connection) -> Table:
-        """The table that it goes into, as it is now."""
-        table = catalog.describe(connection, *self.spec.table_name)
-        return replace(table, empty=table.oid is not None and is_empty(connection, table))
-
-    def plan(
-        self, connection: Connection, records: Records, table: Table, found: Found = NOTHING_FOUND, *, again: bool
-    ) -> Plan:
-        """What is to be done with ``records``. ``again``: an attempt at it ended early, so there are to be checkpoints.
-
-        Raises SpecError, ShapeError or TableError; nothing has been read or changed then.
-        """
-        return make_plan(
-            self.spec,
-            records.header,
-            records.first,
-            table,
-            spell_types=lambda names: catalog.spell_types(connection, names),
-            column_types=lambda names: catalog.column_types(connection, names),
-            name=self.source.uri,
-            session_zone=catalog.session_zone(connection),
-            found=found,
-            resumable=again or self._is_large(records),
-        )
-
-    def _is_large(self, records: Records) -> bool:
-        """Whether to begin again would cost so much that there have to be checkpoints on the way."""
-        text = self.source.size * (1 if records.form.compression == "none" else UNPACKED)
-        return text > STRAIGHT * self.spec.segment_size
-
-    def _constants(self, load_id: int) -> dict[str, str]:
-        """What stands for the placeholders of ``value`` columns."""
-        asked = any("{version_id}" in (column.value or "") for column in self.spec.columns)
-        return {
-            "bucket": self.source.bucket or "",
-            "key": self.source.key,
-            "version_id": self.source.digest() if asked else "",
-            "load_id": str(load_id),
-        }
-
-
-def _notes(counts: Counts) -> tuple[str, ...]:
-    return (f"{counts.deleted:,} rows of the table that the file does not have were deleted",) if counts.deleted else ()
+        return begins_new(connection, plan, entry, self.work(plan, lane, entry.load_id)(records.first))

@@ -15,7 +15,6 @@ from loader.database import Database
 from loader.ledger import Errand
 from loader.matching import ALL
 from loader.merge import Merge
-from loader.pipeline import PLAINLY, Load
 from loader.plan import Plan
 from loader.reading import head, open_records
 from loader.source import Source, open_source
@@ -23,6 +22,8 @@ from loader.spec import LoadSpec
 from loader.staging import Staging, copying
 from loader.standing import find_standing
 from loader.target import keying, target_name
+from loader.task import Task
+from loader.undertaking import PLAINLY
 from loader.ways import readying, sets_aside
 
 
@@ -72,7 +73,7 @@ def preview(uri: str, spec: LoadSpec, database: Database, *, s3: Any = None) -> 
 
 
 def _preview(source: Source, spec: LoadSpec, database: Database, connection: Connection) -> Preview:
-    load = Load(source, spec, database, PLAINLY)
+    load = Task(source, spec, database, PLAINLY)
     table = load.target(connection)
     fields = fields_by_position(spec, table)
     records = open_records(head(source), spec.csv, name=source.uri, fields=fields)

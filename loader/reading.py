@@ -37,13 +37,14 @@ class Form:
 class Records:
     """``csv``: the dialect, with nothing left to sniff.
 
-    ``header`` is None where the file has none. ``first``: a sample of the first records, given-up lines
-    left out, None where there are none; they are in ``blocks``, too.
+    ``begin``: where the first record begins. ``header`` is None where the file has none. ``first``: a sample of the
+    first records, given-up lines left out, None where there are none; they are in ``blocks``, too.
     """
 
     form: Form
     csv: CsvSpec
     header: tuple[str, ...] | None
+    begin: Place
     first: Block | None
     blocks: Iterator[Block]
 
@@ -73,7 +74,7 @@ def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str, fields: in
     while sum(len(each.data) for each in begin) < SAMPLE and (block := next(blocks, None)) is not None:
         begin.append(block)
     whole = [each for each in begin if each.terminated]
-    return Records(form, csv, preamble.names, joined(whole) if whole else None, chain(begin, blocks))
+    return Records(form, csv, preamble.names, start, joined(whole) if whole else None, chain(begin, blocks))
 
 
 def take_up(
@@ -117,9 +118,14 @@ def recall(
 
     Reads the object again, for splitting is cheaper than keeping what nearly never is asked for.
     """
+    return find_records(open_records(chunks, csv, name=name, fields=fields).blocks, positions)
+
+
+def find_records(blocks: Iterator[Block], positions: Sequence[int]) -> Iterator[tuple[Block, int]]:
+    """The records of ``blocks`` at ``positions``, rising: each one's block and place in it, from 0."""
     wanted = iter(positions)
     position = next(wanted, None)
-    for block in open_records(chunks, csv, name=name, fields=fields).blocks:
+    for block in blocks:
         while position is not None and position < block.record + block.records:
             yield block, position - block.record
             position = next(wanted, None)

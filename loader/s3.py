@@ -57,6 +57,7 @@ LOOK = 0.25
 """Seconds between looks at the deadline, while a part is waited for."""
 
 _PIECE = 256 << 10  # bytes of one read from a socket; smaller ones cost more CPU, larger ones gain nothing
+_CHECKSUMS = ("crc64nvme", "crc32", "crc32c")  # those that combine; of hashes S3 keeps none of a whole upload
 _WILDCARD = re.compile(r"[*?\[]")
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")  # what botocore accepts; S3's own rule is narrower
 
@@ -192,8 +193,12 @@ class Version:
 
     def request(self, first: int, last: int) -> dict[str, str]:
         """A GetObject for the bytes ``first`` to ``last``, both included."""
+        return {**self.named(), "Range": f"bytes={first}-{last}"}
+
+    def named(self) -> dict[str, str]:
+        """What names this version, and no other, in a request."""
         pin = {"VersionId": self.version_id} if self.version_id else {"IfMatch": self.etag}
-        return {"Bucket": self.bucket, "Key": self.key, "Range": f"bytes={first}-{last}", **pin}
+        return {"Bucket": self.bucket, "Key": self.key, **pin}
 
     def check(self, answer: Any, first: int, last: int) -> None:
         """Raise SourceError where the answer to `request` holds anything else than what was asked for.
@@ -270,10 +275,11 @@ class S3Source:
         self._prefetch = prefetch
         self._reading: set[_Reading] = set()
 
-    def chunks(self, start: int = 0) -> Iterator[bytes]:
-        """The bytes from ``start`` on, a part at a time. Raises SourceError, as `loader.source.Source` tells."""
+    def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """The bytes from ``start`` up to ``stop``, a part at a time. Raises SourceError, as `loader.source.Source`
+        tells."""
         with self._under_way() as reading:
-            yield from reading.parts(start, self._prefetch)
+            yield from reading.parts(start, self.size if stop is None else stop, self._prefetch)
 
     def read_range(self, start: int, stop: int) -> bytes:
         """The bytes from ``start`` up to ``stop``, by one GET. Raises SourceError, as `chunks` does."""
@@ -294,6 +300,18 @@ class S3Source:
         """The version: S3 told it already."""
         assert self.version is not None
         return self.version
+
+    def checksum(self) -> tuple[str, str] | None:
+        """S3's CRC over all bytes, where it keeps one (Amazon S3 API Reference, HeadObject, ChecksumType). None, too,
+        where it does not say, as when its key for the object may not be used."""
+        try:
+            head = self._client.head_object(**self._pinned.named(), ChecksumMode="ENABLED")
+        except _FAILURES:
+            return None
+        if head.get("ChecksumType") != "FULL_OBJECT" or head.get("ETag") != self._pinned.etag:
+            return None
+        found = ((name, head.get(f"Checksum{name.upper()}")) for name in _CHECKSUMS)
+        return next(((name, value) for name, value in found if value), None)
 
     def is_newer_than(self, version_id: str) -> bool | None:
         """Whether this version was stored after that one of the same key; None where S3 cannot tell.
@@ -351,13 +369,13 @@ class _Reading:
         self._bodies: set[Any] = set()
         self._threads: list[threading.Thread] = []
 
-    def parts(self, start: int, prefetch: int) -> Iterator[bytes]:
+    def parts(self, start: int, stop: int, prefetch: int) -> Iterator[bytes]:
         """The parts in order. Beyond the one handed out, at most ``prefetch`` are under way or waiting."""
-        firsts = iter(range(start, self._version.size, self._part_size))
-        begun = deque(self._begin_parts(islice(firsts, prefetch)))
+        firsts = iter(range(start, stop, self._part_size))
+        begun = deque(self._begin_parts(islice(firsts, prefetch), stop))
         while begun:
             # never held in a variable here: the consumer's part is the consumer's alone
-            yield self._take(begun, firsts)
+            yield self._take(begun, firsts, stop)
 
     def piece(self, start: int, stop: int) -> bytes:
         """The bytes from ``start`` up to ``stop``."""
@@ -374,9 +392,9 @@ class _Reading:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _take(self, begun: deque[Future[bytes]], firsts: Iterator[int]) -> bytes:
+    def _take(self, begun: deque[Future[bytes]], firsts: Iterator[int], stop: int) -> bytes:
         part = self._await(begun.popleft())
-        begun.extend(self._begin_parts(islice(firsts, 1)))
+        begun.extend(self._begin_parts(islice(firsts, 1), stop))
         return part
 
     def _await(self, part: Future[bytes]) -> bytes:
@@ -387,9 +405,9 @@ class _Reading:
                 raise PausedError(f"{why}; the same call goes on with it", handover=not self._deadline.stopped)
         return part.result()
 
-    def _begin_parts(self, firsts: Iterable[int]) -> Iterator[Future[bytes]]:
+    def _begin_parts(self, firsts: Iterable[int], stop: int) -> Iterator[Future[bytes]]:
         for first in firsts:
-            yield self._begin(first, min(self._part_size, self._version.size - first))
+            yield self._begin(first, min(self._part_size, stop - first))
 
     def _begin(self, first: int, size: int) -> Future[bytes]:
         """Start a thread for ``size`` bytes. It is a daemon, so that a program that ends does not wait for S3.

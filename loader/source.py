@@ -48,8 +48,8 @@ class Source(Protocol):
     pin: str
     deadline: Deadline
 
-    def chunks(self, start: int = 0) -> Iterator[bytes]:
-        """The bytes from ``start`` on, in order: exactly ``size - start`` of them in all.
+    def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """The bytes from ``start`` on, in order, up to ``stop`` or the end: exactly so many of them in all.
 
         Raises SourceChangedError when they would be of another version, SourceUnavailableError when S3 goes on
         breaking off, PausedError when the deadline comes while S3 is silent, and SourceError for whatever else keeps
@@ -61,6 +61,9 @@ class Source(Protocol):
 
     def digest(self) -> str:
         """The version. Of a local file that was not read yet, this reads it. Raises SourceError."""
+
+    def checksum(self) -> tuple[str, str] | None:
+        """S3's checksum of the whole object, where it keeps one: the algorithm, as `crc` calls it, and its base64."""
 
     def is_newer_than(self, version_id: str) -> bool | None:
         """Whether this version of the object is newer than that one; None where nobody can tell."""

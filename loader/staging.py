@@ -31,15 +31,26 @@ it is not the default 8 KiB, for which a reader would cut them up."""
 
 @dataclass(frozen=True, slots=True)
 class Staging:
-    """The staging table of one attempt at a load."""
+    """The staging table of one attempt at a load, or of one ``run`` of a shard."""
 
     load_id: int
     attempt: int
     columns: tuple[LoadColumn, ...]
+    run: int | None = None
 
     @property
     def name(self) -> sql.Identifier:
-        return sql.Identifier("loader", staging_name(self.load_id, self.attempt))
+        return sql.Identifier("loader", staging_name(self.load_id, self.attempt, self.run))
+
+    @property
+    def heaps(self) -> tuple[sql.Identifier, ...]:
+        """The tables that hold its rows."""
+        return (self.name,)
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """System columns that tell one of its rows from all others."""
+        return ("ctid",)
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -57,13 +68,11 @@ class Staging:
     @property
     def index(self) -> str:
         """The name of the index by which a run of records is found."""
-        return f"position_{self.load_id}"
+        return f"position_{self.load_id}" + ("" if self.run is None else f"_{self.run}")
 
     def create(self, connection: Connection) -> None:
         """Create the table in the transaction that is open."""
-        for statement in self.creating():
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
+        _run(connection, self.creating())
 
     def creating(self) -> list[sql.Composed]:
         """The statements that create the table."""
@@ -116,9 +125,55 @@ class Staging:
             cursor.execute(statement.format(self.name, sql.Identifier(self.position)), (self.load_id,))
 
 
+@dataclass(frozen=True, slots=True)
+class Parts(Staging):
+    """The staging of several runs as one table: their parent, which has no rows of its own.
+
+    Tables inherit (manual, 5.11) and are no partitions: a partition's rows would all be read once more, to see that
+    they belong there, and PostgreSQL 18 has no unlogged table with partitions.
+    """
+
+    runs: tuple[int, ...] = ()
+
+    @property
+    def heaps(self) -> tuple[sql.Identifier, ...]:
+        names = (staging_name(self.load_id, self.attempt, run) for run in self.runs)
+        return tuple(sql.Identifier("loader", name) for name in names)
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        return ("tableoid", "ctid")
+
+    def create(self, connection: Connection) -> None:
+        """Make it anew, and commit: the transaction of the merge may be rolled back and begun again."""
+        parent = staging_name(self.load_id, self.attempt)
+        children = rows_of(
+            connection,
+            "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+            " WHERE i.inhparent = to_regclass(%s)",
+            (f"loader.{parent}",),
+        )
+        leave = sql.SQL("ALTER TABLE {} NO INHERIT {}")
+        join = sql.SQL("ALTER TABLE {} INHERIT {}")
+        _run(connection, [leave.format(sql.Identifier("loader", child), self.name) for (child,) in children])
+        _run(connection, [sql.SQL("DROP TABLE IF EXISTS {}").format(self.name), *self.creating()])
+        _run(connection, [join.format(heap, self.name) for heap in self.heaps])
+        connection.commit()
+
+    def drop(self, connection: Connection) -> None:
+        """Drop it, and the tables of all runs, also of those that were for nothing."""
+        drop_tables(connection, self.load_id)
+
+
+def _run(connection: Connection, statements: Sequence[sql.Composable]) -> None:
+    for statement in statements:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+
+
 def tables_of(connection: Connection, load_id: int) -> list[str]:
-    """The names of a load's staging tables: one, but where an attempt died between two steps."""
-    pattern = f"^staging_{load_id}(_[0-9]+)?$"  # version 2 of the ledger knew no attempts
+    """The names of a load's staging tables: one, but where an attempt died between two steps, or has shards."""
+    pattern = f"^staging_{load_id}(_[0-9]+){{0,2}}$"  # version 2 of the ledger knew no attempts
     statement = "SELECT tablename FROM pg_tables WHERE schemaname = 'loader' AND tablename ~ %s ORDER BY 1"
     return [name for (name,) in rows_of(connection, statement, (pattern,))]
 
@@ -128,7 +183,7 @@ def drop_tables(connection: Connection, load_id: int) -> None:
 
     Needs its target's turn: whoever still writes into them, is a leftover.
     """
-    for name in tables_of(connection, load_id):
+    for name in reversed(tables_of(connection, load_id)):  # a parent after its children
         _end_writers(connection, name)
         with connection.cursor() as cursor:
             cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier("loader", name)))

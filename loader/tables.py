@@ -48,9 +48,10 @@ class Table:
         return self.oid is None or any(columns <= set(key) for columns in self.unique)
 
 
-def staging_name(load_id: int, attempt: int) -> str:
+def staging_name(load_id: int, attempt: int, run: int | None = None) -> str:
     """The name of a load's staging table in schema ``loader``.
 
-    Each attempt gives it a new one, so that what is left of an earlier attempt cannot write into it any more.
+    Each attempt gives it a new one, so that what is left of an earlier attempt cannot write into it any more; and
+    where an object is loaded in shards, so does each ``run`` of one.
     """
-    return f"staging_{load_id}_{attempt}"
+    return f"staging_{load_id}_{attempt}" + ("" if run is None else f"_{run}")

@@ -129,9 +129,12 @@ class RejectKeeper:
         if not self._batch:
             return
         connection = self._own_connection()
-        ledger.keep_rejects(connection, self._load_id, self._batch)
+        self._keep(connection, self._batch)
         connection.commit()
         self._batch = []
+
+    def _keep(self, connection: Connection, rejects: Sequence[Reject]) -> None:
+        ledger.keep_rejects(connection, self._load_id, rejects)
 
     def _count(self, reason: str, column: str | None, count: int) -> None:
         self.reasons[reason] += count

@@ -50,16 +50,18 @@ _CANCELED = "57014"
 class How:
     """How a load goes about it.
 
-    ``force``: load what was loaded before. ``workers``: threads that parse, by default one a core.
+    ``force``: load what was loaded before. ``workers``: processes that may share one object, see `loader.shards`.
+    ``threads``: that parse in each of them, by default one a core.
     ``progress``: is told how far it is, block by block. ``wait``: how long to wait for another load into the
     same table, in seconds. ``replay_of``: the source holds rejects of that load. ``deadline``: when to come to rest.
     ``handovers``: how often one load may do so because its time was up. ``sequencer``: that of the S3 event which
     told of the object's version. ``told`` is told when an attempt begins, and when one failed that is to be made again:
-    what it is, and facts of it, ``load_id`` among them.
+    what it is, and facts of it, ``load_id`` among them. ``notes``: what is to stand first among the report's.
     """
 
     force: bool = False
-    workers: int | None = None
+    workers: int = 1
+    threads: int | None = None
     progress: Callable[[Progress], None] | None = None
     wait: float = TURN_WAIT
     replay_of: int | None = None
@@ -67,6 +69,7 @@ class How:
     handovers: int = HANDOVERS
     sequencer: str | None = None
     told: Callable[[str, Mapping[str, Any]], None] | None = None
+    notes: tuple[str, ...] = ()
 
 
 PLAINLY = How()
@@ -120,7 +123,7 @@ class Undertaking:
                 standing = find_standing(connection, errand, self._source)
                 if standing.verdict != "due":
                     return self._not_due(connection, errand, standing, waited)
-                account.entry = entry = ledger.enter(connection, errand, follows=standing.follows, waited=waited)
+                account.entry = entry = self._enter(connection, errand, standing, waited)
                 self._tell("begun", table=account.table, attempt=entry.attempts, waited=round(waited, 3))
                 try:
                     with self._clear_errors():
@@ -131,6 +134,10 @@ class Undertaking:
                     raise
                 clear_leftovers(connection)
                 return report
+
+    def _enter(self, connection: Connection, errand: Errand, standing: Standing, waited: float) -> Entry:
+        """Enter the attempt."""
+        return ledger.enter(connection, errand, follows=standing.follows, waited=waited)
 
     def _tell(self, what: str, **facts: Any) -> None:
         if self._how.told is not None:
@@ -187,7 +194,7 @@ class Undertaking:
             ledger.finish(connection, report, "paused" if paused else "failed", handover=handover)
             if lasting:
                 checkpoints.forget(connection, report.load_id)
-            if checkpoints.find(connection, report.load_id) is None:
+            if not checkpoints.is_vouched_for(connection, report.load_id):
                 drop_tables(connection, report.load_id)
             connection.commit()
             if handover:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 
@@ -63,7 +63,7 @@ class PlanChangedError(Exception):
 class Way:
     """What both ways have: the connection with the target's turn, on which the one transaction is, and what is to go.
 
-    ``work``: what is done with each block, by ``workers`` threads.
+    ``work``: what is done with each block, by so many ``threads``.
     """
 
     connection: Connection
@@ -73,7 +73,7 @@ class Way:
     plan: Plan
     records: Records
     work: Callable[[Block], Encoded]
-    workers: int
+    threads: int
     keeper: RejectKeeper
     account: Account
 
@@ -86,7 +86,7 @@ class Way:
         return overlapped(
             records.blocks,
             self.work,
-            workers=self.workers,
+            workers=self.threads,
             interrupt=self.source.interrupt,
         )
 
@@ -216,10 +216,10 @@ class Staged(Way):
         staging = Staging(entry.load_id, entry.attempts, self.plan.columns)
         start = self._resume(staging, checkpoint) if checkpoint else self._begin(staging)
         merge = Merge(self.connection, staging, self.plan.table, self.plan.key, self.plan.spec.mode == "replace")
-        ahead = _Ahead(self, merge)
+        ahead = Ahead(self, merge)
         if not start.complete:
             self._stage(staging, start, ahead)
-        return self._merge(merge, ahead)
+        return self.merge_staged(merge, ahead)
 
     def _begin(self, staging: Staging) -> Checkpoint:
         staging.create(self.connection)
@@ -241,7 +241,7 @@ class Staged(Way):
         self.connection.rollback()
         return checkpoint
 
-    def _stage(self, staging: Staging, start: Checkpoint, ahead: _Ahead) -> None:
+    def _stage(self, staging: Staging, start: Checkpoint, ahead: Ahead) -> None:
         """COPY what comes after the checkpoint, segment by segment."""
         records = self.records
         if start.place.offset > 0:
@@ -257,7 +257,7 @@ class Staged(Way):
                 start,
                 lambda checkpoint: checkpoints.save(saving, self.account.entry, checkpoint),
                 size=self.plan.spec.segment_size,
-                streams=min(STREAMS, self.workers),
+                streams=min(STREAMS, self.threads),
             )
             with closing(copy_segments(segments, self.database, staging)) as saved:
                 for checkpoint in saved:
@@ -272,7 +272,7 @@ class Staged(Way):
         why = f"{self.source.uri}: {self.deadline.reached or 'its time is nearly up'}"
         return PausedError(f"{why}; {so_far}", handover=not self.deadline.stopped)
 
-    def _merge(self, merge: Merge, ahead: _Ahead) -> Counts:
+    def merge_staged(self, merge: Merge, ahead: Ahead) -> Counts:
         """Merge what is staged; records that the target does not take become rejects."""
         kept = self.account.tally.counts.kept
         if self.deadline.reached or self._is_late(kept - ahead.rows):
@@ -308,7 +308,7 @@ class Staged(Way):
     def _merge_carefully(self, merge: Merge) -> Counts:
         """What the target takes; the other records become rejects."""
         self.make_ready()
-        keeper, spec = self.keeper, self.plan.spec
+        keeper = self.keeper
         refused = sift(
             self.connection,
             merge.staging,
@@ -321,14 +321,19 @@ class Staged(Way):
         self.complete()
         refused = sorted([*refused, *more], key=lambda each: each.position)
         positions = [each.position for each in refused]
-        fields = fields_by_position(spec, merge.table)
-        found = recall(self.source.chunks(), spec.csv, positions, name=self.source.uri, fields=fields)
+        found = self.recalled(positions)
         for each, (block, index) in zip(refused, found, strict=True):
             keeper.add([reject(block, index, each.reason, each.message, each.column, sqlstate=each.sqlstate)])
         return counts
 
+    def recalled(self, positions: Sequence[int]) -> Iterator[tuple[Block, int]]:
+        """The records at rising ``positions``, each one's block and place in it, read from the object once more."""
+        spec = self.plan.spec
+        fields = fields_by_position(spec, self.plan.table)
+        return recall(self.source.chunks(), spec.csv, positions, name=self.source.uri, fields=fields)
 
-class _Ahead:
+
+class Ahead:
     """Inserts segments into the target while later ones are being copied, in the one transaction.
 
     Copying and inserting take two sessions of the server, so the one hides behind the other. Lineitem, 1.8 M rows, two

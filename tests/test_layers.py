@@ -17,6 +17,7 @@ PACKAGE = Path(loader.__file__).parent
 SHELVES: list[set[str]] = [
     {
         "arrays",
+        "crc",
         "deadline",
         "errors",
         "faults",
@@ -29,19 +30,22 @@ SHELVES: list[set[str]] = [
         "tables",
     },  # words
     {"datetimes", "expression", "header"},
-    {"spec"},
+    {"proof", "spec"},
     {"columns", "fields", "steps", "wire"},
     {"convert", "records"},
     {"respell"},
     {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
-    {"catalog", "lane", "sniff", "source"},
+    {"catalog", "cuts", "lane", "sniff", "source"},
     {"staging", "target"},
     {"judge", "ledger", "reading", "refusals", "shelf"},
     {"checkpoints", "matching", "standing"},
     {"merge"},
     {"infer", "leftovers", "tally"},
-    {"account", "plan", "segments"},  # assembly
+    {"account", "plan", "runs", "segments"},  # assembly
     {"undertaking", "ways"},
+    {"task"},
+    {"finishing", "shard"},
+    {"shards"},
     {"pipeline"},
     {"preview", "replay"},
     {"events", "local", "settings", "signals", "telemetry"},  # faces

@@ -173,7 +173,7 @@ class TestAhead:
 
     def test_a_new_table_gets_its_key_in_the_end(self, dsn: str, tmp_path: Path, monkeypatch: Any) -> None:
         """Staged because it is large; in whatever order the keys come."""
-        monkeypatch.setattr("loader.pipeline.STRAIGHT", 1)
+        monkeypatch.setattr("loader.task.STRAIGHT", 1)
         query(dsn, "DROP TABLE t")
         report = self.load(dsn, tmp_path / "f.csv", self.lines()[::-1])
         assert (report.plan, report.rows_inserted) == (self.AHEAD, self.ROWS)
@@ -182,7 +182,7 @@ class TestAhead:
         ]
 
     def test_a_new_table_whose_key_comes_again(self, dsn: str, tmp_path: Path, monkeypatch: Any) -> None:
-        monkeypatch.setattr("loader.pipeline.STRAIGHT", 1)
+        monkeypatch.setattr("loader.task.STRAIGHT", 1)
         query(dsn, "DROP TABLE t")
         report = self.load(dsn, tmp_path / "f.csv", [*self.lines(), "5,the last"])
         assert (report.rows_inserted, report.rows_duplicate) == (self.ROWS, 1)

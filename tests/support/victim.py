@@ -24,7 +24,7 @@ STEPS = {
     "find the standing": ("loader.undertaking", "find_standing"),
     "enter": ("loader.ledger", "enter"),
     "find the checkpoint": ("loader.checkpoints", "find"),
-    "start over": ("loader.pipeline", "Load._start_over"),
+    "start over": ("loader.task", "Task.start_over"),
     "note the file": ("loader.ledger", "note_file"),
     "create staging": ("loader.staging", "Staging.create"),
     "take over staging": ("loader.staging", "Staging.take_over"),
@@ -105,13 +105,13 @@ def _run(job: Job) -> None:
 
 def _load(job: Job) -> int:
     import loader
-    from loader import faults, pipeline
+    from loader import faults, pipeline, task
     from loader.database import Database
     from loader.deadline import MARGIN, NEVER, Deadline
     from loader.s3 import s3_client
 
     faults.backoff.__kwdefaults__["first"] = 0.05  # waiting is not what is tested
-    pipeline.STRAIGHT = job.straight
+    task.STRAIGHT = job.straight
     make_small()
     how = pipeline.How(
         deadline=NEVER if job.deadline is None else Deadline(job.deadline + MARGIN),

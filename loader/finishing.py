@@ -1,0 +1,198 @@
+"""Shards that are loaded → the target: proved, merged in one transaction with the ledger, and cleared up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+
+from loader import ledger, runs
+from loader.checkpoints import Counts, Found
+from loader.columns import fields_by_position
+from loader.cuts import SHARD_BITS
+from loader.errors import LoaderError, RejectLimitError, ShapeError, TransformError
+from loader.ledger import Entry, Errand
+from loader.merge import Counts as Merged
+from loader.merge import Merge
+from loader.plan import Plan
+from loader.proof import Part, Proof, ShardPlan, ShardReport, prove
+from loader.reading import Records, find_records, head, open_records, take_up
+from loader.records import Block, Place
+from loader.report import LoadReport
+from loader.staging import Parts
+from loader.standing import Standing
+from loader.tally import RejectKeeper
+from loader.task import Task
+from loader.undertaking import Undertaking
+from loader.ways import Ahead, Staged
+
+
+class UnprovedError(LoaderError):
+    """Shards are missing. Once they are loaded, the same call succeeds."""
+
+    retryable = True
+
+
+class ReplanError(LoaderError):
+    """The whole plan has to begin again: ``again`` is for the next `plan_shards`."""
+
+    retryable = True
+
+    def __init__(self, message: str, again: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.again = dict(again)
+
+
+def replanned(plan: ShardPlan, proof: Proof) -> dict[str, Any] | None:
+    """What the next `plan_shards` has to be told, where a shard found that the whole plan must begin again."""
+    problem, found = proof.problem, plan.found
+    if problem is None or problem["kind"] not in ("widen", "careful", "changed"):
+        return None
+    if problem["kind"] == "careful":
+        found = {**found, "careful": True}
+    elif problem["kind"] == "widen":
+        found = {**found, "widened": {**found["widened"], problem["column"]: problem["type"]}}
+    return {"after": plan.attempt, "found": found}
+
+
+@dataclass(frozen=True)
+class Sharded(Staged):
+    """Merges what shards have staged. ``parts``: the proved ones. ``fields``: of a record."""
+
+    parts: tuple[Part, ...]
+    fields: int
+
+    def recalled(self, positions: Sequence[int]) -> Iterator[tuple[Block, int]]:
+        """As `Staged.recalled`, with the numbers of the whole object; only shards that hold some are read."""
+        by_number = {part.number: part for part in self.parts}
+        for number, own in groupby(positions, lambda position: position >> SHARD_BITS):
+            part = by_number[number]
+            place = Place(part.start, part.record + 1, part.line + 1, self.fields)
+            blocks = take_up(self.source, self.records, place, lambda chunks: chunks).blocks
+            base = (number << SHARD_BITS) - part.record
+            yield from find_records(blocks, [position - base for position in own])
+
+
+class Finishing(Undertaking):
+    """Brings a load whose shards are loaded to its end."""
+
+    def __init__(self, load: Task, plan: ShardPlan, reports: Iterable[ShardReport] | None) -> None:
+        super().__init__(load.source, load.spec, load.database, load.how, load.account)
+        self._load = load
+        self._plan = plan
+        self._reports = None if reports is None else list(reports)
+
+    def run_all(self) -> LoadReport:
+        with self._load.database.session() as connection:
+            entry = ledger.find_load(connection, self._plan.load_id or 0)
+            if entry is not None and entry["state"] == "loaded" and entry["attempts"] == self._plan.attempt:
+                return self._loaded_after_all(connection)
+        return self.run(self._attempt)
+
+    def _enter(self, connection: Connection, errand: Errand, standing: Standing, waited: float) -> Entry:  # noqa: ARG002 - a base class has them
+        return runs.take_up(connection, self._plan, waited)
+
+    def _attempt(self, connection: Connection, entry: Entry) -> LoadReport:
+        load, plan = self._load, self._plan
+        vouched = {each.run: each for each in runs.reports(connection, plan)}
+        given = vouched.values() if self._reports is None else self._reports
+        reports = [each for each in given if each.run in vouched]
+        connection.rollback()
+        proof = prove(plan, reports)
+        table = load.target(connection)
+        fields = fields_by_position(load.spec, table)
+        records = open_records(head(load.source), load.spec.csv, name=plan.uri, fields=fields)
+        whole = load.plan(connection, records, table, Found(**plan.found), again=True)
+        connection.rollback()
+        if whole.digest != plan.digest:
+            again = {"after": plan.attempt, "found": plan.found}
+            raise ReplanError(f"{plan.uri}: the table {table} is not what it was when the shards were planned", again)
+        self._check(connection, proof)
+        runs.place_rejects(connection, entry.load_id, [part for part in proof.parts if part.run is not None])
+        load.account.sum_up(_counts(proof), sum(each.bytes_read for each in reports))
+        with RejectKeeper(load.database, entry.load_id, load.spec.rejects, plan.uri) as keeper:
+            keeper.resume(connection)
+            connection.rollback()
+            load.account.rejected, load.account.rejected_columns = keeper.reasons, keeper.columns
+            keeper.add([])  # more than the limit in all, though in no shard alone
+            counts = self._merge(connection, proof, whole, records, keeper)
+            keeper.settle(proof.counts["records"])
+        summary = summed_up(proof, reports)
+        runs.note_shards(connection, entry.load_id, summary)
+        return load.conclude(connection, records, whole, counts, notes=(_told(summary),))
+
+    def _merge(
+        self, connection: Connection, proof: Proof, whole: Plan, records: Records, keeper: RejectKeeper
+    ) -> Merged:
+        load, plan = self._load, self._plan
+        held = tuple(part.run for part in proof.parts if part.run is not None)
+        staging = Parts(plan.load_id or 0, plan.attempt, whole.columns, runs=held)
+        staging.create(connection)
+        merge = Merge(connection, staging, whole.table, whole.key, whole.spec.mode == "replace")
+        way = Sharded(
+            connection=connection,
+            database=load.database,
+            deadline=load.how.deadline,
+            source=load.source,
+            plan=whole,
+            records=records,
+            work=_nothing_to_do,
+            threads=load.threads,
+            keeper=keeper,
+            account=load.account,
+            parts=proof.parts,
+            fields=plan.fields,
+        )
+        return way.merge_staged(merge, Ahead(way, merge))
+
+    def _check(self, connection: Connection, proof: Proof) -> None:
+        """Raise what keeps the shards from being merged."""
+        plan, problem = self._plan, proof.problem
+        if proof.proved:
+            return
+        if problem is None:
+            missing = ", ".join(str(number) for number, _ in proof.again[:8])
+            raise UnprovedError(f"{plan.uri}: not every shard is loaded and proved; to be loaded (again): {missing}")
+        if (again := replanned(plan, proof)) is not None:
+            raise ReplanError(f"{plan.uri}: {problem['message']}; its shards have to be planned again", again)
+        part = Part(problem["number"], problem["run"], 0, problem["record"], problem["line"])
+        load_id = plan.load_id or 0
+        runs.place_rejects(connection, load_id, [*(each for each in proof.parts if each.run is not None), part])
+        kinds: dict[str, type[LoaderError]] = {
+            "limit": RejectLimitError,
+            "ShapeError": ShapeError,
+            "TransformError": TransformError,
+        }
+        raise kinds.get(problem["kind"], LoaderError)(problem["message"])
+
+
+def _nothing_to_do(_block: Any) -> Any:
+    raise AssertionError("every block was worked on in its shard")
+
+
+def _counts(proof: Proof) -> Counts:
+    counts = proof.counts
+    return Counts(counts["records"], counts["kept"], counts["filtered"], counts["short"], counts["long"])
+
+
+def _told(summary: Mapping[str, Any]) -> str:
+    """The shards in a sentence, for the report."""
+    guesses = f"{summary['guessed']} of their beginnings were guessed, {summary['wrong']} of these wrongly"
+    return f"loaded in {summary['shards']} shards by {summary['runs']} runs; {guesses}"
+
+
+def summed_up(proof: Proof, reports: Iterable[ShardReport]) -> dict[str, Any]:
+    """What there is to tell of the shards, for `loader status`."""
+    runs_ = list(reports)
+    slowest = max(runs_, key=lambda each: each.seconds, default=None)
+    return {
+        "shards": len(proof.parts),
+        "runs": len(runs_),
+        "guessed": proof.guessed,
+        "wrong": proof.wrong,
+        "again": len(runs_) - len({each.number for each in runs_}),
+        "slowest": slowest and {"number": slowest.number, "seconds": slowest.seconds, "records": slowest.records},
+    }

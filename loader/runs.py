@@ -1,0 +1,177 @@
+"""Runs of shards in the ledger: which were begun, what came of them, and their rejects until they can be placed.
+
+Any number of runs of a shard may be under way at once. Each has a staging table and rejects of its own, by its number,
+so none can spoil another's; which of them counts is for the proof to say. They are worth something only for the attempt
+at the load to which they belong, and only as long as that attempt may still come to its end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+
+from loader import ledger
+from loader.catalog import rows
+from loader.errors import DatabaseUnavailableError, LoaderError
+from loader.ledger import Entry
+from loader.proof import Part, ShardPlan, ShardReport
+from loader.report import Reject
+from loader.tally import RejectKeeper
+
+_OPEN = "state = 'sharded' OR (state = 'running' AND shard_plan IS NOT NULL) OR (state = 'failed' AND retryable)"
+"""Of the states of a load that has a shard plan, those from which it may come to its end."""
+
+
+def open_plan(connection: Connection, load_id: int, plan: ShardPlan) -> None:
+    """Enter that an attempt goes on by shards, and commit."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE loader.loads SET state = 'sharded', shard_plan = %s, seen_at = clock_timestamp()"
+            " WHERE load_id = %s AND attempts = %s AND state = 'running'",
+            (json.dumps(plan.to_dict()), load_id, plan.attempt),
+        )
+        if not cursor.rowcount:
+            raise DatabaseUnavailableError(f"load {load_id}: another attempt at it has begun since")
+    connection.commit()
+
+
+def find_plan(connection: Connection, load_id: int) -> ShardPlan | None:
+    """The plan of a load that is being loaded by shards."""
+    found = rows(connection, "SELECT shard_plan FROM loader.loads WHERE load_id = %s", (load_id,))
+    return ShardPlan.from_dict(found[0][0]) if found and found[0][0] else None
+
+
+def find_open_plan(
+    connection: Connection, target: str, pin: str, fingerprint: str, *, forced: bool
+) -> ShardPlan | None:
+    """The plan of the newest load of that version by that spec into that table, if it is still open."""
+    found = rows(
+        connection,
+        "SELECT shard_plan FROM loader.loads WHERE target = %s AND pin = %s AND fingerprint = %s AND forced = %s"
+        f" AND shard_plan IS NOT NULL AND attempts = (shard_plan ->> 'attempt')::int AND ({_OPEN})"
+        " ORDER BY load_id DESC LIMIT 1",
+        (target, pin, fingerprint, forced),
+    )
+    return ShardPlan.from_dict(found[0][0]) if found else None
+
+
+def take_up(connection: Connection, plan: ShardPlan, waited: float) -> Entry:
+    """Enter that the shards are being merged, and commit. Needs the target's turn. Raises LoaderError where this
+    attempt has lost its claim."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE loader.loads SET state = 'running', waited = waited + %s, error = NULL, retryable = false,"
+            " finished_at = NULL, seen_at = clock_timestamp()"
+            f" WHERE load_id = %s AND attempts = %s AND shard_plan IS NOT NULL AND ({_OPEN})"
+            " RETURNING load_id, attempts, handovers, resumes, waited",
+            (waited, plan.load_id, plan.attempt),
+        )
+        found = cursor.fetchone()
+    connection.commit()
+    if found is None:
+        raise _lost(connection, plan)
+    return Entry(*found)
+
+
+def begin(connection: Connection, plan: ShardPlan, number: int) -> int:
+    """Enter a run of a shard, and commit; gives its number. Raises LoaderError as `take_up` does."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE loader.loads SET seen_at = clock_timestamp()"
+            f" WHERE load_id = %s AND attempts = %s AND shard_plan IS NOT NULL AND ({_OPEN})",
+            (plan.load_id, plan.attempt),
+        )
+        if not cursor.rowcount:
+            raise _lost(connection, plan)
+        cursor.execute(
+            "INSERT INTO loader.shards (load_id, attempt, number) VALUES (%s, %s, %s) RETURNING run",
+            (plan.load_id, plan.attempt, number),
+        )
+        found = cursor.fetchone()
+    connection.commit()
+    assert found is not None
+    return int(found[0])
+
+
+def give_sign(connection: Connection, plan: ShardPlan, run: int) -> None:
+    """Enter a sign of life, and commit. Raises LoaderError where nobody waits for this run any more."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE loader.loads SET seen_at = clock_timestamp() WHERE load_id = %s AND attempts = %s"
+            " AND EXISTS (SELECT FROM loader.shards WHERE run = %s)",
+            (plan.load_id, plan.attempt, run),
+        )
+        alive = cursor.rowcount
+    connection.commit()
+    if not alive:
+        raise _lost(connection, plan)
+
+
+def end(connection: Connection, plan: ShardPlan, report: ShardReport) -> None:
+    """Enter what came of a run, and commit."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE loader.shards SET report = %s, finished_at = clock_timestamp() WHERE run = %s",
+            (json.dumps(report.to_dict()), report.run),
+        )
+        alive = cursor.rowcount
+    connection.commit()
+    if not alive:
+        raise _lost(connection, plan)
+
+
+def reports(connection: Connection, plan: ShardPlan, number: int | None = None) -> list[ShardReport]:
+    """Those of all runs that are through, oldest first; of one shard, where ``number`` is given."""
+    found = rows(
+        connection,
+        "SELECT report FROM loader.shards WHERE load_id = %s AND attempt = %s AND report IS NOT NULL"
+        " AND (%s::int IS NULL OR number = %s) ORDER BY run",
+        (plan.load_id, plan.attempt, number, number),
+    )
+    return [ShardReport.from_dict(report) for (report,) in found]
+
+
+def place_rejects(connection: Connection, load_id: int, parts: Sequence[Part]) -> None:
+    """Enter the rejects of shards as the whole object's, now that it is known what comes before each, and commit."""
+    ledger.forget_rejects(connection, load_id)
+    with connection.cursor() as cursor:
+        for part in parts:
+            cursor.execute(
+                "INSERT INTO loader.rejects (load_id, record_number, line_number, byte_offset, column_name, reason,"
+                " sqlstate, message, raw, raw_bytes, raw_length) SELECT %s, record_number + %s, line_number + %s,"
+                " byte_offset, column_name, reason, sqlstate, message, raw, raw_bytes, raw_length"
+                " FROM loader.shard_rejects WHERE run = %s",
+                (load_id, part.record, part.line, part.run),
+            )
+    connection.commit()
+
+
+def note_shards(connection: Connection, load_id: int, summary: Mapping[str, Any]) -> None:
+    """Enter what there is to tell of the shards in the end, in the transaction that is open."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE loader.loads SET shards = %s, shard_plan = NULL WHERE load_id = %s", (json.dumps(summary), load_id)
+        )
+
+
+class ShardRejects(RejectKeeper):
+    """Keeps the rejects of one run of a shard; ``base``: what its record numbers are above those from 1 on."""
+
+    run: int
+    base: int
+
+    def _keep(self, connection: Connection, rejects: Sequence[Reject]) -> None:
+        own = [replace(each, record=each.record - self.base) for each in rejects]
+        ledger.insert_rejects(connection, "loader.shard_rejects", "run", self.run, own)
+
+
+def _lost(connection: Connection, plan: ShardPlan) -> LoaderError:
+    found = rows(connection, "SELECT state, attempts FROM loader.loads WHERE load_id = %s", (plan.load_id,))
+    state, attempts = found[0] if found else ("gone", plan.attempt)
+    connection.rollback()
+    why = f"attempt {attempts} has begun since" if attempts != plan.attempt else f"it is {state}"
+    return LoaderError(f"load {plan.load_id}: the shards of attempt {plan.attempt} are of no use any more, for {why}")

@@ -1,0 +1,201 @@
+"""One shard of an object on its way into a staging table of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import psycopg2
+
+from loader import runs
+from loader.checkpoints import NOTHING, Checkpoint, Found
+from loader.columns import fields_by_position
+from loader.cuts import SHARD_BITS, Cutter, Shard
+from loader.database import translate
+from loader.errors import DatabaseError, LoaderError, PausedError, RejectLimitError, ShapeError, TransformError
+from loader.infer import widened
+from loader.lane import TextLane
+from loader.overlap import overlapped
+from loader.parse import Parser
+from loader.plan import Plan
+from loader.proof import Known, ShardPlan, ShardReport
+from loader.reading import Records, head, open_records
+from loader.records import Block, Place
+from loader.refusals import is_refusal
+from loader.runs import ShardRejects
+from loader.segments import Segments, copy_segments
+from loader.staging import Staging
+from loader.tally import Books
+from loader.task import Task
+from loader.transform import Transformer, WidenColumn
+from loader.ways import STREAMS
+
+_GARBAGE = (RejectLimitError, ShapeError, TransformError)
+"""What a shard that begins in the middle of a quoted field may come to."""
+
+
+class ShardLoad:
+    """One run of one shard. Memory: as `Load`; its transactions are its own, and nobody waits for them."""
+
+    def __init__(self, plan: ShardPlan, number: int, load: Task) -> None:
+        self._plan = plan
+        self._number = number
+        self._load = load
+        self._source = load.source
+        self._database = load.database
+        self._began = time.monotonic()
+
+    def run(self, known: Known | None) -> ShardReport:
+        """Load it, or find that it was. Raises LoaderError."""
+        try:
+            return self._run(known)
+        except psycopg2.Error as error:
+            raise translate(error, f"{self._source.uri}: shard {self._number} of load {self._plan.load_id}") from error
+
+    def _run(self, known: Known | None) -> ShardReport:
+        plan, load = self._plan, self._load
+        with self._database.session() as connection:
+            for each in runs.reports(connection, plan, self._number):
+                if _answers(each, known):
+                    return each
+            run = runs.begin(connection, plan, self._number)
+            table = load.target(connection)
+            fields = fields_by_position(load.spec, table)
+            records = open_records(head(self._source), load.spec.csv, name=plan.uri, fields=fields)
+            whole = load.plan(connection, records, table, Found(**plan.found), again=True)
+            report = ShardReport(
+                plan.load_id or 0, plan.attempt, self._number, run, known=dict(known) if known else None
+            )
+            if whole.digest != plan.digest:
+                problem = {
+                    "kind": "changed",
+                    "message": f"the table {table} is not what it was when the shards were planned",
+                }
+                report = replace(report, problem={**problem, "run": run})
+            else:
+                staging = Staging(report.load_id, plan.attempt, whole.columns, run)
+                staging.create(connection)
+                connection.commit()
+                report = self._stage(report, whole, records, staging)
+            connection.rollback()
+            runs.end(connection, plan, report)
+        return report
+
+    def _stage(self, report: ShardReport, whole: Plan, records: Records, staging: Staging) -> ShardReport:
+        plan, load, account = self._plan, self._load, self._load.account
+        start, stop = plan.text(self._number)
+        first, past = plan.ranges[self._number]
+        shard = Shard(
+            self._number,
+            first,
+            past,
+            start,
+            stop,
+            plan.end,
+            plan.fields,
+            plan.mark,
+            begins=start == plan.start,
+            counts_quotes=plan.counts_quotes,
+            algorithm=plan.algorithm,
+        )
+        dialect = records.first.dialect if records.first is not None else None
+        assert dialect is not None
+        cutter = Cutter(self._source.chunks, dialect, shard, name=plan.uri, clean=self._clean(whole))
+        cutter.begin(report.known)
+        report = replace(report, inside=cutter.inside, start=cutter.start)
+        account.entry = replace(account.entry, load_id=report.load_id, attempts=plan.attempt)
+        keeper = ShardRejects(self._database, report.load_id, load.spec.rejects, plan.uri)
+        keeper.run, keeper.base = report.run, self._number << SHARD_BITS
+        problem: dict[str, Any] | None = None
+        try:
+            with keeper, TextLane(self._database, whole.columns, whole.session_zone) as lane:
+                self._copy(cutter, load.work(whole, lane, report.load_id), Books(account.tally, keeper), staging)
+                keeper.flush()
+        except _GARBAGE as error:
+            kind = "limit" if isinstance(error, RejectLimitError) else type(error).__name__
+            problem = {"kind": kind, "message": str(error)}
+        except WidenColumn as error:
+            wider = widened(whole.inferred[error.column], error.texts)
+            told = f'the column "{error.column}" has to be {wider}'
+            problem = {"kind": "widen", "column": error.column, "type": wider, "message": told}
+        except psycopg2.Error as error:
+            if whole.found.careful or not is_refusal(error):
+                raise
+            problem = {"kind": "careful", "message": f"the database refused a record: {error.diag.message_primary}"}
+        report = replace(
+            report,
+            bytes_read=cutter.bytes_read,
+            seconds=round(time.monotonic() - self._began, 3),
+            rejected=keeper.count,
+        )
+        if problem is not None:
+            return replace(report, problem={**problem, "run": report.run})
+        counts = account.tally.counts
+        return replace(
+            report,
+            end=cutter.end.offset if cutter.end else None,
+            records=counts.read,
+            lines=cutter.end.line - 1 if cutter.end else 0,
+            kept=counts.kept,
+            filtered=counts.filtered,
+            short=counts.short,
+            long=counts.long,
+            parity=cutter.parity,
+            crc=cutter.crc,
+            broken=cutter.broken,
+        )
+
+    def _copy(self, cutter: Cutter, work: Callable[[Block], Any], books: Books, staging: Staging) -> None:
+        """COPY the shard's records into its staging table, segment by segment, each a sign of life."""
+        load, source = self._load, self._source
+        with (
+            overlapped(cutter.blocks(), work, workers=load.threads, interrupt=source.interrupt) as encoded,
+            self._database.session() as telling,
+        ):
+            segments = Segments(
+                encoded,
+                books,
+                load.how.deadline,
+                Checkpoint("", Found(), Place(), NOTHING),
+                lambda _checkpoint: runs.give_sign(telling, self._plan, staging.run or 0),
+                size=load.spec.segment_size,
+                streams=min(STREAMS, load.threads),
+            )
+            with closing(copy_segments(segments, self._database, staging)) as saved:
+                for _ in saved:
+                    pass
+        if not segments.saved.complete:
+            deadline = load.how.deadline
+            why = f"{source.uri}: shard {self._number}: {deadline.reached or 'its time is nearly up'}"
+            raise PausedError(f"{why}; the same call begins it anew", handover=not deadline.stopped)
+        if segments.copied != books.tally.counts.kept:
+            raise DatabaseError(
+                f"{source.uri}: shard {self._number}: {books.tally.counts.kept:,} records were sent and PostgreSQL "
+                f"took {segments.copied:,}; this is a defect of the loader"
+            )
+
+    def _clean(self, whole: Plan) -> Callable[[Block], int]:
+        """How many records of a block convert, each to the type of its column; nothing is asked of the server."""
+        spec = self._load.spec
+        parser = Parser(whole.reading, whole.fields, spec.csv.null, name=self._source.uri)
+        transformer = Transformer(whole.reading, self._load.constants(self._plan.load_id or 0), key=whole.key)
+
+        def clean(block: Block) -> int:
+            try:
+                return int(transformer.convert(parser.parse(block)).batch.num_rows)
+            except (WidenColumn, LoaderError, KeyError):
+                return 0
+
+        return clean
+
+
+def _answers(report: ShardReport, known: Known | None) -> bool:
+    """Whether a run that is through is what is asked for."""
+    if known is None:
+        return True
+    if "start" in known:
+        return bool(report.start == known["start"])
+    return report.inside is known["inside"] or (report.known is not None and "start" in report.known)

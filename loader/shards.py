@@ -1,0 +1,259 @@
+"""One object by many workers: plan the shards, load each, prove them, finish.
+
+    plan = plan_shards("s3://bucket/key", spec, database, shards=16)
+    reports = [load_shard(plan, number, database) for number in range(len(plan.ranges))]    # anywhere, in any order
+    while (proof := prove(plan, reports)).again:
+        reports += [load_shard(plan, number, database, known=known) for number, known in proof.again]
+    report = finish(plan, reports, database)
+
+Plan, reports and proof are values that JSON can carry. `load_shard` may be called again at any time, also while another
+call for the same shard is under way: each call has a part of the staging for itself, and only what is proved is merged.
+`finish` merges all of it in one transaction with the ledger, holding the table's turn, which nobody holds before.
+
+What has to be known of the whole object beforehand keeps it from being split: see `why_single`. What turns out on the
+way to be otherwise for the whole object (an inferred type that is too narrow) ends the plan, and another begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+
+from loader import crc, ledger, runs
+from loader.checkpoints import Found
+from loader.columns import fields_by_position
+from loader.cuts import counts_quotes
+from loader.database import Database
+from loader.deadline import NEVER, Deadline
+from loader.errors import SourceChangedError
+from loader.fields import Dialect
+from loader.finishing import Finishing, ReplanError, UnprovedError, replanned
+from loader.ledger import Entry, Errand
+from loader.margins import footer_start
+from loader.proof import Known, Proof, ShardPlan, ShardReport, cut, prove
+from loader.reading import Records, head, open_records
+from loader.report import LoadReport
+from loader.shard import ShardLoad
+from loader.source import Source, open_source
+from loader.spec import LoadSpec
+from loader.standing import Standing
+from loader.tally import Progress
+from loader.task import Task
+from loader.undertaking import PLAINLY, How, Undertaking
+
+__all__ = [
+    "Proof",
+    "ReplanError",
+    "ShardPlan",
+    "ShardReport",
+    "UnprovedError",
+    "finish",
+    "load_shard",
+    "plan_shards",
+    "prove",
+    "replanned",
+]
+
+SIZE = 256 << 20
+"""Bytes of a shard by default: a worker copies as much in some seconds, so little is lost with one that dies, and what
+a run costs besides (the head of the object, its catalog, a table) is some hundredths of it."""
+
+STAGED = "it is loaded by many workers"
+
+
+# --- the plan
+
+
+def plan_shards(
+    uri: str,
+    spec: LoadSpec,
+    database: Database,
+    *,
+    shards: int | None = None,
+    size: int | None = None,
+    s3: Any = None,
+    version_id: str | None = None,
+    sequencer: str | None = None,
+    force: bool = False,
+    again: Mapping[str, Any] | None = None,
+    how: How = PLAINLY,
+) -> ShardPlan:
+    """Cut the object into ``shards`` ranges, or ranges of ``size`` bytes, and enter the load in the ledger.
+
+    The plan's ``verdict`` is "split"; or "single", and nothing was entered; or "settled", where this version had its
+    effect already or came too late. While a load is in progress, the same call gives the same plan, so an event that
+    comes twice begins nothing twice. ``again``: what `replanned` says of a plan that had to end; another attempt
+    begins. ``how`` gives the rest: ``wait``, ``deadline``, whom to tell. Raises LoaderError, which is entered, too.
+    """
+    how = replace(how, force=force or how.force, sequencer=sequencer or how.sequencer)
+    with open_source(uri, version_id=version_id, client=s3) as source:
+        load = Task(source, spec, database, how)
+        with load.database.session() as connection:
+            ledger.migrate(connection)
+            fields = fields_by_position(spec, load.target(connection))
+        records = open_records(head(source), spec.csv, name=source.uri, fields=fields)
+        plan = ShardPlan("single", source.uri, spec.to_dict(), forced=how.force, sequencer=how.sequencer)
+        if why := why_single(source, spec, records):
+            return replace(plan, why=why)
+        plan = _laid_out(
+            plan, source, records, cut(source.size, shards=shards, length=None if shards else size or SIZE)
+        )
+        if len(plan.ranges) == 1:
+            return replace(plan, verdict="single", why=f"its {source.size:,} bytes are one shard")
+        return _Planning(load, records, plan, again or {}).plan()
+
+
+def why_single(source: Source, spec: LoadSpec, records: Records) -> str:
+    """Why the object is for one worker, in words for the ledger; empty where it may be split."""
+    form = records.form
+    if form.compression != "none":
+        return f"it is compressed ({form.compression}), so it can be read from its beginning only"
+    if not form.plain:
+        return f"it is written in {form.encoding}, so places in its text are none in the object"
+    if any("{record_number}" in (column.value or "") for column in spec.columns):
+        return "a column holds the record's number, and that is known when all records before it were counted"
+    if records.first is None or records.first.after is None or records.first.after.fields is None:
+        return "its beginning does not tell how many fields a record has"
+    if records.csv.skip_footer and footer_start(source.read_range, source.size, records.csv.skip_footer) is None:
+        return "its footer is too long to be found from its end"
+    return ""
+
+
+def _laid_out(plan: ShardPlan, source: Source, records: Records, ranges: tuple[tuple[int, int], ...]) -> ShardPlan:
+    mark, csv = records.form.mark, records.csv
+    past = footer_start(source.read_range, source.size, csv.skip_footer) if csv.skip_footer else source.size
+    assert records.first is not None
+    assert records.first.after is not None
+    assert records.first.after.fields is not None
+    assert past is not None
+    version = source.version if source.bucket is not None and not source.pin.startswith("etag:") else None
+    checksum = source.checksum()
+    known = checksum is not None and crc.available(checksum[0])
+    begin = records.begin
+    return replace(
+        plan,
+        verdict="split",
+        version_id=version,
+        pin=source.pin,
+        size=source.size,
+        mark=mark,
+        start=begin.offset,
+        line=begin.line,
+        end=max(past - mark, begin.offset),
+        fields=records.first.after.fields,
+        ranges=ranges,
+        counts_quotes=counts_quotes(Dialect.of(csv)),
+        algorithm=checksum[0] if checksum and known else crc.PLAIN,
+        checksum=checksum[1] if checksum and known else None,
+    )
+
+
+class _OpenError(Exception):
+    """There is a plan already, and it is in progress."""
+
+    def __init__(self, plan: ShardPlan) -> None:
+        super().__init__()
+        self.plan = plan
+
+
+class _Planning(Undertaking):
+    """Enters a load that goes on by shards."""
+
+    def __init__(self, load: Task, records: Records, plan: ShardPlan, again: Mapping[str, Any]) -> None:
+        super().__init__(load.source, load.spec, load.database, load.how, load.account)
+        self._load = load
+        self._records = records
+        self._plan = plan
+        self._found = Found(**{**again.get("found", {}), "staged": STAGED})
+        self._after = int(again.get("after", 0))
+        self._made: ShardPlan | None = None
+
+    def plan(self) -> ShardPlan:
+        try:
+            report = self.run(self._attempt)
+        except _OpenError as found:
+            return found.plan
+        return self._made or replace(self._plan, verdict="settled", load_id=report.load_id, report=report.to_dict())
+
+    def _enter(self, connection: Connection, errand: Errand, standing: Standing, waited: float) -> Entry:
+        begun = runs.find_open_plan(
+            connection, errand.target, errand.source.pin or "", errand.spec.fingerprint(), forced=errand.forced
+        )
+        if begun is not None and begun.attempt > self._after:
+            raise _OpenError(begun)
+        return super()._enter(connection, errand, standing, waited)
+
+    def _attempt(self, connection: Connection, entry: Entry) -> LoadReport:
+        load = self._load
+        load.start_over(connection, entry.load_id)
+        ledger.note_file(connection, entry.load_id, self._records.header, self._records.csv)
+        plan = load.plan(connection, self._records, load.target(connection), self._found, again=True)
+        made = replace(
+            self._plan,
+            load_id=entry.load_id,
+            attempt=entry.attempts,
+            digest=plan.digest,
+            found=asdict(self._found),
+        )
+        runs.open_plan(connection, entry.load_id, made)
+        self._made = made
+        return load.account.report("loaded")  # nobody sees it
+
+
+# --- a shard
+
+
+def load_shard(
+    plan: ShardPlan,
+    number: int,
+    database: Database,
+    *,
+    known: Known | None = None,
+    deadline: Deadline = NEVER,
+    s3: Any = None,
+    threads: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> ShardReport:
+    """Load one shard into a staging table of its own. ``known``: what a proof knows of its beginning.
+
+    A run of it that is through already, and began as is known, is not done again: its report is given. What may be
+    the fault of a wrong guess is no error but the report's ``problem``. Raises LoaderError: PausedError (retryable)
+    where the deadline comes first, and then this shard begins again; SourceChangedError where the object is another by
+    now; and where the load is over, or another attempt at it has begun, an error that is not retryable.
+    """
+    with open_source(plan.uri, version_id=plan.version_id, client=s3) as source:
+        if source.pin != plan.pin:
+            raise SourceChangedError(f"{plan.uri}: is another version than load {plan.load_id} was planned for")
+        spec = LoadSpec.from_dict(plan.spec, origin="shard plan")
+        how = How(threads=threads, deadline=deadline, progress=progress)
+        return ShardLoad(plan, number, Task(source, spec, database, how)).run(known)
+
+
+# --- the end
+
+
+def finish(
+    plan: ShardPlan,
+    reports: Iterable[ShardReport] | None,
+    database: Database,
+    *,
+    s3: Any = None,
+    how: How = PLAINLY,
+) -> LoadReport:
+    """Merge what is proved, all in one transaction with the ledger, and clear up. ``reports``: None for the ledger's.
+
+    Once more after it was done, it gives the same report. Raises ReplanError where the whole plan has to begin again,
+    and LoaderError for what else keeps it from being loaded; where that is retryable, the same call may succeed.
+    """
+    how = replace(how, force=plan.forced, sequencer=plan.sequencer)
+    with open_source(plan.uri, version_id=plan.version_id, client=s3) as source:
+        if source.pin != plan.pin:
+            raise SourceChangedError(f"{plan.uri}: is another version than load {plan.load_id} was planned for")
+        spec = LoadSpec.from_dict(plan.spec, origin="shard plan")
+        load = Task(source, spec, database, how)
+        assert plan.load_id is not None
+        load.account.entry = Entry(plan.load_id, plan.attempt)
+        return Finishing(load, plan, reports).run_all()
