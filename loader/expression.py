@@ -758,11 +758,17 @@ class _Binder:
     # in, like
 
     def _in(self, value: _Bound, items: Sequence[_Bound]) -> Run:
-        """``in`` is ``=`` with each item, joined by ``or``; the constants among them are looked up all at once."""
+        """``in`` is ``=`` with each item, joined by ``or``; the constants among them are looked up all at once.
+
+        Several constants are one array to PostgreSQL, whose type they share with the value: beside a real they are of
+        that type, while a single one is compared as double precision (manual, 10.5).
+        """
         if value.kind == "null":
             return lambda _batch: self._unknown
         constants: list[Any] = []
         found: list[Run] = []
+        if self._pa.types.is_float32(value.arrow) and sum(item.is_constant for item in items) > 1:
+            items = [self._as_real(item) for item in items]
         for item in items:
             equality = Comparison("=", value.node, item.node)
             if item.kind == "null":
@@ -777,6 +783,15 @@ class _Binder:
         if constants:
             found.append(self._among(value, self._pa.array(constants, value.arrow)))
         return self._reduce(self._pc.or_kleene, found)
+
+    def _as_real(self, item: _Bound) -> _Bound:
+        """A number as it was written, rounded to what real has; whatever else it is, as it is."""
+        if not isinstance(item.node, Number):
+            return item
+        rounded = self._pa.scalar(str(item.node.value)).cast(self._pa.float32()).as_py()
+        if rounded in (float("inf"), float("-inf")) or (item.node.value and not rounded):
+            raise ValueError(f"{item.node} is out of the range of real")
+        return replace(item, node=replace(item.node, value=Decimal(rounded)))
 
     def _among(self, value: _Bound, constants: Any) -> Run:
         pc = self._pc

@@ -195,6 +195,17 @@ def test_decimals_compare_exactly() -> None:
     assert kept("fare in (0.100, 7)", fare=fares) == [True, False, False]
 
 
+def test_several_constants_beside_a_real_are_reals() -> None:
+    """A single one is compared as double precision, as PostgreSQL does it, where 0.1 is no real."""
+    reals = pa.array([0.1, 16777216.0, None], pa.float32())
+    assert kept("r in (0.1, 0.2)", r=reals) == [True, False, False]
+    assert kept("r in (16777217, null)", r=reals) == [False, True, False]
+    assert kept("r in (0.1)", r=reals) == kept("r = 0.1", r=reals) == [False, False, False]
+    for beyond in ("1e40", "1e-50"):
+        with pytest.raises(ValueError, match="out of the range of real"):
+            kept(f"r in (1, {beyond})", r=reals)
+
+
 def test_nothing_wraps() -> None:
     """Arithmetic gives the right number where it leaves the range of its columns' types."""
     ends = bigints(2**63 - 1, -(2**63))
