@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loader.errors import ShapeError
+from loader.errors import RecordTooLongError
 from loader.fields import Dialect
 from loader.records import (
     RECORD_LIMIT,
@@ -357,12 +357,14 @@ class Splitter:
         escape = self._dialect.escape
         return escape is not None and not self._dialect.doubled and escape in data
 
-    def _too_long(self, position: int) -> ShapeError:
+    def _too_long(self, position: int) -> RecordTooLongError:
         lines = self._lost.lines if self._lost else 0
-        return ShapeError(
-            f"{self._name}: record {self._record + lines} (line {self._line + lines}, "
-            f"byte {self._offset + position - self._at}) is longer than the "
-            f"limit of {self._record_limit:,} bytes; is a quote left open?"
+        return RecordTooLongError(
+            self._name,
+            record=self._record + lines,
+            line=self._line + lines,
+            byte=self._offset + position - self._at,
+            limit=self._record_limit,
         )
 
 

@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     load = commands.add_parser("load", help="load files or objects into a table")
     load.add_argument("sources", nargs="+", metavar="SOURCE", help="path, glob, s3://bucket/key or s3://bucket/prefix/")
     _add_spec(load)
-    load.add_argument("--workers", type=_positive, metavar="N", help="threads that parse; default: one a core")
+    load.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes that share a large object")
     load.add_argument("--force", action="store_true", help="load again what was loaded before")
     _add_dsn(load)
     _add_json(load)
@@ -294,6 +294,7 @@ def _print_preview(told: Preview) -> None:
 def _status(options: argparse.Namespace) -> int:
     from loader.checkpoints import find
     from loader.ledger import find_load, history
+    from loader.runs import find_summary
 
     if options.load_id is None:
         with _ledger(options) as connection:
@@ -306,9 +307,11 @@ def _status(options: argparse.Namespace) -> int:
     with _ledger(options) as connection:
         load = find_load(connection, options.load_id)
         checkpoint = find(connection, options.load_id) if load else None
+        shards = find_summary(connection, options.load_id) if load else None
     if load is None:
         raise LoaderError(f"there is no load {options.load_id}")
     load["rows_staged"] = checkpoint.counts.kept if checkpoint else 0
+    load["shards"] = shards
     if options.json:
         _print_json(load)
     else:

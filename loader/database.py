@@ -206,6 +206,15 @@ class Database:
         self._lock = threading.Lock()
         self._deadline = NEVER
 
+    @classmethod
+    def at(cls, parameters: Mapping[str, str]) -> Database:
+        """The database that `parameters` of another one tell of, as in another process."""
+        return cls(psycopg2.extensions.make_dsn(**parameters))
+
+    def parameters(self) -> Mapping[str, Any]:
+        """How to connect, the password among it: keyword parameters of libpq."""
+        return self._credentials.parameters()
+
     def until(self, deadline: Deadline) -> Database:
         """The same database and connections, with sessions that are bounded by ``deadline``, on either side.
 

@@ -13,7 +13,7 @@ from loader import ledger, runs
 from loader.checkpoints import Counts, Found
 from loader.columns import fields_by_position
 from loader.cuts import SHARD_BITS
-from loader.errors import LoaderError, RejectLimitError, ShapeError, TransformError
+from loader.errors import LoaderError, RecordTooLongError, RejectLimitError, ShapeError, TransformError
 from loader.ledger import Entry, Errand
 from loader.merge import Counts as Merged
 from loader.merge import Merge
@@ -120,7 +120,7 @@ class Finishing(Undertaking):
             keeper.add([])  # more than the limit in all, though in no shard alone
             counts = self._merge(connection, proof, whole, records, keeper)
             keeper.settle(proof.counts["records"])
-        summary = summed_up(proof, reports)
+        summary = runs.summed_up(proof, len(plan.ranges), reports)
         runs.note_shards(connection, entry.load_id, summary)
         return load.conclude(connection, records, whole, counts, notes=(_told(summary),))
 
@@ -161,6 +161,14 @@ class Finishing(Undertaking):
         part = Part(problem["number"], problem["run"], 0, problem["record"], problem["line"])
         load_id = plan.load_id or 0
         runs.place_rejects(connection, load_id, [*(each for each in proof.parts if each.run is not None), part])
+        if problem["kind"] == "too long":
+            raise RecordTooLongError(
+                plan.uri,
+                record=problem["record"] + problem["record_number"],
+                line=problem["line"] + problem["line_number"],
+                byte=problem["byte"],
+                limit=problem["limit"],
+            )
         kinds: dict[str, type[LoaderError]] = {
             "limit": RejectLimitError,
             "ShapeError": ShapeError,
@@ -182,17 +190,3 @@ def _told(summary: Mapping[str, Any]) -> str:
     """The shards in a sentence, for the report."""
     guesses = f"{summary['guessed']} of their beginnings were guessed, {summary['wrong']} of these wrongly"
     return f"loaded in {summary['shards']} shards by {summary['runs']} runs; {guesses}"
-
-
-def summed_up(proof: Proof, reports: Iterable[ShardReport]) -> dict[str, Any]:
-    """What there is to tell of the shards, for `loader status`."""
-    runs_ = list(reports)
-    slowest = max(runs_, key=lambda each: each.seconds, default=None)
-    return {
-        "shards": len(proof.parts),
-        "runs": len(runs_),
-        "guessed": proof.guessed,
-        "wrong": proof.wrong,
-        "again": len(runs_) - len({each.number for each in runs_}),
-        "slowest": slowest and {"number": slowest.number, "seconds": slowest.seconds, "records": slowest.records},
-    }

@@ -256,7 +256,7 @@ def finish(connection: Connection, report: LoadReport, state: LedgerState, *, ha
     told = ("rows_read", *ROW_COUNTS, "bytes_read", "version", "retryable", "plan")
     values = {name: getattr(report, name) for name in told}
     values |= {name: json.dumps(getattr(report, name)) for name in ("rejects_by_reason", "rejects_by_column")}
-    spelt = _spelling(connection)
+    spelt = spelling(connection)
     values |= {"notes": [spelt(note) for note in report.notes], "error": report.error and spelt(report.error)}
     values |= {"state": state, "handovers": report.handovers + handover}
     assignments = ", ".join(f"{name} = %({name})s" for name in values)
@@ -280,7 +280,7 @@ def keep_rejects(connection: Connection, load_id: int, rejects: Sequence[Reject]
 
 def insert_rejects(connection: Connection, table: str, owner: str, owner_id: int, rejects: Sequence[Reject]) -> None:
     """The same into any ``table`` of that form, whose rows belong to ``owner_id`` by their column ``owner``."""
-    spelt = _spelling(connection)
+    spelt = spelling(connection)
     values = [
         (
             owner_id,
@@ -324,7 +324,7 @@ def _raw(raw: bytes, spelt: Callable[[str], str]) -> tuple[str, psycopg2.Binary 
     return text, None if text.encode() == raw else psycopg2.Binary(raw)
 
 
-def _spelling(connection: Connection) -> Callable[[str], str]:
+def spelling(connection: Connection) -> Callable[[str], str]:
     """How texts from files are spelt so that any database can store them: NUL, and whatever characters its
     encoding lacks, as Python writes them in strings."""
     codec = encodings.get(connection.info.parameter_status("server_encoding") or "UTF8", "ascii")

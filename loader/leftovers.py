@@ -14,16 +14,18 @@ from loader.staging import drop_tables
 
 KEPT_DAYS = 1
 """Days since its last sign of life that a load which can be continued is waited for. S3's event comes again within
-hours: SQS hides a message for six times the function's 15 minutes, and hands it out five times."""
+hours: SQS hides a message for six times the function's 15 minutes, and hands it out five times. Whoever goes on with
+shards later than that, as a redrive may, loads them again."""
 
 _LEFT = f"""
     SELECT s.load_id, l.target
-      FROM (SELECT DISTINCT substring(tablename FROM '^staging_([0-9]+)(?:_[0-9]+)?$')::bigint AS load_id
+      FROM (SELECT DISTINCT substring(tablename FROM '^staging_([0-9]+)(?:_[0-9]+){{0,2}}$')::bigint AS load_id
               FROM pg_tables WHERE schemaname = 'loader') s
       LEFT JOIN loader.loads l USING (load_id) LEFT JOIN loader.checkpoints c USING (load_id)
      WHERE s.load_id IS NOT NULL
        AND (l.load_id IS NULL OR l.state IN ('loaded', 'superseded') OR (l.state = 'failed' AND NOT l.retryable)
-            OR (l.state <> 'running' AND c.load_id IS NULL)
+            OR (l.state <> 'running' AND c.load_id IS NULL AND NOT EXISTS (
+                   SELECT FROM loader.shards h WHERE h.load_id = l.load_id))
             OR greatest(l.seen_at, c.taken_at) < clock_timestamp() - interval '{KEPT_DAYS} days')
 """
 

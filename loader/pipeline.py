@@ -31,6 +31,7 @@ from loader.task import Task
 from loader.transform import WidenColumn
 from loader.undertaking import PLAINLY, TURN_WAIT, How, Undertaking, note_unopened
 from loader.ways import PlanChangedError, Staged, Straight, begins_new
+from loader.workers import load_by_workers
 
 __all__ = ["PLAINLY", "How", "Load", "as_spec", "load", "load_one"]
 
@@ -52,7 +53,8 @@ def load(
 ) -> LoadReport:
     """Load each object or file that ``source`` names: a path, a glob, s3://bucket/key or s3://bucket/prefix/.
 
-    ``dsn`` or ``database`` says where to, ``s3`` is a boto3 client to use, and for the rest see `How`.
+    ``dsn`` or ``database`` says where to, ``s3`` is a boto3 client to use. ``workers`` processes may load parts of a
+    large object side by side, see `loader.shards`. For the rest see `How`.
 
     Each object is a load of its own, and all at once or not at all. With several, all are tried, and the
     report adds them up. Raises LoaderError for the first that failed; its ``report`` says what became of all.
@@ -88,6 +90,11 @@ def load_one(
     ``version_id`` pins a version of the object. Raises LoaderError; its ``report`` says what became of it.
     """
     try:
+        if how.workers > 1:
+            loaded = load_by_workers(uri, spec, database, how, version_id=version_id, s3=s3)
+            if isinstance(loaded, LoadReport):
+                return loaded
+            how = replace(how, notes=(*how.notes, f"loaded by one worker: {loaded}"))
         with open_source(uri, version_id=version_id, client=s3) as source:
             return Load(source, spec, database, how).run()
     except LoaderError as error:

@@ -97,7 +97,7 @@ class ShardReport:
     None where none was found; ``end``: where its right neighbour has to begin. ``lines``: physical lines between the
     two. ``parity``: of the quotes in its part of the text; ``crc``: of its range of the object. ``problem``: why it
     came to no end, by ``kind``: "limit" (of rejects), "widen" (an inferred type), "careful" (the database refused a
-    record), "error".
+    record), "too long" (a record), "error".
     """
 
     load_id: int
@@ -257,7 +257,7 @@ class _Chain:
             self._line += run.lines
             self._place = run.end
         elif met and met[-1].problem is not None:
-            self.problem = {"number": number, **met[-1].problem}
+            self.problem = {"number": number, "record": self._record, "line": self._line, **met[-1].problem}
             self._place = None
         else:
             self._load_again(number, {"start": place} if runs or place != self._plan.start else None)

@@ -152,6 +152,11 @@ class LoadReport:
         return mapping
 
     @classmethod
+    def from_dict(cls, mapping: Mapping[str, Any]) -> LoadReport:
+        """The report of one source that `to_dict` gave."""
+        return cls(**{**mapping, "notes": tuple(mapping["notes"])})
+
+    @classmethod
     def combine(cls, reports: Sequence[LoadReport]) -> LoadReport:
         """One report over several sources: counts added up, the worst state, each report in ``loads``."""
         if len(reports) == 1:

@@ -18,7 +18,7 @@ from loader import ledger
 from loader.catalog import rows
 from loader.errors import DatabaseUnavailableError, LoaderError
 from loader.ledger import Entry
-from loader.proof import Part, ShardPlan, ShardReport
+from loader.proof import Part, Proof, ShardPlan, ShardReport, prove
 from loader.report import Reject
 from loader.tally import RejectKeeper
 
@@ -81,7 +81,8 @@ def begin(connection: Connection, plan: ShardPlan, number: int) -> int:
     """Enter a run of a shard, and commit; gives its number. Raises LoaderError as `take_up` does."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE loader.loads SET seen_at = clock_timestamp()"
+            "UPDATE loader.loads SET seen_at = clock_timestamp(), retryable = false, error = NULL, finished_at = NULL,"
+            " state = CASE state WHEN 'failed' THEN 'sharded' ELSE state END"
             f" WHERE load_id = %s AND attempts = %s AND shard_plan IS NOT NULL AND ({_OPEN})",
             (plan.load_id, plan.attempt),
         )
@@ -135,6 +136,24 @@ def reports(connection: Connection, plan: ShardPlan, number: int | None = None) 
     return [ShardReport.from_dict(report) for (report,) in found]
 
 
+def give_up(connection: Connection, plan: ShardPlan, why: str, *, retryable: bool = True) -> None:
+    """Enter that the shards are not being loaded any more, and commit. Does nothing where this attempt has lost its
+    claim. ``retryable``: what is staged is of use yet, to whoever goes on with them."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE loader.loads SET state = 'failed', retryable = %(retryable)s, error = %(why)s,"
+            " last_error = %(why)s, finished_at = clock_timestamp(), seen_at = clock_timestamp()"
+            f" WHERE load_id = %(load_id)s AND attempts = %(attempt)s AND shard_plan IS NOT NULL AND ({_OPEN})",
+            {
+                "why": ledger.spelling(connection)(why),
+                "retryable": retryable,
+                "load_id": plan.load_id,
+                "attempt": plan.attempt,
+            },
+        )
+    connection.commit()
+
+
 def place_rejects(connection: Connection, load_id: int, parts: Sequence[Part]) -> None:
     """Enter the rejects of shards as the whole object's, now that it is known what comes before each, and commit."""
     ledger.forget_rejects(connection, load_id)
@@ -156,6 +175,37 @@ def note_shards(connection: Connection, load_id: int, summary: Mapping[str, Any]
         cursor.execute(
             "UPDATE loader.loads SET shards = %s, shard_plan = NULL WHERE load_id = %s", (json.dumps(summary), load_id)
         )
+
+
+def summed_up(proof: Proof, shards: int, reports: Sequence[ShardReport]) -> dict[str, Any]:
+    """What there is to tell of the shards: how many, how many are loaded and proved, by how many runs, how many of
+    their beginnings were guessed, how many of the guesses were wrong, and which run took longest."""
+    slowest = max(reports, key=lambda each: each.seconds, default=None)
+    loaded = len({each.number for each in reports})
+    return {
+        "shards": shards,
+        "loaded": loaded,
+        "proved": len(proof.parts),
+        "runs": len(reports),
+        "again": len(reports) - loaded,
+        "guessed": proof.guessed,
+        "wrong": proof.wrong,
+        "slowest": slowest and {"number": slowest.number, "seconds": slowest.seconds, "records": slowest.records},
+    }
+
+
+def find_summary(connection: Connection, load_id: int) -> dict[str, Any] | None:
+    """The same of a load in the ledger, and while it is in progress, of what there is so far; None where there are no
+    shards. ``under_way`` is then how many runs were begun and are not through, or died."""
+    found = rows(connection, "SELECT shards, shard_plan FROM loader.loads WHERE load_id = %s", (load_id,))
+    summary, told = found[0] if found else (None, None)
+    if summary is not None or told is None:
+        return dict(summary) if summary else None
+    plan = ShardPlan.from_dict(told)
+    through = reports(connection, plan)
+    begun = "SELECT count(*) FROM loader.shards WHERE load_id = %s AND attempt = %s AND report IS NULL"
+    under_way = rows(connection, begun, (load_id, plan.attempt))[0][0]
+    return {**summed_up(prove(plan, through), len(plan.ranges), through), "under_way": under_way}
 
 
 class ShardRejects(RejectKeeper):

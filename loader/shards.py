@@ -72,7 +72,7 @@ def plan_shards(
     spec: LoadSpec,
     database: Database,
     *,
-    shards: int | None = None,
+    shards: int | Callable[[int], int] | None = None,
     size: int | None = None,
     s3: Any = None,
     version_id: str | None = None,
@@ -82,6 +82,8 @@ def plan_shards(
     how: How = PLAINLY,
 ) -> ShardPlan:
     """Cut the object into ``shards`` ranges, or ranges of ``size`` bytes, and enter the load in the ledger.
+
+    ``shards`` may be a function that gives their number for the object's bytes.
 
     The plan's ``verdict`` is "split"; or "single", and nothing was entered; or "settled", where this version had its
     effect already or came too late. While a load is in progress, the same call gives the same plan, so an event that
@@ -98,9 +100,9 @@ def plan_shards(
         plan = ShardPlan("single", source.uri, spec.to_dict(), forced=how.force, sequencer=how.sequencer)
         if why := why_single(source, spec, records):
             return replace(plan, why=why)
-        plan = _laid_out(
-            plan, source, records, cut(source.size, shards=shards, length=None if shards else size or SIZE)
-        )
+        number = shards(source.size) if callable(shards) else shards
+        ranges = cut(source.size, shards=number, length=None if number else size or SIZE)
+        plan = _laid_out(plan, source, records, ranges)
         if len(plan.ranges) == 1:
             return replace(plan, verdict="single", why=f"its {source.size:,} bytes are one shard")
         return _Planning(load, records, plan, again or {}).plan()

@@ -46,6 +46,8 @@ SHELVES: list[set[str]] = [
     {"task"},
     {"finishing", "shard"},
     {"shards"},
+    {"worker"},
+    {"workers"},
     {"pipeline"},
     {"preview", "replay"},
     {"events", "local", "settings", "signals", "telemetry"},  # faces

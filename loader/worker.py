@@ -1,0 +1,203 @@
+"""One worker process: both ends of the pipe that it is told through which shards to load, and answers.
+
+Lines of JSON on its standard input and output. The database's password comes that way too: a command line or an
+environment could be looked at. What is said while one is at it:
+
+    {"database": …, "plan": …, "threads": …, "left": …}      once, first
+    {"number": …, "known": …}       a shard, please            → {"at": [bytes, rows]} … and then
+                                                                {"report": …} or {"error": …}
+    {"stop": reason}                come to rest
+    the end of the input            nobody waits any more: it ends at once, whatever it is at
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import IO, Any
+
+from loader import errors
+from loader.database import Database
+from loader.deadline import MARGIN, Deadline
+from loader.errors import LoaderError, PausedError
+from loader.memory import keep_buffers, spare_threads
+from loader.proof import Known, ShardPlan, ShardReport
+from loader.tally import Progress
+
+TELLING = 0.2
+"""Seconds between two lines about how far it is."""
+
+PATIENCE = 10.0
+"""Seconds that a worker has to end in, once it was told to."""
+
+At = Callable[[int, int], object]
+"""Is told, of the shard that is being loaded, how many bytes and how many records were read."""
+
+
+class WorkerDiedError(LoaderError):
+    """The process ended before it had answered."""
+
+    retryable = True
+
+
+# --- the end of whoever wants shards loaded
+
+
+class Worker:
+    """A process that loads shards of one plan, one at a time."""
+
+    def __init__(self, plan: ShardPlan, database: Database, deadline: Deadline, *, threads: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "loader.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # a hook may lie beside a script
+            start_new_session=True,  # a terminal's Ctrl-C is for whoever started this
+        )
+        self._lock = threading.Lock()  # of its input
+        left = None if math.isinf(deadline.left) else deadline.left
+        self._send(database=database.parameters(), plan=plan.to_dict(), threads=threads, left=left)
+
+    def load(self, number: int, known: Known | None, at: At) -> ShardReport:
+        """As `shards.load_shard`. Raises WorkerDiedError where the process dies of it."""
+        self._send(number=number, known=known and dict(known))
+        while True:
+            line = self._stream(self._process.stdout).readline()
+            if not line:
+                raise WorkerDiedError(f"the worker for shard {number} ended with {self._process.wait()}")
+            answer = json.loads(line)
+            if "report" in answer:
+                return ShardReport.from_dict(answer["report"])
+            if "error" in answer:
+                raise _raised(answer["error"])
+            at(*answer["at"])
+
+    def stop(self, reason: str) -> None:
+        """Have it come to rest; whoever waits for it is told so."""
+        self._send(stop=reason)
+
+    def close(self) -> None:
+        """End it."""
+        with suppress(OSError):
+            self._stream(self._process.stdin).close()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._stream(self._process.stdout).close()
+
+    def _send(self, **message: Any) -> None:
+        with self._lock, suppress(OSError, ValueError):  # it has died or is closed: that is seen where it is waited for
+            stream = self._stream(self._process.stdin)
+            stream.write(json.dumps(message).encode() + b"\n")
+            stream.flush()
+
+    def _stream(self, stream: IO[bytes] | None) -> IO[bytes]:
+        assert stream is not None
+        return stream
+
+
+def _raised(told: Mapping[str, Any]) -> LoaderError:
+    """The error of which a worker told, of its kind as far as that matters to callers."""
+    kind, message = getattr(errors, told["kind"], LoaderError), told["message"]
+    error: LoaderError
+    if kind is PausedError:
+        error = PausedError(message, handover=told["handover"])
+    elif issubclass(kind, errors.DatabaseError):
+        error = kind(message, told["sqlstate"])
+    else:
+        listing = issubclass(kind, errors.SpecError | errors.RecordTooLongError)  # made of more than a message
+        error = LoaderError(message) if listing else kind(message)
+    error.retryable = told["retryable"]
+    return error
+
+
+# --- the process's own end
+
+
+def _told(error: LoaderError) -> dict[str, Any]:
+    return {
+        "kind": type(error).__name__,
+        "message": str(error),
+        "retryable": error.retryable,
+        "handover": getattr(error, "handover", False),
+        "sqlstate": getattr(error, "sqlstate", None),
+    }
+
+
+class _Process:
+    """Takes requests until there are no more."""
+
+    def __init__(self, requests: IO[bytes], answers: IO[bytes]) -> None:
+        self._requests = requests
+        self._answers = answers
+        begin = json.loads(requests.readline())
+        self._plan = ShardPlan.from_dict(begin["plan"])
+        self._database = Database.at(begin["database"])
+        self._threads: int = begin["threads"]
+        self._deadline = Deadline() if begin["left"] is None else Deadline(begin["left"] + MARGIN)
+        self._waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._next = 0.0
+
+    def run(self) -> None:
+        threading.Thread(target=self._listen, name="loader-listen", daemon=True).start()
+        while True:
+            self._load(**self._waiting.get())
+
+    def _listen(self) -> None:
+        for line in self._requests:
+            request = json.loads(line)
+            if "stop" in request:
+                self._deadline.stop(request["stop"])
+            else:
+                self._waiting.put(request)
+        os._exit(0)  # what it has not told of, nobody will make use of
+
+    def _load(self, number: int, known: Known | None) -> None:
+        from loader.shards import load_shard
+
+        try:
+            report = load_shard(
+                self._plan,
+                number,
+                self._database,
+                known=known,
+                deadline=self._deadline,
+                threads=self._threads,
+                progress=self._tell,
+            )
+        except LoaderError as error:
+            self._answer(error=_told(error))
+        else:
+            self._answer(report=report.to_dict())
+
+    def _tell(self, progress: Progress) -> None:
+        if self._next <= (now := time.monotonic()):
+            self._next = now + TELLING
+            self._answer(at=[progress.bytes_read, progress.rows])
+
+    def _answer(self, **message: Any) -> None:
+        self._answers.write(json.dumps(message).encode() + b"\n")
+        self._answers.flush()
+
+
+def main() -> None:
+    """Load shards until the input ends. What else would be printed, a hook's output say, goes to standard error."""
+    spare_threads()
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        keep_buffers()
+        _Process(sys.stdin.buffer, answers).run()
+
+
+if __name__ == "__main__":
+    main()

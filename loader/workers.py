@@ -1,0 +1,212 @@
+"""One object by several processes of this machine: `loader.shards`, its shards loaded by as many workers side by side.
+
+A worker that dies costs the shard that it was at: another takes its place, and that shard is loaded again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import psycopg2
+
+from loader import runs
+from loader.database import Database
+from loader.errors import LoaderError, PausedError, UsageError
+from loader.faults import backoff
+from loader.proof import Known, ShardPlan, ShardReport, prove
+from loader.report import LoadReport
+from loader.shards import ReplanError, finish, plan_shards
+from loader.spec import LoadSpec
+from loader.tally import Progress
+from loader.undertaking import ATTEMPTS, How
+from loader.worker import Worker, WorkerDiedError
+
+LEAST, MOST = 16 << 20, 256 << 20
+"""Bytes of a shard: below, what one costs besides its records is more than a tenth of it; above, a worker that dies
+costs more than some seconds."""
+
+EACH = 4
+"""Shards for each worker, where they are within those bounds, so that none waits long for the last."""
+
+
+def load_by_workers(
+    uri: str, spec: LoadSpec, database: Database, how: How, *, version_id: str | None = None, s3: Any = None
+) -> LoadReport | str:
+    """Load the object by ``how.workers`` processes; or the reason why one has to do it. Raises LoaderError."""
+    if s3 is not None:
+        raise UsageError("workers make S3 clients of their own, by the environment: give either workers or s3")
+    began, again = time.monotonic(), None
+    while True:
+        plan = plan_shards(
+            uri,
+            spec,
+            database,
+            shards=partial(shards_for, workers=how.workers),
+            version_id=version_id,
+            again=again,
+            how=how,
+        )
+        if plan.verdict == "single":
+            return plan.why
+        if plan.verdict == "settled":
+            return LoadReport.from_dict(plan.report or {})
+        try:
+            _Crew(plan, database, how).load_all()
+            report = finish(plan, None, database, how=how)
+            return replace(report, seconds=round(time.monotonic() - began, 3))
+        except ReplanError as error:
+            again = error.again
+        except LoaderError as error:
+            if error.report is None:
+                error.report = _give_up(plan, spec, error, database)
+            raise
+
+
+def shards_for(size: int, workers: int) -> int:
+    """How many shards to make of an object of ``size`` bytes."""
+    return max(1, -(-size // min(max(size // (workers * EACH), LEAST), MOST)))
+
+
+def _give_up(plan: ShardPlan, spec: LoadSpec, error: LoaderError, database: Database) -> LoadReport:
+    """Enter what keeps the shards from being loaded, as far as the database can be reached; give the report of it.
+
+    Of a load that may go on, shards that are through stay; what came to rest is not even entered as failed.
+    """
+    report = LoadReport(
+        "failed",
+        plan.uri,
+        spec.table,
+        spec.mode,
+        load_id=plan.load_id,
+        version=plan.version_id,
+        attempts=plan.attempt,
+        error=str(error),
+        retryable=error.retryable,
+    )
+    if not isinstance(error, PausedError):
+        with suppress(psycopg2.Error, LoaderError), database.session() as connection:
+            runs.give_up(connection, plan, str(error), retryable=error.retryable)
+    return report
+
+
+class _Crew:
+    """So many workers, and what each is at. Which shard is next, the proof of all that was done so far says."""
+
+    def __init__(self, plan: ShardPlan, database: Database, how: How) -> None:
+        self._plan = plan
+        self._database = database
+        self._how = how
+        self._threads = how.threads or max(1, len(os.sched_getaffinity(0)) // how.workers)
+        self._reports: list[ShardReport] = []
+        self._asked: set[tuple[int, str]] = set()  # what was handed out, by shard and what was known of it
+        self._at: dict[int, tuple[int, int]] = {}  # shards under way: bytes and records that were read
+        self._workers: list[Worker] = []
+        self._failure: BaseException | None = None
+        self._turn = threading.Condition()  # of all of these
+
+    def load_all(self) -> None:
+        """Load shards until all are proved, or one shows what keeps the object from being loaded at all."""
+        with self._database.session() as connection:
+            self._reports = runs.reports(connection, self._plan)
+        number = min(self._how.workers, len(self._plan.ranges))
+        threads = [threading.Thread(target=self._work, name=f"loader-worker-{each}") for each in range(number)]
+        with self._how.deadline.calling(self._stop):
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _stop(self) -> None:
+        with self._turn:
+            for worker in self._workers:
+                worker.stop(self._how.deadline.reached or "")
+
+    def _work(self) -> None:
+        """One worker's share, and its successors' where it dies."""
+        worker = None
+        try:
+            while (task := self._next()) is not None:
+                worker = self._load(worker, *task)
+        except BaseException as error:
+            with self._turn:
+                self._failure = self._failure or error
+                self._turn.notify_all()
+        finally:
+            if worker is not None:
+                self._end(worker)
+
+    def _next(self) -> tuple[int, Known | None] | None:
+        """Waits for something to do; None when there is nothing more."""
+        with self._turn:
+            while True:
+                proof = prove(self._plan, self._reports)
+                if self._failure is not None or proof.proved or proof.problem is not None:
+                    return None
+                free = [each for each in proof.again if each[0] not in self._at]
+                if free:
+                    return self._hand_out(*free[0])
+                if not self._at:
+                    raise LoaderError(f"{self._plan.uri}: its shards cannot be proved; this is a defect of the loader")
+                self._turn.wait()
+
+    def _hand_out(self, number: int, known: Known | None) -> tuple[int, Known | None]:
+        asked = (number, repr(known))
+        if asked in self._asked:
+            raise LoaderError(f"{self._plan.uri}: shard {number} proves nothing; this is a defect of the loader")
+        self._asked.add(asked)
+        self._at[number] = (0, 0)
+        return number, known
+
+    def _load(self, worker: Worker | None, number: int, known: Known | None) -> Worker:
+        """Load a shard, in as many attempts as that takes. Gives the worker for the next one."""
+        failed = 0
+        while True:
+            worker = worker or self._begin()
+            try:
+                report = worker.load(number, known, partial(self._tell, number))
+            except LoaderError as error:
+                failed += 1
+                if isinstance(error, PausedError) or not error.retryable or failed == ATTEMPTS:
+                    self._end(worker)
+                    raise
+                if isinstance(error, WorkerDiedError):
+                    self._end(worker)
+                    worker = None
+                self._how.deadline.sleep(backoff(failed))
+            else:
+                with self._turn:
+                    self._reports.append(report)
+                    self._at.pop(number)
+                    self._turn.notify_all()
+                return worker
+
+    def _begin(self) -> Worker:
+        worker = Worker(self._plan, self._database, self._how.deadline, threads=self._threads)
+        with self._turn:
+            self._workers.append(worker)
+            if self._how.deadline.stopped:
+                worker.stop(self._how.deadline.reached or "")
+        return worker
+
+    def _end(self, worker: Worker) -> None:
+        with self._turn:
+            if worker in self._workers:
+                self._workers.remove(worker)
+        worker.close()
+
+    def _tell(self, number: int, read: int, records: int) -> None:
+        if self._how.progress is None:
+            return
+        with self._turn:
+            self._at[number] = (read, records)
+            done = {each.number: (each.bytes_read, each.records) for each in self._reports} | self._at
+            sums = [sum(each) for each in zip(*done.values(), strict=True)]
+        self._how.progress(Progress(min(sums[0], self._plan.size), self._plan.size, sums[1]))
