@@ -199,6 +199,7 @@ class Trial:
             sequencer=f"{self.versions[identity][0].number:X}" if self.versioned and self.seed % 2 else None,
             deadline=deadline,
             straight=rng.choice([0, 0, 0, 24]),
+            shards=rng.choice([0, 0, 2, 7]),
             death=death,
         )
 
@@ -315,7 +316,9 @@ class Trial:
         newest = len(self.uploads)
         self._hold(numbers[-1:] == [newest], f"of {newest} versions, {numbers} were applied")
         others = {each[2] for each in loads if each[2] != "loaded"}
-        self._hold(others <= ({"superseded"} if self.versioned else {"failed", "paused"}), f"loads are {others}")
+        self._hold(
+            others <= ({"superseded"} if self.versioned else {"failed", "paused", "sharded"}), f"loads are {others}"
+        )
         expected = digest(table_after(versions, self.mode, keyed=self.keyed))
         found = query(dsn, DIGEST.format(self.table))[0]
         self._hold(found == expected, f"the table differs from {self.mode} of {numbers}: {self._difference(versions)}")
@@ -373,7 +376,8 @@ class Trial:
             "running loads": "SELECT count(*) FROM loader.loads WHERE state = 'running'",
             "staging tables and checkpoints of loads that are through": (
                 "SELECT count(*) FROM loader.loads l WHERE state IN ('loaded', 'superseded') AND (EXISTS (SELECT FROM"
-                " loader.checkpoints c WHERE c.load_id = l.load_id) OR EXISTS (SELECT FROM pg_tables WHERE schemaname ="
+                " loader.checkpoints c WHERE c.load_id = l.load_id) OR EXISTS (SELECT FROM loader.shards s WHERE"
+                " s.load_id = l.load_id) OR EXISTS (SELECT FROM pg_tables WHERE schemaname ="
                 " 'loader' AND tablename ~ ('^staging_' || l.load_id || '_')))"
             ),
         }.items():
