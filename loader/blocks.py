@@ -172,6 +172,7 @@ class Splitter:
         elif self._runs_away(piece, found):
             self._give_up(self._runaway)
         elif self._window >= self._record_limit:
+            self._need(self._at + len(piece) + 1, final=False)  # it may be the file's last, and just not too long
             self._give_up(_Runaway(self._offset + len(piece)))
         else:
             self._window = min(self._window * 2, self._record_limit)

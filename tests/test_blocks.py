@@ -311,6 +311,17 @@ def test_a_record_over_the_limit_is_an_error_with_its_place() -> None:
         blocks_of(data, 1 << 20)
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 40])
+def test_a_last_record_may_be_as_long_as_the_limit(chunk: int) -> None:
+    """Without a line end, too; and whether it is all there is to read, or what came before it is done with."""
+    data = b'1,a\n2,"' + b"x" * 8 + b"\n" + b"x" * 7 + b'"'
+    for start in (0, 4):
+        found = limited(data[start:], 1 << 20, PLAIN, 2, limit=20, look=20, chunk=chunk)
+        assert [(raw, terminated) for *_, raw, terminated in found][-1] == (data[4:], True)
+    broken = limited(data + b"x", 1 << 20, PLAIN, 2, limit=20, look=20, chunk=chunk)
+    assert [terminated for *_, terminated in broken] == [True, False, False]
+
+
 @given(csv_bytes)
 def test_records_of_terminated_blocks_have_their_quotes_in_pairs(data: bytes) -> None:
     """So that each can be split into fields by itself."""
