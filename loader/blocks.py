@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loader.errors import RecordTooLongError
+from loader.errors import ShapeError
 from loader.fields import Dialect
 from loader.records import (
     RECORD_LIMIT,
@@ -55,6 +55,17 @@ _ENDLESS = sys.maxsize
 _LINE_END = re.compile(rb"\r\n?|\n")
 
 
+class EndlessRecordError(ShapeError):
+    """A record is over ``limit`` bytes. ``place``: where it begins."""
+
+    def __init__(self, name: str, place: Place, limit: int = RECORD_LIMIT) -> None:
+        super().__init__(
+            f"{name}: record {place.record} (line {place.line}, byte {place.offset}) is longer than the "
+            f"limit of {limit:,} bytes; is a quote left open?"
+        )
+        self.place = place
+
+
 class _NeedMoreError(Exception):
     """What is at hand does not decide what comes next."""
 
@@ -88,7 +99,7 @@ class Splitter:
 
     The blocks are the same however the file was cut into chunks, and the records, broken or not, whatever
     ``block_size`` is, and wherever a block's ``after`` is taken for the ``start`` of another splitter. Raises
-    ShapeError for a line over ``record_limit`` bytes.
+    EndlessRecordError for a line over ``record_limit`` bytes.
     """
 
     def __init__(
@@ -358,15 +369,10 @@ class Splitter:
         escape = self._dialect.escape
         return escape is not None and not self._dialect.doubled and escape in data
 
-    def _too_long(self, position: int) -> RecordTooLongError:
+    def _too_long(self, position: int) -> EndlessRecordError:
         lines = self._lost.lines if self._lost else 0
-        return RecordTooLongError(
-            self._name,
-            record=self._record + lines,
-            line=self._line + lines,
-            byte=self._offset + position - self._at,
-            limit=self._record_limit,
-        )
+        place = Place(self._offset + position - self._at, self._record + lines, self._line + lines)
+        return EndlessRecordError(self._name, place, self._record_limit)
 
 
 def _from(positions: Positions, start: int) -> Positions:

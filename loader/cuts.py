@@ -10,14 +10,15 @@ records, where more than a place would have to be handed on (`Block.after`), the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from loader import crc
-from loader.blocks import BLOCK_SIZE, Splitter
+from loader.blocks import BLOCK_SIZE, EndlessRecordError, Splitter
 from loader.fields import Dialect
 from loader.proof import Known
 from loader.records import RECORD_LIMIT, Block, Layout, Place, Positions, delimiters, irregular_quotes, layout
@@ -107,16 +108,15 @@ class Cutter:
         """The records that begin in the shard, numbered from ``number << SHARD_BITS`` on."""
         shard = self._shard
         base = shard.number << SHARD_BITS
-        if self.start is None or self.start >= shard.stop:
-            for _ in self._text(shard.past - shard.mark):
+        with closing(self._summed(shard.first, shard.past)) as summed:
+            if self.start is not None and self.start < shard.stop:
+                splitter = self._splitter(Place(self.start, base + 1, 1, shard.fields), shard.block_size)
+                with closing(self._text(summed, self.start)) as text, closing(_split(text, splitter)) as blocks:
+                    yield from self._owned(blocks)
+            elif self.start is not None:
+                self.end = Place(self.start, base + 1)
+            for _ in summed:  # all of the range has its part in the sum, also where no record begins, and a footer
                 pass
-            self.end = None if self.start is None else Place(self.start, base + 1)
-            return
-        place = Place(self.start, base + 1, 1, shard.fields)
-        splitter = self._splitter(place, shard.block_size)
-        self.end = place
-        with closing(self._text(self.start)) as text, closing(_split(text, splitter)) as blocks:
-            yield from self._owned(blocks)
 
     def _splitter(self, place: Place, block_size: int) -> Splitter:
         limit = self._shard.record_limit
@@ -127,6 +127,8 @@ class Cutter:
     def _owned(self, blocks: Iterator[Block]) -> Iterator[Block]:
         """The blocks up to the first place at or past the shard's end where another reader can go on."""
         stop = self._shard.stop
+        assert self.start is not None
+        self.end = Place(self.start, (self._shard.number << SHARD_BITS) + 1)
         settled = True  # the next block begins at a place that says all
         for block in blocks:
             if settled and block.offset >= stop:
@@ -143,21 +145,19 @@ class Cutter:
             lines = len(block.layout.line_ends)
             self.end = Place(block.offset + len(block.data), block.record + block.records, block.line + lines)
             settled = block.after is not None
-        assert self.end is not None
         self.end = replace(self.end, offset=self._shard.end)  # what no record came of, such as comments
 
     # --- the bytes
 
-    def _text(self, start: int) -> Generator[bytes]:
-        """The text from ``start`` on. All of the shard's range is read and summed, whatever of it is wanted."""
+    def _text(self, summed: Iterator[bytes], start: int) -> Generator[bytes]:
+        """The text from ``start`` on: what of it is in the shard's range, and then what follows."""
         shard = self._shard
         at, first, end = shard.first, start + shard.mark, shard.end + shard.mark
-        with closing(self._summed(shard.first, shard.past)) as chunks:
-            for chunk in chunks:
-                low, high = max(first - at, 0), min(end - at, len(chunk))
-                at += len(chunk)
-                if low < high:
-                    yield chunk[low:high] if high - low < len(chunk) else chunk
+        for chunk in summed:
+            low, high = max(first - at, 0), min(end - at, len(chunk))
+            at += len(chunk)
+            if low < high:
+                yield chunk[low:high] if high - low < len(chunk) else chunk
         at = max(at, first)
         while at < end:
             past = min(at + TAIL, end)
@@ -208,21 +208,24 @@ class Cutter:
     def _judge(self, data: bytes, at: int, inside: bool, *, final: bool) -> tuple[float, int | None]:
         """How sure the hypothesis is, and where in ``data`` the first record begins by it.
 
-        ``at``: where the shard begins in ``data``, of which one byte before it may be seen.
+        ``at``: where the shard begins in ``data``, of which one byte before it may be seen. Splitters recover: even a
+        wrong hypothesis has most records right soon, so what counts is how many more there are than misshapen ones.
         """
         start = _first_start(data, at, self._dialect, inside=inside, final=final)
         if start is None:
-            return -1.0, None
-        splitter = self._splitter(Place(0, 1, 1, self._shard.fields), WINDOW)
-        blocks = list(splitter.feed(data[start:]))
-        blocks += splitter.flush() if final or not blocks else ()
-        records = sum(block.records for block in blocks)
-        right = sum(self._right(block) for block in blocks if block.terminated)
-        return right / (records + 1), start
+            return -math.inf, None
+        splitter = self._splitter(Place(0, 1, 1, self._shard.fields), WINDOW // 8)
+        blocks: list[Block] = []
+        with suppress(EndlessRecordError):  # it is one if this is how the file is read, and then `blocks` says so
+            blocks += splitter.feed(data[start:])
+            blocks += splitter.flush() if final or not blocks else ()
+        return sum(map(self._score, blocks)), start
 
-    def _right(self, block: Block) -> int:
-        shaped = self._regular(block)
-        return shaped if self._clean is None or not shaped else min(shaped, self._clean(block))
+    def _score(self, block: Block) -> int:
+        """Records that look right, less those that have not even the shape; of a right shape some may not convert."""
+        shaped = self._regular(block) if block.terminated else 0
+        right = shaped if self._clean is None or not shaped else min(shaped, self._clean(block))
+        return right - (block.records - shaped)
 
     def _regular(self, block: Block) -> int:
         """Records of the right number of fields, with quotes around whole fields only."""

@@ -9,7 +9,6 @@
      │    ├── SourceUnavailableError   S3 did not answer, after every retry            (retryable)
      │    └── DecodeError              damaged compression, or a codec that cannot go on after a bad byte
      ├── ShapeError                 the file is not the CSV that the spec describes
-     │    └── RecordTooLongError       a record goes on beyond the limit
      ├── TransformError             a hook raised, or returned what it must not
      ├── RejectLimitError           more records were rejected than the spec allows
      ├── PausedError                its time was up, or it was told to stop; it can be continued (retryable)
@@ -90,15 +89,6 @@ class DecodeError(SourceError):
 
 class ShapeError(LoaderError):
     """The file is not the CSV that the spec describes: no header, an unknown column, a record without end."""
-
-
-class RecordTooLongError(ShapeError):
-    """A record goes on beyond the limit. ``record``, ``line`` and ``byte``: where it begins; ``limit`` in bytes."""
-
-    def __init__(self, name: str, *, record: int, line: int, byte: int, limit: int) -> None:
-        where = f"{name}: record {record} (line {line}, byte {byte})"
-        super().__init__(f"{where} is longer than the limit of {limit:,} bytes; is a quote left open?")
-        self.record, self.line, self.byte, self.limit = record, line, byte, limit
 
 
 class TransformError(LoaderError):

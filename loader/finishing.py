@@ -13,7 +13,7 @@ from loader import ledger, runs
 from loader.checkpoints import Counts, Found
 from loader.columns import fields_by_position
 from loader.cuts import SHARD_BITS
-from loader.errors import LoaderError, RecordTooLongError, RejectLimitError, ShapeError, TransformError
+from loader.errors import LoaderError, RejectLimitError, ShapeError, TransformError
 from loader.ledger import Entry, Errand
 from loader.merge import Counts as Merged
 from loader.merge import Merge
@@ -161,14 +161,6 @@ class Finishing(Undertaking):
         part = Part(problem["number"], problem["run"], 0, problem["record"], problem["line"])
         load_id = plan.load_id or 0
         runs.place_rejects(connection, load_id, [*(each for each in proof.parts if each.run is not None), part])
-        if problem["kind"] == "too long":
-            raise RecordTooLongError(
-                plan.uri,
-                record=problem["record"] + problem["record_number"],
-                line=problem["line"] + problem["line_number"],
-                byte=problem["byte"],
-                limit=problem["limit"],
-            )
         kinds: dict[str, type[LoaderError]] = {
             "limit": RejectLimitError,
             "ShapeError": ShapeError,

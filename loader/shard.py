@@ -19,7 +19,7 @@ from loader.errors import (
     DatabaseError,
     LoaderError,
     PausedError,
-    RecordTooLongError,
+   
     RejectLimitError,
     ShapeError,
     TransformError,
@@ -122,9 +122,6 @@ class ShardLoad:
             with keeper, TextLane(self._database, whole.columns, whole.session_zone) as lane:
                 self._copy(cutter, load.work(whole, lane, report.load_id), Books(account.tally, keeper), staging)
                 keeper.flush()
-        except RecordTooLongError as error:
-            where = {"record_number": error.record - keeper.base, "line_number": error.line, "byte": error.byte}
-            problem = {"kind": "too long", "message": str(error), "limit": error.limit, **where}
         except _GARBAGE as error:
             kind = "limit" if isinstance(error, RejectLimitError) else type(error).__name__
             problem = {"kind": kind, "message": str(error)}

@@ -115,7 +115,7 @@ def _raised(told: Mapping[str, Any]) -> LoaderError:
     elif issubclass(kind, errors.DatabaseError):
         error = kind(message, told["sqlstate"])
     else:
-        listing = issubclass(kind, errors.SpecError | errors.RecordTooLongError)  # made of more than a message
+        listing = issubclass(kind, errors.SpecError)  # made of more than a message
         error = LoaderError(message) if listing else kind(message)
     error.retryable = told["retryable"]
     return error
