@@ -10,6 +10,7 @@ from typing import Any
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import ledger, runs
+from loader.blocks import EndlessRecordError
 from loader.checkpoints import Counts, Found
 from loader.columns import fields_by_position
 from loader.cuts import SHARD_BITS
@@ -161,6 +162,9 @@ class Finishing(Undertaking):
         part = Part(problem["number"], problem["run"], 0, problem["record"], problem["line"])
         load_id = plan.load_id or 0
         runs.place_rejects(connection, load_id, [*(each for each in proof.parts if each.run is not None), part])
+        if problem["kind"] == "endless":
+            offset, record, line = problem["place"]
+            raise EndlessRecordError(plan.uri, Place(offset, record + problem["record"], line + problem["line"]))
         kinds: dict[str, type[LoaderError]] = {
             "limit": RejectLimitError,
             "ShapeError": ShapeError,

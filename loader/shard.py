@@ -11,6 +11,7 @@ from typing import Any
 import psycopg2
 
 from loader import runs
+from loader.blocks import EndlessRecordError
 from loader.checkpoints import NOTHING, Checkpoint, Found
 from loader.columns import fields_by_position
 from loader.cuts import SHARD_BITS, Cutter, Shard
@@ -125,6 +126,9 @@ class ShardLoad:
         except _GARBAGE as error:
             kind = "limit" if isinstance(error, RejectLimitError) else type(error).__name__
             problem = {"kind": kind, "message": str(error)}
+            if isinstance(error, EndlessRecordError):
+                place = error.place
+                problem |= {"kind": "endless", "place": [place.offset, place.record - keeper.base, place.line]}
         except WidenColumn as error:
             wider = widened(whole.inferred[error.column], error.texts)
             told = f'the column "{error.column}" has to be {wider}'

@@ -29,7 +29,7 @@ SHELVES: list[set[str]] = [
         "rising",
         "tables",
     },  # words
-    {"datetimes", "expression", "header"},
+    {"datetimes", "expression", "header", "parts"},
     {"proof", "spec"},
     {"columns", "fields", "steps", "wire"},
     {"convert", "records"},
