@@ -16,15 +16,7 @@ from loader.checkpoints import NOTHING, Checkpoint, Found
 from loader.columns import fields_by_position
 from loader.cuts import SHARD_BITS, Cutter, Shard
 from loader.database import translate
-from loader.errors import (
-    DatabaseError,
-    LoaderError,
-    PausedError,
-   
-    RejectLimitError,
-    ShapeError,
-    TransformError,
-)
+from loader.errors import DatabaseError, LoaderError, PausedError, RejectLimitError, ShapeError, TransformError
 from loader.infer import widened
 from loader.lane import TextLane
 from loader.overlap import overlapped

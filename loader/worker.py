@@ -29,7 +29,7 @@ from loader.database import Database
 from loader.deadline import MARGIN, Deadline
 from loader.errors import LoaderError, PausedError
 from loader.memory import keep_buffers, spare_threads
-from loader.proof import Known, ShardPlan, ShardReport
+from loader.parts import Known, ShardPlan, ShardReport
 from loader.tally import Progress
 
 TELLING = 0.2
