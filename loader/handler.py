@@ -9,6 +9,8 @@ next delivery, made visible at once. It counts as a receive like any other: the 
 allow for the handovers (`pipeline.How`) and for the attempts that may fail beside them. Without a queue the function
 may invoke itself; Lambda stops such a chain after some 16 rounds (Lambda developer guide, "Recursive loop detection"),
 which the handovers stay below. Where neither is there, the error is raised, and Lambda's own two retries go on with it.
+
+With ``$LOADER_STATE_MACHINE`` an object that is too large for one invocation is handed to many (`loader.dispatch`).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 
 from loader import telemetry
 from loader.deadline import Deadline
+from loader.dispatch import dispatch
 from loader.errors import LoaderError, PausedError, UsageError
 from loader.events import Ignored, ObjectCreated, direct_of, is_direct, is_ping, is_sqs, shown, told_by
 from loader.memory import keep_buffers
@@ -48,7 +51,7 @@ def handler(event: Any, context: Any = None) -> dict[str, Any]:
         from loader.health import examine
 
         return examine(event)
-    deadline = _deadline(context)
+    deadline = deadline_of(context)
     keep_buffers()
     return run_stoppable(lambda: _answer(event, context, deadline), deadline)
 
@@ -61,7 +64,8 @@ def _answer(event: Mapping[str, Any], context: Any, deadline: Deadline) -> dict[
     return _load_all(event, context, deadline)
 
 
-def _deadline(context: Any) -> Deadline:
+def deadline_of(context: Any) -> Deadline:
+    """When the invocation has to come to rest."""
     remaining = getattr(context, "get_remaining_time_in_millis", None)
     return Deadline() if remaining is None else Deadline(remaining() / 1000)
 
@@ -127,19 +131,20 @@ def _load_created(created: ObjectCreated, context: Any, deadline: Deadline) -> d
         "sequencer": created.sequencer,
         "time": created.time,
     }
-    return _load_or_hand_over(spec, _how(direct, deadline), direct, context)
+    return _load_or_hand_over(spec, how_of(direct, deadline), direct, context)
 
 
 def _direct(event: Mapping[str, Any], context: Any, deadline: Deadline) -> dict[str, Any]:
     given = direct_of(event)
-    how = _how(given, deadline)
+    how = how_of(given, deadline)
     handover: int = given.get("handover", 0)
     if handover > how.handovers:
         raise UsageError(f"{given['source']}: was handed over {handover} times, and {how.handovers} is the limit")
-    return _load_or_hand_over(_named_spec(given, given["source"]), how, given, context)
+    return _load_or_hand_over(named_spec(given, given["source"]), how, given, context)
 
 
-def _how(direct: Mapping[str, Any], deadline: Deadline) -> How:
+def how_of(direct: Mapping[str, Any], deadline: Deadline) -> How:
+    """How to go about what the event ``direct`` asks for."""
     return How(
         force=direct.get("force", False),
         deadline=deadline,
@@ -149,7 +154,7 @@ def _how(direct: Mapping[str, Any], deadline: Deadline) -> How:
     )
 
 
-def _named_spec(event: Mapping[str, Any], source: str) -> LoadSpec:
+def named_spec(event: Mapping[str, Any], source: str) -> LoadSpec:
     """The spec that a direct event holds or names, else the one whose ``source`` matches."""
     specs, given = settings().specs, event.get("spec")
     if isinstance(given, Mapping):
@@ -166,6 +171,9 @@ def _load_or_hand_over(spec: LoadSpec, how: How, direct: Mapping[str, Any], cont
     Where time is up, another invocation is asked for with the event ``direct``, if the function may do that.
     """
     with telemetry.about(direct["source"], direct.get("version_id")):
+        if (dispatched := _dispatch(how, direct, context)) is not None:
+            telemetry.log("dispatched", **dispatched)
+            return dispatched
         try:
             report = _load(spec, how, direct["source"], direct.get("version_id"))
         except LoaderError as error:
@@ -178,6 +186,12 @@ def _load_or_hand_over(spec: LoadSpec, how: How, direct: Mapping[str, Any], cont
             raise
         telemetry.tell_report(report, stored=direct.get("time"))
         return report.to_dict()
+
+
+def _dispatch(how: How, direct: Mapping[str, Any], context: Any) -> dict[str, Any] | None:
+    """Leave it to a state machine, if there is one and the load is too large for this function."""
+    request = getattr(context, "aws_request_id", None)
+    return dispatch(direct, how.deadline, s3=settings().s3, client=settings().client, request_id=request)
 
 
 def _load(spec: LoadSpec, how: How, uri: str, version_id: str | None) -> LoadReport:

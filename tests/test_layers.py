@@ -51,9 +51,9 @@ SHELVES: list[set[str]] = [
     {"pipeline"},
     {"preview", "replay"},
     {"events", "local", "settings", "signals", "telemetry"},  # faces
-    {"health", "redelivery"},
-    {"cli", "handler"},
-    {"provision"},
+    {"dispatch", "health", "plans", "redelivery"},
+    {"cli", "giving_up", "handler"},
+    {"fleet", "provision"},
     {"__main__", "twin"},
 ]
 

@@ -1,0 +1,377 @@
+"""One object by the steps of the state machine, called as its definition says, on a real PostgreSQL and S3 protocol."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from support.machine import Execution, StatesError
+from support.postgres import query
+
+import loader
+from loader import checkpoints, fleet, ledger, runs, settings, shards
+from loader.errors import DatabaseUnavailableError, UsageError
+from loader.plans import Place
+from loader.proof import ShardPlan
+from loader.staging import drop_tables
+
+KEY = "incoming/lines.csv"
+SPEC = """
+source = "incoming/*.csv"
+table = "public.lines"
+[rejects]
+max_rows = 50
+"""
+COLUMNS = '[columns]\nid = "bigint"\nnote = "text"\n'
+
+
+@pytest.fixture(autouse=True)
+def function(dsn: str, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A cold function of a fleet, whose shards have 4,000 bytes at most."""
+    (tmp_path / "specs").mkdir()
+    tell(tmp_path, SPEC + COLUMNS)
+    monkeypatch.setenv("LOADER_DSN", dsn)
+    monkeypatch.setenv("LOADER_SPECS", str(tmp_path / "specs"))
+    monkeypatch.setenv("LOADER_PLANS", f"s3://{s3.bucket}/fleet/")
+    monkeypatch.setenv("LOADER_SHARD_BYTES", "4000")
+    yield
+    settings.forget()
+
+
+def tell(folder: Path, spec: str) -> None:
+    (folder / "specs" / "lines.toml").write_text(spec)
+
+
+def body(records: int = 800, *, odd: str = "{n}") -> bytes:
+    """Of 800 some 23,000 bytes: 8 shards. ``odd``: what the 200th from the end has for a number."""
+    told = [f'{n if n != records - 200 else odd.format(n=n)},"note {n},\nof two lines"\n' for n in range(records)]
+    return ("id,note\n" + "".join(told)).encode()
+
+
+def execution(s3: Any, content: bytes, *, key: str = KEY, **more: Any) -> Execution:
+    return Execution("load-1", {"source": s3.uri(key), "version_id": s3.put(key, content)}, **more)
+
+
+TABLE = "SELECT count(*), md5(string_agg(t::text, '|' ORDER BY id)) FROM {} t"
+REJECTS = (
+    "SELECT record_number, line_number, byte_offset, column_name, reason, raw FROM loader.rejects"
+    " JOIN loader.loads USING (load_id) WHERE target = '{}' ORDER BY 1"
+)
+
+
+def is_as_by_one(dsn: str, folder: Path, content: bytes, spec: dict[str, Any]) -> bool:
+    """Whether the table and the rejects are those that one load gives."""
+    path = folder / "lines.csv"
+    path.write_bytes(content)
+    loader.load(str(path), {"table": "public.one", "rejects": {"max_rows": 50}, **spec}, dsn=dsn)
+    return all(
+        query(dsn, statement.format("public.lines")) == query(dsn, statement.format("public.one"))
+        for statement in (TABLE, REJECTS)
+    )
+
+
+DECLARED = {"columns": {"id": "bigint", "note": "text"}}
+
+
+def state(dsn: str) -> tuple[Any, ...]:
+    (found,) = query(dsn, "SELECT state, retryable, error FROM loader.loads")
+    return found
+
+
+def test_an_object_is_loaded_once_by_many(dsn: str, s3: Any, tmp_path: Path) -> None:
+    """Table and rejects are those of one load; another execution for the same version has nothing to do."""
+    content = body(odd="none")
+    first = execution(s3, content)
+    assert first.run()["state"] == "loaded"
+    assert first.states == ["Plan", "Planned", "Shards", "Prove", "Proved", "Finish", "Finished", "Done"]
+    assert first.shards == [list(range(8))]
+    assert Execution("load-2", first.load).run()["verdict"] == "done"
+    assert is_as_by_one(dsn, tmp_path, content, DECLARED)
+    assert query(dsn, "SELECT count(*) FROM loader.loads WHERE target = 'public.lines'") == [(1,)]
+
+
+def test_what_cannot_be_split_is_loaded_by_one_function(dsn: str, s3: Any, tmp_path: Path) -> None:
+    """And the ledger says why."""
+    tell(tmp_path, SPEC.replace("*.csv", "*.csv.gz") + COLUMNS)
+    made = execution(s3, gzip.compress(body(), mtime=0) + b"", key=KEY + ".gz")
+    assert made.run()["state"] == "loaded"
+    assert made.states == ["Plan", "Planned", "Whole", "Done"]
+    ((notes,),) = query(dsn, "SELECT notes FROM loader.loads")
+    assert notes[0] == "loaded by one worker: it is compressed (gzip), so it can be read from its beginning only"
+
+
+def test_only_a_shard_whose_report_is_lost_is_loaded_again(dsn: str, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = execution(s3, body())
+    load_shard, lost = shards.load_shard, []
+
+    def losing(plan: ShardPlan, number: int, *args: Any, **more: Any) -> Any:
+        report = load_shard(plan, number, *args, **more)
+        if number == 3 and not lost:
+            lost.append(query(dsn, "DELETE FROM loader.shards WHERE number = 3 RETURNING run"))
+        return report
+
+    monkeypatch.setattr(shards, "load_shard", losing)
+    assert made.run()["state"] == "loaded"
+    assert made.shards == [list(range(8)), [3]]
+    assert query(dsn, "SELECT count(*), count(DISTINCT id) FROM lines") == [(800, 800)]
+
+
+def test_a_type_that_was_inferred_too_narrow_begins_another_plan(
+    dsn: str, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first MiB, which is the half of it."""
+    tell(tmp_path, SPEC)
+    monkeypatch.setenv("LOADER_SHARD_BYTES", "500000")
+    content = body(60_000, odd="{n}.5")
+    made = execution(s3, content)
+    assert made.run()["state"] == "loaded"
+    assert made.states.count("Plan") == 2
+    assert is_as_by_one(dsn, tmp_path, content, {})
+    assert query(dsn, "SELECT attempts FROM loader.loads WHERE target = 'public.lines'") == [(2,)]
+
+
+@pytest.mark.parametrize("merging", ["Finish", "FinishAsTask"])
+def test_what_the_table_refuses_is_rejected(
+    dsn: str, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merging: str
+) -> None:
+    """As by one load, whoever merges, function or task."""
+    if merging == "FinishAsTask":
+        monkeypatch.setattr(fleet, "MERGE_SECONDS", 0)
+    for table in ("lines", "one"):
+        query(dsn, f"CREATE TABLE public.{table} (id bigint CHECK (id <> 600), note text)")
+    made = execution(s3, body())
+    assert made.run()["state"] == "loaded"
+    assert merging in made.states
+    assert is_as_by_one(dsn, tmp_path, body(), DECLARED)
+    assert query(dsn, "SELECT DISTINCT reason FROM loader.rejects") == [("check_violation",)]
+
+
+def test_a_table_that_changed_meanwhile_begins_another_plan(dsn: str, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen by whoever merges: in a function, or as a task, whose exit code says nothing of it."""
+    monkeypatch.setattr(fleet, "MERGE_SECONDS", 0)
+    query(dsn, "CREATE TABLE public.lines (id bigint, note text)")
+    made = execution(s3, body())
+    finish, changed = shards.finish, []
+
+    def after_a_change(*args: Any, **more: Any) -> Any:
+        if not changed:
+            changed.append(query(dsn, "ALTER TABLE public.lines ALTER note TYPE varchar(200)"))
+        return finish(*args, **more)
+
+    monkeypatch.setattr(shards, "finish", after_a_change)
+    assert made.run()["state"] == "loaded"
+    assert made.states[5:9] == ["FinishAsTask", "Finish", "Finished", "Plan"]
+    assert query(dsn, "SELECT count(*), count(DISTINCT id) FROM lines") == [(800, 800)]
+
+
+def test_a_long_merge_is_the_tasks(dsn: str, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finish asks what became of it."""
+    monkeypatch.setattr(fleet, "MERGE_RATE", 1)
+    made = execution(s3, body())
+    assert made.run() == {"verdict": "done", "state": "loaded", "load_id": 1, "rows_read": 800}
+    assert made.states[5:] == ["FinishAsTask", "Finish", "Finished", "Done"]
+
+
+def test_a_merge_that_its_function_was_killed_in_is_the_tasks(dsn: str, s3: Any) -> None:
+    made = execution(s3, body(), killed=["shard", "finish"])
+    assert made.run()["state"] == "loaded"
+    assert made.states[5:] == ["Finish", "FinishAsTask", "Finish", "Finished", "Done"]
+    assert query(dsn, "SELECT count(*), count(DISTINCT id) FROM lines") == [(800, 800)]
+
+
+def test_too_many_rejects_fail_as_in_one_load(dsn: str, s3: Any, tmp_path: Path) -> None:
+    """For good: nothing of it is in the table, and a redrive finds the same."""
+    tell(tmp_path, SPEC.replace("50", "0") + COLUMNS)
+    made = execution(s3, body(odd="none"))
+    with pytest.raises(StatesError, match="rejected") as raised:
+        made.run()
+    assert raised.value.name == "NotLoaded"
+    assert made.states[-1] == "GiveUp"
+    ended, retryable, error = state(dsn)
+    assert (ended, retryable) == ("failed", False)
+    assert "rejected" in error
+    assert query(dsn, "SELECT to_regclass('public.lines')") == [(None,)]
+    with pytest.raises(StatesError, match="rejected"):
+        made.redrive()
+
+
+@pytest.fixture
+def broken(s3: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Execution, list[int]]:
+    """An execution whose shards of these numbers find no database."""
+    numbers, load_shard = [2, 5], shards.load_shard
+
+    def failing(plan: ShardPlan, number: int, *args: Any, **more: Any) -> Any:
+        if number in numbers:
+            raise DatabaseUnavailableError("the server is away")
+        return load_shard(plan, number, *args, **more)
+
+    monkeypatch.setattr(shards, "load_shard", failing)
+    made = execution(s3, body())
+    with pytest.raises(StatesError, match="shard 5: the server is away"):
+        made.run()
+    return made, numbers
+
+
+def test_a_redrive_loads_what_is_missing(dsn: str, broken: tuple[Execution, list[int]]) -> None:
+    """What was staged is gone on with; the ledger told in between what it failed of."""
+    made, numbers = broken
+    ended, retryable, error = state(dsn)
+    assert (ended, retryable) == ("failed", True)
+    assert error.startswith("shard 5: the server is away (States.ExceedToleratedFailureThreshold")
+    numbers.clear()
+    assert made.redrive()["state"] == "loaded"
+    assert made.shards == [list(range(8)), [2, 5]]
+    assert query(dsn, "SELECT state, attempts, error FROM loader.loads") == [("loaded", 1, None)]
+    assert query(dsn, "SELECT count(*), count(DISTINCT id) FROM lines") == [(800, 800)]
+
+
+def test_a_redrive_that_fails_too_ends_there(broken: tuple[Execution, list[int]]) -> None:
+    """And the next one goes on from it."""
+    made, numbers = broken
+    for _ in range(2):
+        with pytest.raises(StatesError, match="shard 5: the server is away"):
+            made.redrive()
+    assert made.states.count("GiveUp") == 1 + 2 * 2
+    del numbers[0]
+    with pytest.raises(StatesError, match="shard 5"):
+        made.redrive()
+    assert made.shards == [list(range(8)), [2, 5], [2, 5], [2, 5]]
+    numbers.clear()
+    assert made.redrive()["state"] == "loaded"
+    assert made.shards[-1] == [5]
+
+
+def test_a_redrive_after_the_staging_was_cleared_loads_all_again(dsn: str, broken: tuple[Execution, list[int]]) -> None:
+    """A week later, say: `loader.leftovers` drops what nobody goes on with, and what vouched for it with it."""
+    made, numbers = broken
+    connection = psycopg2.connect(dsn)
+    checkpoints.forget(connection, 1)
+    drop_tables(connection, 1)
+    connection.commit()
+    connection.close()
+    numbers.clear()
+    assert made.redrive()["state"] == "loaded"
+    assert made.shards == [list(range(8)), list(range(8))]
+    assert query(dsn, "SELECT count(*), count(DISTINCT id) FROM lines") == [(800, 800)]
+
+
+def test_a_redrive_after_a_crash_of_the_server_loads_all_again(dsn: str, broken: tuple[Execution, list[int]]) -> None:
+    """A crash empties UNLOGGED tables, the staging and what vouches for it alike."""
+    made, numbers = broken
+    for (name,) in query(dsn, "SELECT relname FROM pg_class WHERE relpersistence = 'u' AND relkind = 'r'"):
+        query(dsn, f'TRUNCATE loader."{name}" CASCADE')
+    numbers.clear()
+    assert made.redrive()["state"] == "loaded"
+    assert made.shards == [list(range(8)), list(range(8))]
+    assert query(dsn, "SELECT count(*), count(DISTINCT id) FROM lines") == [(800, 800)]
+
+
+def test_a_shard_whose_time_is_up_is_called_again(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a name that the machine knows."""
+    tell(tmp_path, "segment_mb = 1" + SPEC + COLUMNS)
+    monkeypatch.setenv("LOADER_SHARD_BYTES", "2000000")
+    made = execution(s3, body(200_000))
+    plan = fleet.handler({"step": "plan", "execution": made.name, "load": made.load, "workers": 1})
+
+    class Context:
+        aws_request_id = "request"
+
+        def get_remaining_time_in_millis(self) -> int:
+            return 4000
+
+    with pytest.raises(fleet.TimeUp, match="its time is up; the same call begins it anew"):
+        fleet.handler({"step": "shard", "plan": plan["plan"], "shard": {"number": 1, "known": None}}, Context())
+
+
+def test_shards_are_whole_rounds_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None larger than asked: a last round with one shard would have the others wait for it."""
+    monkeypatch.setenv("LOADER_SHARD_BYTES", "100")
+    assert [fleet.shards_for(size, 4) for size in (1, 400, 401, 800, 801)] == [4, 4, 8, 8, 12]
+    monkeypatch.delenv("LOADER_SHARD_BYTES")
+    assert fleet.shards_for(10**12, 16) == 240
+    assert fleet.shards_for(10**12, 4) == 236
+
+
+def test_what_is_no_step_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a function without a place for plans."""
+    for event in ({}, {"step": "dance"}, [], None):
+        with pytest.raises(UsageError, match="no step"):
+            fleet.handler(event)
+    monkeypatch.setenv("LOADER_PLANS", "somewhere")
+    with pytest.raises(UsageError, match="LOADER_PLANS"):
+        Place.of_plan("load-1")
+
+
+def test_the_tasks_command_line(s3: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """0 when it is merged, once more too; 1 where it cannot be; 2 for what makes no sense."""
+    made = execution(s3, body())
+    plan = fleet.handler({"step": "plan", "execution": made.name, "load": made.load, "workers": 4})["plan"]
+    assert fleet.main(["finish", plan["bucket"], plan["key"]]) == 1
+    assert "not every shard is loaded" in capsys.readouterr().err
+    assert made.run()["state"] == "loaded"
+    assert fleet.main(["finish", plan["bucket"], plan["key"]]) == 0
+    assert fleet.main(["finish", plan["bucket"], "fleet/no/plan.json"]) == 1
+    assert fleet.main(["dance"]) == 2
+
+
+# --- giving up, in the ledger
+
+
+@pytest.fixture
+def plan(dsn: str, s3: Any) -> ShardPlan:
+    """Of a load that goes on by shards, of which none is loaded."""
+    made = execution(s3, body())
+    told = fleet.handler({"step": "plan", "execution": made.name, "load": made.load, "workers": 4})
+    read = Place.of(told["plan"]).read()
+    return ShardPlan.from_dict(read)
+
+
+def give_up(dsn: str, plan: ShardPlan) -> None:
+    connection = psycopg2.connect(dsn)
+    runs.give_up(connection, plan, "for \0 all that")
+    connection.close()
+
+
+def test_what_is_given_up_can_be_gone_on_with(dsn: str, plan: ShardPlan) -> None:
+    """A text that PostgreSQL could not hold is spelt; whoever loads a shard after all makes the load alive again."""
+    give_up(dsn, plan)
+    assert state(dsn) == ("failed", True, "for \\x00 all that")
+    shards.load_shard(plan, 0, settings.settings().database)
+    assert state(dsn) == ("sharded", False, None)
+
+
+def test_who_has_lost_the_claim_gives_nothing_up(dsn: str, plan: ShardPlan) -> None:
+    """Another attempt at the load has begun, or it is loaded."""
+    for change in ("attempts = attempts + 1", "attempts = attempts - 1, state = 'loaded'"):
+        query(dsn, f"UPDATE loader.loads SET {change}")
+        before = state(dsn)
+        give_up(dsn, plan)
+        assert state(dsn) == before
+
+
+def test_a_merge_that_is_under_way_is_not_given_up(dsn: str, plan: ShardPlan) -> None:
+    """Another execution's, or the task's: it holds the table's turn. One that died does not."""
+    query(dsn, "UPDATE loader.loads SET state = 'running'")
+    merging, done = threading.Event(), threading.Event()
+
+    def merge() -> None:
+        connection = psycopg2.connect(dsn)
+        with ledger.turn(connection, "public.lines", wait=10, deadline=fleet.Deadline()):
+            merging.set()
+            done.wait(10)
+        connection.close()
+
+    thread = threading.Thread(target=merge)
+    thread.start()
+    assert merging.wait(10)
+    give_up(dsn, plan)
+    assert state(dsn)[0] == "running"
+    done.set()
+    thread.join()
+    give_up(dsn, plan)
+    assert state(dsn)[0] == "failed"
