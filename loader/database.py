@@ -526,6 +526,15 @@ def _stricter(*modes: str | None) -> str | None:
     return max((mode for mode in modes if mode), key=lambda mode: known.get(mode, len(known)), default=None)
 
 
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """psycopg2's errors as this package's, see `translate`."""
+    try:
+        yield
+    except psycopg2.Error as error:
+        raise translate(error, doing) from error
+
+
 def translate(error: psycopg2.Error, doing: str) -> DatabaseError:
     """psycopg2's error as this package's: ``doing`` names the object and what was done, then PostgreSQL's word.
 

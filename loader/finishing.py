@@ -14,6 +14,7 @@ from loader.blocks import EndlessRecordError
 from loader.checkpoints import Counts, Found
 from loader.columns import fields_by_position
 from loader.cuts import SHARD_BITS
+from loader.database import translated
 from loader.errors import LoaderError, RejectLimitError, ShapeError, TransformError
 from loader.ledger import Entry, Errand
 from loader.merge import Counts as Merged
@@ -87,7 +88,8 @@ class Finishing(Undertaking):
         self._reports = None if reports is None else list(reports)
 
     def run_all(self) -> LoadReport:
-        with self._load.database.session() as connection:
+        doing = f"{self._plan.uri}: finishing load {self._plan.load_id}"
+        with translated(doing), self._load.database.session() as connection:
             entry = ledger.find_load(connection, self._plan.load_id or 0)
             if entry is not None and entry["state"] == "loaded" and entry["attempts"] == self._plan.attempt:
                 return self._loaded_after_all(connection)

@@ -15,7 +15,7 @@ from loader.blocks import EndlessRecordError
 from loader.checkpoints import NOTHING, Checkpoint, Found
 from loader.columns import fields_by_position
 from loader.cuts import SHARD_BITS, Cutter, Shard
-from loader.database import translate
+from loader.database import translated
 from loader.errors import DatabaseError, LoaderError, PausedError, RejectLimitError, ShapeError, TransformError
 from loader.infer import widened
 from loader.lane import TextLane
@@ -51,10 +51,8 @@ class ShardLoad:
 
     def run(self, known: Known | None) -> ShardReport:
         """Load it, or find that it was. Raises LoaderError."""
-        try:
+        with translated(f"{self._source.uri}: shard {self._number} of load {self._plan.load_id}"):
             return self._run(known)
-        except psycopg2.Error as error:
-            raise translate(error, f"{self._source.uri}: shard {self._number} of load {self._plan.load_id}") from error
 
     def _run(self, known: Known | None) -> ShardReport:
         plan, load = self._plan, self._load

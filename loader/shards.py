@@ -26,7 +26,7 @@ from loader import crc, ledger, runs
 from loader.checkpoints import Found
 from loader.columns import fields_by_position
 from loader.cuts import counts_quotes
-from loader.database import Database
+from loader.database import Database, translated
 from loader.deadline import NEVER, Deadline
 from loader.errors import SourceChangedError
 from loader.fields import Dialect
@@ -93,7 +93,7 @@ def plan_shards(
     how = replace(how, force=force or how.force, sequencer=sequencer or how.sequencer)
     with open_source(uri, version_id=version_id, client=s3) as source:
         load = Task(source, spec, database, how)
-        with load.database.session() as connection:
+        with translated(f"{source.uri}: planning its shards"), load.database.session() as connection:
             ledger.migrate(connection)
             fields = fields_by_position(spec, load.target(connection))
         records = open_records(head(source), spec.csv, name=source.uri, fields=fields)

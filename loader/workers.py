@@ -16,7 +16,7 @@ from typing import Any
 import psycopg2
 
 from loader import runs
-from loader.database import Database
+from loader.database import Database, translated
 from loader.errors import LoaderError, PausedError, UsageError
 from loader.faults import backoff
 from loader.proof import Known, ShardPlan, ShardReport, prove
@@ -112,7 +112,7 @@ class _Crew:
 
     def load_all(self) -> None:
         """Load shards until all are proved, or one shows what keeps the object from being loaded at all."""
-        with self._database.session() as connection:
+        with translated(f"{self._plan.uri}: its shards"), self._database.session() as connection:
             self._reports = runs.reports(connection, self._plan)
         number = min(self._how.workers, len(self._plan.ranges))
         threads = [threading.Thread(target=self._work, name=f"loader-worker-{each}") for each in range(number)]

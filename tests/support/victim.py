@@ -148,7 +148,7 @@ def _load_shards(job: Job, spec: Any, how: Any, client: Any) -> bool:
     A shard is begun where its neighbour does not end more often than by chance: every third is told a wrong beginning.
     """
     from loader import runs, shards
-    from loader.database import Database
+    from loader.database import Database, translated
 
     database, again = Database(job.dsn), None
     while True:
@@ -164,7 +164,7 @@ def _load_shards(job: Job, spec: Any, how: Any, client: Any) -> bool:
             shards.load_shard(plan, number, database, known=wrong, s3=client, deadline=how.deadline, threads=1)
 
         while True:
-            with database.session() as connection:
+            with translated(job.uri), database.session() as connection:
                 proof = shards.prove(plan, runs.reports(connection, plan))
             if proof.proved or proof.problem is not None:
                 break
