@@ -124,7 +124,7 @@ class Finishing(Undertaking):
             counts = self._merge(connection, proof, whole, records, keeper)
             keeper.settle(proof.counts["records"])
         summary = runs.summed_up(proof, len(plan.ranges), reports)
-        runs.note_shards(connection, entry.load_id, summary)
+        runs.note_shards(connection, plan, summary)
         return load.conclude(connection, records, whole, counts, notes=(_told(summary),))
 
     def _merge(

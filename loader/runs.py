@@ -171,11 +171,21 @@ def place_rejects(connection: Connection, load_id: int, parts: Sequence[Part]) -
     connection.commit()
 
 
-def note_shards(connection: Connection, load_id: int, summary: Mapping[str, Any]) -> None:
-    """Enter what there is to tell of the shards in the end, in the transaction that is open."""
+def note_shards(connection: Connection, plan: ShardPlan, summary: Mapping[str, Any]) -> None:
+    """Enter what there is to tell of the shards in the end, in the transaction that is open: with ``loading``, the
+    seconds from the first run's beginning to the last one's end, and ``merging``, those since then."""
+    spent = rows(
+        connection,
+        "SELECT round(extract(epoch FROM max(finished_at) - min(started_at)), 3)::float,"
+        " round(extract(epoch FROM clock_timestamp() - max(finished_at)), 3)::float"
+        " FROM loader.shards WHERE load_id = %s AND attempt = %s",
+        (plan.load_id, plan.attempt),
+    )
+    told = {**summary, **dict(zip(("loading", "merging"), spent[0], strict=True))}
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE loader.loads SET shards = %s, shard_plan = NULL WHERE load_id = %s", (json.dumps(summary), load_id)
+            "UPDATE loader.loads SET shards = %s, shard_plan = NULL WHERE load_id = %s",
+            (json.dumps(told), plan.load_id),
         )
 
 
