@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
+import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import ledger, runs
@@ -23,6 +24,7 @@ from loader.plan import Plan
 from loader.proof import Part, Proof, ShardPlan, ShardReport, prove
 from loader.reading import Records, find_records, head, open_records, take_up
 from loader.records import Block, Place
+from loader.refusals import is_refusal
 from loader.report import LoadReport
 from loader.staging import Parts
 from loader.standing import Standing
@@ -114,6 +116,32 @@ class Finishing(Undertaking):
             again = {"after": plan.attempt, "found": plan.found}
             raise ReplanError(f"{plan.uri}: the table {table} is not what it was when the shards were planned", again)
         self._check(connection, proof)
+        try:
+            return self._bring_home(connection, entry, proof, whole, records, reports)
+        except psycopg2.Error as error:
+            if whole.found.careful or not is_refusal(error):
+                raise
+        connection.rollback()  # a deferred constraint is checked by the commit only
+        careful = replace(whole, found=replace(whole.found, careful=True))
+        try:
+            return self._bring_home(connection, entry, proof, careful, records, reports)
+        except psycopg2.Error as error:
+            if not is_refusal(error):
+                raise
+            again = {"after": plan.attempt, "found": asdict(careful.found)}
+            raise ReplanError(f"{plan.uri}: the table {table} refused a record that was staged", again) from error
+
+    def _bring_home(
+        self,
+        connection: Connection,
+        entry: Entry,
+        proof: Proof,
+        whole: Plan,
+        records: Records,
+        reports: Sequence[ShardReport],
+    ) -> LoadReport:
+        """Merge what the shards have staged, and enter the load as loaded."""
+        load, plan = self._load, self._plan
         runs.place_rejects(connection, entry.load_id, [part for part in proof.parts if part.run is not None])
         load.account.sum_up(_counts(proof), sum(each.bytes_read for each in reports))
         with RejectKeeper(load.database, entry.load_id, load.spec.rejects, plan.uri) as keeper:

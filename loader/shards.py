@@ -28,7 +28,7 @@ from loader.columns import fields_by_position
 from loader.cuts import counts_quotes
 from loader.database import Database, translated
 from loader.deadline import NEVER, Deadline
-from loader.errors import SourceChangedError
+from loader.errors import DecodeError, ShapeError, SourceChangedError
 from loader.fields import Dialect
 from loader.finishing import Finishing, ReplanError, UnprovedError, replanned
 from loader.ledger import Entry, Errand
@@ -96,8 +96,11 @@ def plan_shards(
         with translated(f"{source.uri}: planning its shards"), load.database.session() as connection:
             ledger.migrate(connection)
             fields = fields_by_position(spec, load.target(connection))
-        records = open_records(head(source), spec.csv, name=source.uri, fields=fields)
         plan = ShardPlan("single", source.uri, spec.to_dict(), forced=how.force, sequencer=how.sequencer)
+        try:
+            records = open_records(head(source), spec.csv, name=source.uri, fields=fields)
+        except (DecodeError, ShapeError) as error:  # one worker comes to the same, and enters it in the ledger
+            return replace(plan, why=f"its beginning cannot be read: {error}")
         if why := why_single(source, spec, records):
             return replace(plan, why=why)
         number = shards(source.size) if callable(shards) else shards
