@@ -16,7 +16,7 @@ from loader.checkpoints import Counts, Found
 from loader.columns import fields_by_position
 from loader.cuts import SHARD_BITS
 from loader.database import translated
-from loader.errors import LoaderError, RejectLimitError, ShapeError, TransformError
+from loader.errors import DatabaseError, LoaderError, RejectLimitError, ShapeError, TransformError
 from loader.ledger import Entry, Errand
 from loader.merge import Counts as Merged
 from loader.merge import Merge
@@ -100,11 +100,11 @@ class Finishing(Undertaking):
     def _enter(self, connection: Connection, errand: Errand, standing: Standing, waited: float) -> Entry:  # noqa: ARG002 - a base class has them
         return runs.take_up(connection, self._plan, waited)
 
-    def _attempt(self, connection: Connection, entry: Entry) -> LoadReport:
+    def _attempt(self, connection: Connection, _entry: Entry) -> LoadReport:
         load, plan = self._load, self._plan
         vouched = {each.run: each for each in runs.reports(connection, plan)}
-        given = vouched.values() if self._reports is None else self._reports
-        reports = [each for each in given if each.run in vouched]
+        given = vouched if self._reports is None else {each.run for each in self._reports}
+        reports = [report for run, report in vouched.items() if run in given]
         connection.rollback()
         proof = prove(plan, reports)
         table = load.target(connection)
@@ -117,14 +117,14 @@ class Finishing(Undertaking):
             raise ReplanError(f"{plan.uri}: the table {table} is not what it was when the shards were planned", again)
         self._check(connection, proof)
         try:
-            return self._bring_home(connection, entry, proof, whole, records, reports)
+            return self._bring_home(connection, proof, whole, records, reports)
         except psycopg2.Error as error:
             if whole.found.careful or not is_refusal(error):
                 raise
         connection.rollback()  # a deferred constraint is checked by the commit only
         careful = replace(whole, found=replace(whole.found, careful=True))
         try:
-            return self._bring_home(connection, entry, proof, careful, records, reports)
+            return self._bring_home(connection, proof, careful, records, reports)
         except psycopg2.Error as error:
             if not is_refusal(error):
                 raise
@@ -134,17 +134,16 @@ class Finishing(Undertaking):
     def _bring_home(
         self,
         connection: Connection,
-        entry: Entry,
         proof: Proof,
         whole: Plan,
         records: Records,
         reports: Sequence[ShardReport],
     ) -> LoadReport:
         """Merge what the shards have staged, and enter the load as loaded."""
-        load, plan = self._load, self._plan
-        runs.place_rejects(connection, entry.load_id, [part for part in proof.parts if part.run is not None])
+        load, plan, load_id = self._load, self._plan, self._plan.load_id or 0
+        runs.place_rejects(connection, load_id, [part for part in proof.parts if part.run is not None])
         load.account.sum_up(_counts(proof), sum(each.bytes_read for each in reports))
-        with RejectKeeper(load.database, entry.load_id, load.spec.rejects, plan.uri) as keeper:
+        with RejectKeeper(load.database, load_id, load.spec.rejects, plan.uri) as keeper:
             keeper.resume(connection)
             connection.rollback()
             load.account.rejected, load.account.rejected_columns = keeper.reasons, keeper.columns
@@ -199,6 +198,8 @@ class Finishing(Undertaking):
             "limit": RejectLimitError,
             "ShapeError": ShapeError,
             "TransformError": TransformError,
+            "refused": DatabaseError,
+            "failed": DatabaseError,
         }
         raise kinds.get(problem["kind"], LoaderError)(problem["message"])
 

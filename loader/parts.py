@@ -86,8 +86,8 @@ class ShardReport:
     None where none was found; ``end``: where its right neighbour has to begin. ``lines``: physical lines between the
     two. ``parity``: of the quotes in its part of the text; ``crc``: of its range of the object. ``problem``: why it
     came to no end, by ``kind``: "limit" (of rejects), "endless" (a record, at ``place``: offset, and number and line
-    within the shard), "widen" (an inferred type), "careful" (the database refused a record), "changed" (the table), or
-    an error's name; ``run`` is in it, too.
+    within the shard), "widen" (an inferred type), "careful" or "refused" (the database refused a record), "changed"
+    (the table), "failed" (in the database, whatever it is sent), or an error's name; ``run`` is in it, too.
     """
 
     load_id: int

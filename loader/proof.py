@@ -24,6 +24,9 @@ from loader.parts import Known, Part, Proof, ShardPlan, ShardReport, cut
 
 __all__ = ["Known", "Part", "Proof", "ShardPlan", "ShardReport", "cut", "prove"]
 
+LASTING = ("changed", "failed")
+"""Kinds of problems that a shard has wherever it begins: to load it again would lead to the same."""
+
 SUMMED = ("records", "kept", "filtered", "short", "long", "rejected")
 
 
@@ -85,9 +88,9 @@ class _Chain:
 
     def add(self, number: int, runs: Sequence[ShardReport]) -> None:
         """The next shard's runs."""
-        changed = next((run.problem for run in runs if run.problem and run.problem["kind"] == "changed"), None)
-        if changed is not None:  # wherever it begins
-            self.problem = self.problem or self._placed(number, changed)
+        lasting = next((run.problem for run in runs if run.problem and run.problem["kind"] in LASTING), None)
+        if lasting is not None:
+            self.problem = self.problem or self._placed(number, lasting)
             self._place = None
         elif self._place is None:
             self._add_unmet(number, runs)

@@ -76,12 +76,21 @@ class ShardLoad:
                 report = replace(report, problem={**problem, "run": run})
             else:
                 staging = Staging(report.load_id, plan.attempt, whole.columns, run)
-                staging.create(connection)
-                connection.commit()
-                report = self._stage(report, whole, records, staging)
+                try:
+                    staging.create(connection)
+                    connection.commit()
+                    report = self._stage(report, whole, records, staging)
+                except psycopg2.Error as error:
+                    told = self._told(error)
+                    if told.retryable:
+                        raise
+                    report = replace(report, problem={"kind": "failed", "message": str(told), "run": run})
             connection.rollback()
             runs.end(connection, plan, report)
         return report
+
+    def _told(self, error: psycopg2.Error) -> LoaderError:
+        return translate(error, f"{self._source.uri}: loading into {self._load.account.table}")
 
     def _stage(self, report: ShardReport, whole: Plan, records: Records, staging: Staging) -> ShardReport:
         plan, load, account = self._plan, self._load, self._load.account
@@ -124,9 +133,11 @@ class ShardLoad:
             told = f'the column "{error.column}" has to be {wider}'
             problem = {"kind": "widen", "column": error.column, "type": wider, "message": told}
         except psycopg2.Error as error:
-            if whole.found.careful or not is_refusal(error):
+            if not is_refusal(error):
                 raise
             problem = {"kind": "careful", "message": f"the database refused a record: {error.diag.message_primary}"}
+            if whole.found.careful:  # it may be garbage yet, of a wrong guess
+                problem = {"kind": "refused", "message": str(self._told(error))}
         report = replace(
             report,
             bytes_read=cutter.bytes_read,

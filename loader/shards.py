@@ -31,6 +31,7 @@ from loader.deadline import NEVER, Deadline
 from loader.errors import DecodeError, ShapeError, SourceChangedError
 from loader.fields import Dialect
 from loader.finishing import Finishing, ReplanError, UnprovedError, replanned
+from loader.infer import COLUMN_LIMIT
 from loader.ledger import Entry, Errand
 from loader.margins import footer_start
 from loader.proof import Known, Proof, ShardPlan, ShardReport, cut, prove
@@ -120,8 +121,11 @@ def why_single(source: Source, spec: LoadSpec, records: Records) -> str:
         return f"it is written in {form.encoding}, so places in its text are none in the object"
     if any("{record_number}" in (column.value or "") for column in spec.columns):
         return "a column holds the record's number, and that is known when all records before it were counted"
-    if records.first is None or records.first.after is None or records.first.after.fields is None:
-        return "its beginning does not tell how many fields a record has"
+    fields = records.first.after.fields if records.first is not None and records.first.after is not None else None
+    if fields is None or fields >= COLUMN_LIMIT:  # a staging table has one column more
+        return (
+            "its beginning does not tell how many fields a record has" if not fields else f"it has {fields:,} columns"
+        )
     if records.csv.skip_footer and footer_start(source.read_range, source.size, records.csv.skip_footer) is None:
         return "its footer is too long to be found from its end"
     return ""

@@ -266,15 +266,16 @@ def test_counts_that_do_not_add_up_are_not_proved() -> None:
             prove(loaded.plan, lying)
 
 
-def test_a_table_that_changed_ends_the_plan() -> None:
+@pytest.mark.parametrize("kind", ["changed", "failed"])
+def test_what_is_no_matter_of_guesses_ends_the_plan(kind: str) -> None:
     """Not even the shard's beginning is known then; to load it again would lead to the same."""
     loaded = proved(Case(b"1,a\n" * 40, borders=(50, 110)))
-    changed = ShardReport(1, 1, 1, 99, problem={"kind": "changed", "message": "it is not what it was", "run": 99})
+    changed = ShardReport(1, 1, 1, 99, problem={"kind": kind, "message": "it is not what it was", "run": 99})
     reports = [*(each for each in loaded.reports if each.number != 1), changed]
     proof = prove(loaded.plan, reports)
     assert not proof.proved
     assert proof.problem is not None
-    assert (proof.problem["kind"], proof.problem["number"]) == ("changed", 1)
+    assert (proof.problem["kind"], proof.problem["number"]) == (kind, 1)
 
 
 def test_a_problem_of_a_wrong_guess_is_none() -> None:

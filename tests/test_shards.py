@@ -345,6 +345,41 @@ def test_the_error_of_a_record_without_end_is_that_of_one_load(
     assert "record 250001 (line 250002, byte 1500006)" in str(many.value)
 
 
+def test_a_table_that_changes_meanwhile_is_planned_again(dsn: str, database: Database, trips: None, file: Path) -> None:
+    """Before a shard, or before the end: what is staged by then would not fit."""
+    plan = plan_for(file, SPEC, database, 3)
+    load_shard(plan, 0, database)
+    query(dsn, "ALTER TABLE trips ALTER c TYPE numeric")
+    reports, proof = load_all(plan, database)
+    assert proof.problem is not None
+    assert proof.problem["kind"] == "changed"
+    with pytest.raises(ReplanError):
+        finish(plan, reports, database)
+    expected = one_load(dsn, file, SPEC, KEEP)
+    in_shards(file, SPEC, database, 3)
+    assert outcome(dsn) == expected
+    assert leftovers(dsn) == []
+
+
+def test_what_fails_whatever_is_sent_is_the_loads_own_failure(
+    dsn: str, database: Database, trips: None, file: Path
+) -> None:
+    """Such as tables that may not be made: no worker's error that somebody has to find, but the ledger's."""
+    plan = plan_for(file, SPEC, database, 3)
+    query(
+        dsn,
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS"
+        " $$BEGIN RAISE EXCEPTION 'no tables today'; END$$;"
+        " CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION refuse()",
+    )
+    reports, proof = load_all(plan, database)
+    assert not proof.proved
+    with pytest.raises(loader.DatabaseError, match="no tables today"):
+        finish(plan, reports, database)
+    assert query(dsn, "SELECT state, retryable FROM loader.loads") == [("failed", False)]
+    assert leftovers(dsn) == []
+
+
 # --- what is not split
 
 
@@ -356,6 +391,7 @@ def test_the_error_of_a_record_without_end_is_that_of_one_load(
         (TEXT.encode(), {"columns": {"n": {"value": "{record_number}"}}}, "record's number"),
         (b"a,b,c\n", {}, "how many fields"),
         (b"", {}, "cannot be read"),
+        ((",".join(f"c{n}" for n in range(1600)) + "\n" + "1" + "," * 1599 + "\n").encode(), {}, "1,600 columns"),
     ],
 )
 def test_what_cannot_be_split_is_for_one(
@@ -411,8 +447,9 @@ def test_a_shard_that_is_loaded_twice_at_once_counts_once(
     while not proof.proved:
         reports += [load_shard(plan, number, database, known=known) for number, known in proof.again]
         proof = prove(plan, reports)
-    finish(plan, reports * 2, database)
+    report = finish(plan, reports * 2, database)
     assert outcome(dsn) == expected
+    assert report.bytes_read == sum(each.bytes_read for each in reports)
     assert leftovers(dsn) == []
 
 
