@@ -66,8 +66,9 @@ floor: setup  ## TPC-H lineitem against psql \copy: rows equal, faster, in const
 bench: setup .venv/peers/.ready  ## everybody beside psql on one server: makes docs/benchmarks.md (about fifteen minutes); OPTIONS go to bench
 	BENCH_PEERS=.venv/peers/bin/python $(BIN)/python -m bench $(OPTIONS)
 
-fuzz: setup  ## the loader against COPY on files made up at random: make fuzz SECONDS=600
-	$(BIN)/python tests/fuzz.py $(or $(SECONDS),600)
+fuzz: setup  ## files made up at random, cut anywhere, and against COPY, each for half of the time: make fuzz SECONDS=600
+	$(BIN)/python tests/fuzz_cuts.py $(shell expr $(or $(SECONDS),600) / 2)
+	$(BIN)/python tests/fuzz.py $(shell expr $(or $(SECONDS),600) / 2)
 
 chaos: setup  ## loads that die in every way, and tables that must be right: make chaos SECONDS=600 SEED=1
 	$(BIN)/python tests/chaos.py --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))

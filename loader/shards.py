@@ -31,7 +31,7 @@ from loader.deadline import NEVER, Deadline
 from loader.errors import DecodeError, ShapeError, SourceChangedError
 from loader.fields import Dialect
 from loader.finishing import Finishing, ReplanError, UnprovedError, replanned
-from loader.infer import COLUMN_LIMIT
+from loader.header import COLUMN_LIMIT
 from loader.ledger import Entry, Errand
 from loader.margins import footer_start
 from loader.proof import Known, Proof, ShardPlan, ShardReport, cut, prove

@@ -27,6 +27,7 @@ class Tally:
     guessed: int = 0
     missed: int = 0  # guesses that were wrong of themselves
     forced: int = 0
+    wrong: int = 0  # those that were forced, and others in the same loads
     found: int = 0
     most_rounds: int = 0
     failed: int = 0  # files whose own error was found, in its place
@@ -43,6 +44,7 @@ class Tally:
                 continue
             if wrongly:
                 self.forced += len(loaded.forced)
+                self.wrong += loaded.wrong
                 self.found += loaded.proof.wrong
             else:
                 self.guessed += loaded.proof.guessed
@@ -51,7 +53,8 @@ class Tally:
     def __str__(self) -> str:
         return (
             f"{self.files:,} files, {self.cuts:,} cuts, {self.runs:,} runs of shards; {self.guessed:,} guesses, "
-            f"{self.missed:,} of them wrong; {self.forced:,} wrong ones forced, {self.found:,} found; "
+            f"{self.missed:,} of them wrong; {self.forced:,} forced to be wrong, {self.wrong:,} wrong with others, "
+            f"{self.found:,} found; "
             f"{self.failed:,} loads failed as they must; {self.most_rounds} rounds at most"
         )
 

@@ -87,10 +87,11 @@ def plan_for(uri: Any, spec: Mapping[str, Any], database: Database, shards: int 
     return plan_shards(str(uri), LoadSpec.from_dict(spec), database, shards=shards, **rest)
 
 
-def load_all(plan: ShardPlan, database: Database) -> tuple[list[ShardReport], Proof]:
+def load_all(plan: ShardPlan, database: Database, *, backwards: bool = True) -> tuple[list[ShardReport], Proof]:
     """Every shard, and again what the proof asks for."""
     assert plan.verdict == "split", plan.why
-    reports = [load_shard(plan, number, database, threads=1) for number in reversed(range(len(plan.ranges)))]
+    numbers = range(len(plan.ranges))[:: -1 if backwards else 1]
+    reports = [load_shard(plan, number, database, threads=1) for number in numbers]
     for _ in range(2 * len(plan.ranges) + 1):
         proof = prove(plan, reports)
         if proof.proved or proof.problem is not None:
@@ -220,7 +221,8 @@ def _split_only(uri: str, spec: Mapping[str, Any], database: Database, shards: i
         if plan.verdict != "split":
             raise _SingleError(plan.why)
         try:
-            return finish(plan, load_all(plan, database)[0], database)
+            # from a table's serial, rows get their numbers in the order in which their shards were begun
+            return finish(plan, load_all(plan, database, backwards=False)[0], database)
         except ReplanError as error:
             again = error.again
 
