@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import test_corpus
 from support.postgres import query
-from support.s3 import S3, FaultProxy, call
+from support.s3 import S3
 from test_corpus import CASES, Case, Outcome
 
 import loader
@@ -573,13 +573,10 @@ def test_the_checksum_of_s3_is_met(dsn: str, database: Database, trips: None, s3
     assert query(dsn, "SELECT count(*) FROM trips WHERE b <> 'there before'") == [(0,)]
 
 
-def test_each_byte_is_read_about_once(
-    dsn: str, database: Database, trips: None, s3: S3, fault_proxy: FaultProxy
-) -> None:
+def test_each_byte_is_read_about_once(dsn: str, database: Database, trips: None, s3: S3) -> None:
     """Besides the head of the object, which every worker looks at, and what finishes a shard's last record."""
     s3.put("trips.csv", ("a,b,c\n" + "".join(f"{n},{'x' * 80},1\n" for n in range(60_000))).encode())
     plan = plan_for(s3.uri("trips.csv"), {**SPEC, "mode": "replace"}, database, 3)
-    fault_proxy.faults.append(call(lambda: None))
     reports, proof = load_all(plan, database)
     assert proof.proved
     for report in reports:
