@@ -15,7 +15,7 @@ from loader.blocks import EndlessRecordError
 from loader.checkpoints import NOTHING, Checkpoint, Found
 from loader.columns import fields_by_position
 from loader.cuts import SHARD_BITS, Cutter, Shard
-from loader.database import translated
+from loader.database import translate, translated
 from loader.errors import DatabaseError, LoaderError, PausedError, RejectLimitError, ShapeError, TransformError
 from loader.infer import widened
 from loader.lane import TextLane
