@@ -33,8 +33,9 @@ def options_of(context: Mapping[str, Any]) -> Options:
     for name in ("schemas", "uploaders"):
         if isinstance(given.get(name), str):
             given[name] = tuple(filter(None, given[name].split(",")))
-    if "internet" in given:
-        given["internet"] = given["internet"] in (True, "true")
+    for name in ("internet", "fleet"):
+        if name in given:
+            given[name] = given[name] in (True, "true")
     return Options(**given)
 
 
@@ -49,7 +50,7 @@ def build(app: App, *, excused: bool = True) -> LoaderStack:
     stack = LoaderStack(app, f"Loader-{size.name}", size=size, options=options, analytics_reporting=False)
     Validations.of(app).add_plugins(AwsSolutionsChecks(app))
     if excused:
-        acknowledge(stack, acknowledged(size, stack.stack_name))
+        acknowledge(stack, acknowledged(size, stack.stack_name, fleet=options.fleet))
     return stack
 
 

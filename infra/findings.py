@@ -29,7 +29,7 @@ class Finding:
     reason: str
 
 
-def acknowledged(size: Size, stack_name: str) -> list[Finding]:
+def acknowledged(size: Size, stack_name: str, *, fleet: bool = False) -> list[Finding]:
     """The findings of a stack of this size. Pseudo parameters are spelt as cdk-nag spells them."""
     objects = f"IAM5[Resource::arn:<AWS::Partition>:s3:::{stack_name}-incoming-<AWS::AccountId>-<AWS::Region>/"
     findings = [
@@ -68,6 +68,8 @@ def acknowledged(size: Size, stack_name: str) -> list[Finding]:
             "CDK's framework for custom resources may call this one function, in each of its versions.",
         ),
     ]
+    if fleet:
+        findings += _of_fleet(stack_name)
     if not size.multi_az:
         findings.append(Finding("Database/Instance", "RDS3", f"The size {size.name} saves the standby; prod has one."))
     if not size.protected:
@@ -79,6 +81,55 @@ def acknowledged(size: Size, stack_name: str) -> list[Finding]:
             )
         )
     return findings
+
+
+def _of_fleet(stack_name: str) -> list[Finding]:
+    """Those that come with `infra.fleet`."""
+    objects = f"IAM5[Resource::arn:<AWS::Partition>:s3:::{stack_name}-incoming-<AWS::AccountId>-<AWS::Region>/"
+    here = "<AWS::Region>:<AWS::AccountId>"
+    below = {
+        "incoming": "The objects' names are their uploaders' to choose; the right is to read, below this prefix.",
+        "specs": "Specs are added without a deployment, so no name is known; the right is to read, below this prefix.",
+        "fleet": "Plans are named by executions of the state machine, whose names are not known when it is deployed.",
+    }
+    roles = {"FunctionRole": below, "TaskRole": below, "Role": {"fleet": below["fleet"]}}
+    return [
+        *(
+            Finding(f"Fleet/{role}/DefaultPolicy", f"{objects}{prefix}/*]", reason)
+            for role, reasons in roles.items()
+            for prefix, reason in reasons.items()
+        ),
+        Finding("Fleet/FunctionRole/DefaultPolicy", "IAM5[Resource::*]", NETWORK),
+        Finding(
+            "Fleet/StartRole/DefaultPolicy",
+            "IAM5[Resource::*]",
+            "ecr:GetAuthorizationToken knows no resources (Service Authorization Reference, Amazon ECR).",
+        ),
+        Finding(
+            "Fleet/Role/DefaultPolicy",
+            "IAM5[Resource::*]",
+            "Deliveries of logs and traces know no resources"
+            " (Service Authorization Reference, CloudWatch Logs; X-Ray).",
+        ),
+        *(
+            Finding(
+                "Fleet/Role/DefaultPolicy",
+                f"IAM5[Resource::arn:<AWS::Partition>:states:{here}:execution:{stack_name}-fleet{shards}:*]",
+                "Executions of this one machine and of its shards get their names when they are started.",
+            )
+            for shards in ("", "/Shards")
+        ),
+        Finding(
+            "Fleet/Role/DefaultPolicy",
+            f"IAM5[Resource::arn:<AWS::Partition>:ecs:{here}:task/<FleetClusterE89F8D7D>/*]",
+            "Tasks get their names when they are run; the right is for those of this one cluster, the fleet's own.",
+        ),
+        Finding(
+            "Fleet/Task",
+            "ECS2",
+            "The environment names the secret and the bucket, as the functions' does; nothing in it is secret itself.",
+        ),
+    ]
 
 
 def acknowledge(stack: Stack, findings: list[Finding]) -> None:

@@ -2,6 +2,7 @@
 
     functions ──▶ database, endpoints       the one that loads also ──▶ S3
     bastion   ──▶ database, endpoints, S3 (its packages' repository is there)
+    the task of a fleet ──▶ database, endpoints, S3 (its image's layers are there)
 
 Nothing may come in from outside: there is no rule with an address as its source.
 """
@@ -23,13 +24,14 @@ HTTPS = ec2.Port.tcp(443)
 
 
 class Firewall(Construct):
-    """A security group for each party: ``loader``, ``administrator``, ``bastion``, ``database``, ``endpoints``.
+    """A security group for each party: ``loader``, ``administrator``, ``bastion``, ``database``, ``endpoints``; and
+    ``task`` where there is a ``fleet``, whose functions are of the group ``loader``: they do what that one does.
 
     ``internet``: the function that loads may also call out by HTTPS, through the NAT gateway, as a hook may want to.
     """
 
     def __init__(
-        self, scope: Construct, id: str, *, vpc: ec2.IVpc, internet: bool, retention: logs.RetentionDays
+        self, scope: Construct, id: str, *, vpc: ec2.IVpc, internet: bool, fleet: bool, retention: logs.RetentionDays
     ) -> None:
         super().__init__(scope, id)
         self.loader = self._group("Loader", vpc, "The function that loads")
@@ -38,11 +40,14 @@ class Firewall(Construct):
         self.database = self._group("Database", vpc, "PostgreSQL")
         self.endpoints = self._group("Endpoints", vpc, "Interface endpoints of AWS services")
 
-        for party in (self.loader, self.administrator, self.bastion):
+        self.task = self._group("Task", vpc, "The task that merges what a fleet has loaded") if fleet else None
+
+        with_task = [self.task] if self.task else []
+        for party in (self.loader, self.administrator, self.bastion, *with_task):
             self._allow(party, self.database, ec2.Port.tcp(DATABASE_PORT), "PostgreSQL")
             self._allow(party, self.endpoints, HTTPS, "AWS services")
         s3 = ec2.Peer.prefix_list(self._prefix_list_of_s3(retention))
-        for party in (self.loader, self.bastion):
+        for party in (self.loader, self.bastion, *with_task):
             party.add_egress_rule(s3, HTTPS, "S3, through the gateway endpoint")
         if internet:
             self.loader.add_egress_rule(ec2.Peer.any_ipv4(), HTTPS, "Hooks that call out, through the NAT gateway")

@@ -69,6 +69,10 @@ class LoadFunction(Construct):
             },
         )
 
+    def send_large_ones_to(self, machine: str) -> None:
+        """To the state machine with this ARN goes what one function would be too long about (`loader.dispatch`)."""
+        self.function.add_environment("LOADER_STATE_MACHINE", machine)
+
     def consume(self, queue: sqs.Queue) -> lambda_.EventSourceMapping:
         """Load what ``queue`` tells of, one message an invocation, as many at once as the database bears."""
         return lambda_.EventSourceMapping(

@@ -17,12 +17,14 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_sns as sns
 
-from infra.storage import INCOMING, SPECS, Storage
+from infra.machine import SHARDS
+from infra.storage import INCOMING, PLANS, SPECS, Storage
 
 if TYPE_CHECKING:
     from infra.administration import Administration
     from infra.bastion import Bastion
     from infra.database import Database
+    from infra.fleet import Fleet
     from infra.function import LoadFunction
     from infra.intake import Intake
 
@@ -49,22 +51,137 @@ def _allow(
 
 def let_load(load: LoadFunction, *, storage: Storage, intake: Intake, database: Database) -> None:
     """Read what was dropped and the specs, take messages from its queue and show them again, log in. Nothing else."""
-    objects = [f"{storage.arn}/{INCOMING}*", f"{storage.arn}/{SPECS}*"]  # keys are the uploaders' to choose
     for statement in (
-        _allow("ReadObjects", ["s3:GetObject", "s3:GetObjectVersion"], objects),
-        # of the whole bucket: a listing's prefix is no part of a GET, which without this right answers 403 for 404
-        _allow("ListObjects", ["s3:ListBucket", "s3:ListBucketVersions"], [storage.arn]),
-        _decrypt("DecryptObjects", storage.key, "s3"),
+        *_reading(storage),
         _allow(
             "TakeMessages",
             ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"],
             [intake.queue.queue_arn],
         ),
-        _allow("LogIn", ["secretsmanager:GetSecretValue"], [database.secret.secret_arn]),
-        _decrypt("DecryptSecret", database.key, "secretsmanager"),
+        *_logging_in(database),
     ):
         load.role.add_to_policy(statement)
     _let_run(load.function, load.role, load.logs)
+
+
+def _reading(storage: Storage) -> list[iam.PolicyStatement]:
+    objects = [f"{storage.arn}/{INCOMING}*", f"{storage.arn}/{SPECS}*"]  # keys are the uploaders' to choose
+    return [
+        _allow("ReadObjects", ["s3:GetObject", "s3:GetObjectVersion"], objects),
+        # of the whole bucket: a listing's prefix is no part of a GET, which without this right answers 403 for 404
+        _allow("ListObjects", ["s3:ListBucket", "s3:ListBucketVersions"], [storage.arn]),
+        _decrypt("DecryptObjects", storage.key, "s3"),
+    ]
+
+
+def _logging_in(database: Database) -> list[iam.PolicyStatement]:
+    return [
+        _allow("LogIn", ["secretsmanager:GetSecretValue"], [database.secret.secret_arn]),
+        _decrypt("DecryptSecret", database.key, "secretsmanager"),
+    ]
+
+
+# --- the fleet
+
+
+def let_fleet(fleet: Fleet, *, load: LoadFunction, storage: Storage, database: Database) -> None:
+    """The function that takes an upload starts the machine; the machine calls the fleet's function and runs its task.
+
+    The fleet's function and its task may do what the one that loads may, apart from the queue, and keep plans.
+    """
+    load.role.add_to_policy(_allow("StartFleet", ["states:StartExecution"], [fleet.arn]))
+    plans = [f"{storage.arn}/{PLANS}*"]  # named by executions
+    for role in (fleet.function_role, fleet.task_role):
+        for statement in (
+            *_reading(storage),
+            _allow("KeepPlans", ["s3:GetObject", "s3:PutObject"], plans),
+            _allow("EncryptPlans", ["kms:GenerateDataKey"], [storage.key.key_arn], _via(storage, "s3")),
+            *_logging_in(database),
+        ):
+            role.add_to_policy(statement)
+    _let_run(fleet.function, fleet.function_role, fleet.logs)
+    _let_start_task(fleet)
+    _let_run_machine(fleet, storage)
+
+
+def _let_start_task(fleet: Fleet) -> None:
+    """ECS fetches the image and opens the log (ECS developer guide, "Amazon ECS task execution IAM role")."""
+    layers = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+    for statement in (
+        _allow("FetchImage", layers, [fleet.asset.repository.repository_arn]),
+        # the action knows no resources (Service Authorization Reference, Amazon ECR)
+        _allow("LogInToRegistry", ["ecr:GetAuthorizationToken"], ["*"]),
+        _allow("WriteLog", ["logs:CreateLogStream", "logs:PutLogEvents"], [fleet.task_logs.log_group_arn]),
+    ):
+        fleet.start_role.add_to_policy(statement)
+
+
+def _let_run_machine(fleet: Fleet, storage: Storage) -> None:
+    """Start its shards, follow them, and fetch their list; call the one function; run the one task.
+
+    (Step Functions developer guide, "IAM policies for using Distributed Map states", and those for ECS and logging.)
+    """
+    stack = Stack.of(fleet)
+
+    def arn(service: str, resource: str) -> str:
+        return f"arn:{stack.partition}:{service}:{stack.region}:{stack.account}:{resource}"
+
+    for statement in (
+        _allow("CallFunction", ["lambda:InvokeFunction"], [fleet.function.function_arn]),
+        _allow("ReadPlans", ["s3:GetObject"], [f"{storage.arn}/{PLANS}*"]),
+        _decrypt("DecryptPlans", storage.key, "s3"),
+        _allow("StartShards", ["states:StartExecution"], [fleet.arn]),
+        # the guide names the machine's executions; a shard's have the label of their Map in their ARNs, too
+        _allow(
+            "FollowShards",
+            ["states:DescribeExecution", "states:StopExecution"],
+            [arn("states", f"execution:{fleet.name}:*"), arn("states", f"execution:{fleet.name}/{SHARDS}:*")],
+        ),
+        _allow("RedriveShards", ["states:RedriveExecution"], [arn("states", f"execution:{fleet.name}/{SHARDS}:*")]),
+        _allow("RunTask", ["ecs:RunTask"], [fleet.task.task_definition_arn]),
+        _allow(
+            "FollowTask",
+            ["ecs:DescribeTasks", "ecs:StopTask"],
+            [arn("ecs", f"task/{fleet.cluster.cluster_name}/*")],
+        ),
+        _allow(
+            "HearOfTask",
+            ["events:DescribeRule", "events:PutRule", "events:PutTargets"],
+            [arn("events", "rule/StepFunctionsGetEventsForECSTaskRule")],
+        ),
+        _allow(
+            "PassRoles",
+            ["iam:PassRole"],
+            [fleet.task_role.role_arn, fleet.start_role.role_arn],
+            {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
+        ),
+        # these know no resources (Service Authorization Reference, CloudWatch Logs and X-Ray)
+        _allow(
+            "DeliverLog",
+            [
+                "logs:CreateLogDelivery",
+                "logs:DeleteLogDelivery",
+                "logs:DescribeLogGroups",
+                "logs:DescribeResourcePolicies",
+                "logs:GetLogDelivery",
+                "logs:ListLogDeliveries",
+                "logs:PutResourcePolicy",
+                "logs:UpdateLogDelivery",
+            ],
+            ["*"],
+        ),
+        _allow(
+            "Trace",
+            [
+                "xray:GetSamplingRules",
+                "xray:GetSamplingTargets",
+                "xray:PutTelemetryRecords",
+                "xray:PutTraceSegments",
+            ],
+            ["*"],
+        ),
+    ):
+        fleet.role.add_to_policy(statement)
 
 
 # --- the administrator

@@ -11,6 +11,7 @@ from pathlib import Path
 from aws_cdk import IgnoreMode
 from aws_cdk import aws_ecr_assets as ecr_assets
 from aws_cdk import aws_lambda as lambda_
+from constructs import Construct
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCKERFILE = "container/Dockerfile"
@@ -27,6 +28,7 @@ class Image:
     def __init__(self, architecture: str) -> None:
         if architecture not in ARCHITECTURES:
             raise ValueError(f'architecture "{architecture}": there are {", ".join(ARCHITECTURES)}')
+        self.name = architecture
         self.architecture, self._platform = ARCHITECTURES[architecture]
 
     def running(self, command: str) -> lambda_.DockerImageCode:
@@ -35,6 +37,17 @@ class Image:
             str(ROOT),
             file=DOCKERFILE,
             cmd=[command],
+            platform=self._platform,
+            ignore_mode=IgnoreMode.DOCKER,
+        )
+
+    def asset(self, scope: Construct, id: str) -> ecr_assets.DockerImageAsset:
+        """The very same image for whoever is no function."""
+        return ecr_assets.DockerImageAsset(
+            scope,
+            id,
+            directory=str(ROOT),
+            file=DOCKERFILE,
             platform=self._platform,
             ignore_mode=IgnoreMode.DOCKER,
         )

@@ -25,6 +25,14 @@ ENDPOINTS = {
 }
 """Metrics and logs are not among them: the function writes both to its standard output, and Lambda carries them."""
 
+ENDPOINTS_OF_A_FLEET = {
+    "States": ec2.InterfaceVpcEndpointAwsService.STEP_FUNCTIONS,  # the function that loads starts an execution
+    "Registry": ec2.InterfaceVpcEndpointAwsService.ECR,  # these three: the task, whose image comes from there, by way
+    "Images": ec2.InterfaceVpcEndpointAwsService.ECR_DOCKER,  # of S3, and whose output nobody carries
+    "Logs": ec2.InterfaceVpcEndpointAwsService.CLOUDWATCH_LOGS,
+}
+"""A month of them is what a fleet costs while nothing is loaded (docs/fleet.md)."""
+
 
 class Network(Construct):
     """``vpc`` and its ``flow_logs``. Endpoints are added by `open_endpoints`, once there are security groups."""
@@ -62,10 +70,10 @@ class Network(Construct):
         group = logs.LogGroup(self, "DefaultGroupLogs", retention=retention)
         handler.add_property_override("LoggingConfig.LogGroup", group.log_group_name)
 
-    def open_endpoints(self, security_group: ec2.ISecurityGroup) -> None:
+    def open_endpoints(self, security_group: ec2.ISecurityGroup, *, fleet: bool) -> None:
         """The interface endpoints, in as many zones as the size pays for; each answers for the whole VPC."""
         zones = self.vpc.availability_zones[: self._size.endpoint_zones]
-        for name, service in ENDPOINTS.items():
+        for name, service in (ENDPOINTS | (ENDPOINTS_OF_A_FLEET if fleet else {})).items():
             self.vpc.add_interface_endpoint(
                 name,
                 service=service,

@@ -15,6 +15,7 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
 from infra.database import Database
+from infra.fleet import Fleet
 from infra.function import LoadFunction
 from infra.intake import Intake
 from infra.sizes import Size
@@ -50,11 +51,12 @@ class Observability(Construct):
         load: LoadFunction,
         intake: Intake,
         database: Database,
+        fleet: Fleet | None,
         email: str | None,
     ) -> None:
         super().__init__(scope, id)
         self._size, self._prefix = size, prefix
-        self._load, self._intake, self._database = load, intake, database
+        self._load, self._intake, self._database, self._fleet = load, intake, database, fleet
         self.key = kms.Key(
             self,
             "Key",
@@ -68,6 +70,8 @@ class Observability(Construct):
         self.alarms: dict[str, cw.Alarm] = {}
         self._watch_loads()
         self._watch_database()
+        if fleet:
+            self._watch_fleet(fleet)
         self.dashboard = self._dashboard()
 
     def _watch_loads(self) -> None:
@@ -107,6 +111,14 @@ class Observability(Construct):
             90,
             "The database has been busy to the full for half an hour.",
             periods=6,
+        )
+
+    def _watch_fleet(self, fleet: Fleet) -> None:
+        self._alarm(
+            "FleetFailed",
+            fleet.metric("ExecutionsFailed"),
+            1,
+            "A load by many functions failed for good. Its event is gone from the queue: nobody tries it again.",
         )
 
     def _alarm(
@@ -174,7 +186,34 @@ class Observability(Construct):
                 right=[instance.metric_freeable_memory(statistic="Minimum")],
             ),
         )
+        if self._fleet:
+            board.add_widgets(*_of_fleet(self._fleet))
         return board
+
+
+def _of_fleet(fleet: Fleet) -> list[cw.GraphWidget]:
+    return [
+        _graph(
+            "Fleet: loads",
+            fleet.metric("ExecutionsStarted"),
+            fleet.metric("ExecutionsSucceeded"),
+            fleet.metric("ExecutionsFailed", color=cw.Color.RED),
+            fleet.metric("ExecutionsTimedOut", color=cw.Color.ORANGE),
+            fleet.metric("ExecutionsAborted", color=cw.Color.GREY),
+        ),
+        _graph(
+            "Fleet: milliseconds a load",
+            fleet.metric("ExecutionTime", "Average"),
+            fleet.metric("ExecutionTime", "Maximum"),
+        ),
+        _graph(
+            "Fleet: functions",
+            fleet.function.metric_errors(),
+            fleet.function.metric_throttles(),
+            fleet.function.metric("ConcurrentExecutions", statistic="Maximum"),
+            right=[fleet.function.metric_duration(statistic="Maximum")],
+        ),
+    ]
 
 
 def _graph(title: str, *left: cw.IMetric, right: list[cw.IMetric] | None = None) -> cw.GraphWidget:

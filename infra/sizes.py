@@ -19,13 +19,15 @@ class Size:
     """What a deployment is given.
 
     ``concurrency``: loads at once, the database's budget. One stream of COPY keeps one of its cores busy, and a
-    second load fills the pauses in which the first waits for S3; Lambda's least is 2.
+    second load fills the pauses in which the first waits for S3; Lambda's least is 2. ``workers``: shards of one object
+    that are loaded at once, where there is a fleet: as many as keep the database's cores busy, twice their number.
     ``protected``: the database and the stack cannot be deleted before somebody lifts the protection.
     """
 
     name: str
     memory_mb: int  # Lambda gives a whole core for 1,769 MB
     concurrency: int
+    workers: int
     database_class: str
     storage_gb: int
     storage_limit_gb: int
@@ -44,6 +46,7 @@ SIZES = {
         name="dev",
         memory_mb=1769,
         concurrency=2,
+        workers=4,
         database_class="t4g.small",
         storage_gb=20,
         storage_limit_gb=100,
@@ -60,6 +63,7 @@ SIZES = {
         name="prod",
         memory_mb=3538,
         concurrency=4,
+        workers=4,
         database_class="m7g.large",
         storage_gb=100,
         storage_limit_gb=1000,

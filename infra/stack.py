@@ -15,6 +15,7 @@ from infra.administration import Administration
 from infra.bastion import Bastion
 from infra.database import Database
 from infra.firewall import Firewall
+from infra.fleet import Fleet
 from infra.function import LoadFunction
 from infra.image import Image
 from infra.intake import Intake
@@ -31,7 +32,7 @@ class Options:
     """What a deployment may be told beside its size; each is a context parameter of the same name (docs/deploy.md).
 
     ``schemas``: in which the loader may make tables. ``uploaders``: ARNs that may drop files. ``internet``: whether
-    the function that loads may call out by HTTPS.
+    the function that loads may call out by HTTPS. ``fleet``: whether large objects are loaded by many functions.
     """
 
     architecture: str = "x86_64"
@@ -40,6 +41,7 @@ class Options:
     uploaders: Sequence[str] = ()
     alarm_email: str | None = None
     internet: bool = False
+    fleet: bool = False
 
 
 class LoaderStack(Stack):
@@ -59,8 +61,10 @@ class LoaderStack(Stack):
 
         self.network = Network(self, "Network", size=size, cidr=options.cidr, retention=retention)
         vpc = self.network.vpc
-        self.firewall = Firewall(self, "Firewall", vpc=vpc, internet=options.internet, retention=retention)
-        self.network.open_endpoints(self.firewall.endpoints)
+        self.firewall = Firewall(
+            self, "Firewall", vpc=vpc, internet=options.internet, fleet=options.fleet, retention=retention
+        )
+        self.network.open_endpoints(self.firewall.endpoints, fleet=options.fleet)
 
         self.storage = Storage(self, "Storage", size=size, name=f"{prefix}-incoming-{self.account}-{self.region}")
         self.intake = Intake(self, "Intake", prefix=prefix)
@@ -96,6 +100,7 @@ class LoaderStack(Stack):
             retention=retention,
         )
         self.bastion = Bastion(self, "Bastion", vpc=vpc, security_group=self.firewall.bastion, database=self.database)
+        self.fleet = self._fleet(size, prefix, image, retention) if self.firewall.task else None
         self.observability = Observability(
             self,
             "Observability",
@@ -104,6 +109,7 @@ class LoaderStack(Stack):
             load=self.load,
             intake=self.intake,
             database=self.database,
+            fleet=self.fleet,
             email=options.alarm_email,
         )
 
@@ -111,6 +117,9 @@ class LoaderStack(Stack):
         grants.let_nothing_in_unencrypted(self.storage)
         grants.let_upload(self.storage, options.uploaders)
         grants.let_load(self.load, storage=self.storage, intake=self.intake, database=self.database)
+        if self.fleet:
+            grants.let_fleet(self.fleet, load=self.load, storage=self.storage, database=self.database)
+            self.load.send_large_ones_to(self.fleet.arn)
         grants.let_administer(self.administration, database=self.database)
         grants.let_administrators_in(self.bastion, database=self.database)
         grants.let_alarms_publish(self.observability.topic, self.observability.key)
@@ -119,6 +128,22 @@ class LoaderStack(Stack):
         source = self.load.consume(self.intake.queue)
         source.node.add_dependency(self.administration.user)  # who must exist before the first file comes
         self._tell(source.event_source_mapping_id)
+
+    def _fleet(self, size: Size, prefix: str, image: Image, retention: logs.RetentionDays) -> Fleet:
+        assert self.firewall.task is not None
+        return Fleet(
+            self,
+            "Fleet",
+            size=size,
+            prefix=prefix,
+            image=image,
+            vpc=self.network.vpc,
+            functions=self.firewall.loader,
+            tasks=self.firewall.task,
+            database=self.database,
+            storage=self.storage,
+            retention=retention,
+        )
 
     def _tell(self, mapping: str) -> None:
         """What the commands of docs/deploy.md and docs/operate.md ask for."""
@@ -139,5 +164,6 @@ class LoaderStack(Stack):
             "ConnectCommand": self.bastion.connect_command,
             "AlarmTopic": self.observability.topic.topic_arn,
             "Dashboard": self.observability.dashboard.dashboard_name,
+            **({"StateMachine": self.fleet.arn, "FleetLogGroup": self.fleet.logs.log_group_name} if self.fleet else {}),
         }.items():
             CfnOutput(self, name, value=value)

@@ -2,6 +2,7 @@
 
     incoming/   what arrives; each object created there is told to the queue
     specs/      the specs, read by the function within a minute of a change
+    fleet/      plans of loads by many functions (`infra.fleet`), kept as long as such a load can be redriven
 
 Nothing of ours writes under ``incoming/``: it would be its own input.
 """
@@ -18,6 +19,10 @@ from infra.sizes import Size
 
 INCOMING = "incoming/"
 SPECS = "specs/"
+PLANS = "fleet/"
+
+PLAN_DAYS = 30
+"""Step Functions redrives an execution within 14 days of its end ("Restarting state machine executions")."""
 
 KEPT = RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE
 """For what must outlive the stack. A first deployment that fails leaves nothing behind, or the next could not have its
@@ -64,6 +69,7 @@ class Storage(Construct):
             server_access_logs_prefix="incoming-bucket/",
             lifecycle_rules=[
                 s3.LifecycleRule(id="unfinished-uploads", abort_incomplete_multipart_upload_after=Duration.days(7)),
+                s3.LifecycleRule(id="plans", prefix=PLANS, expiration=Duration.days(PLAN_DAYS)),
                 s3.LifecycleRule(id="old-versions", noncurrent_version_expiration=Duration.days(size.old_version_days)),
             ],
             removal_policy=KEPT,

@@ -13,8 +13,8 @@ from loader.pipeline import How
 
 
 def test_the_function_is_the_repositorys_image(template: Template) -> None:
-    """One image, built of container/Dockerfile when it is deployed; both functions run it."""
-    functions = [template.one("Lambda::Function", name) for name in ("LoadFunction", "AdministrationFunction")]
+    """One image, built of container/Dockerfile when it is deployed; all functions run it."""
+    functions = [template.one("Lambda::Function", name) for name in template.our_functions]
     assert {function["PackageType"] for function in functions} == {"Image"}
     assets = json.loads(next(template.folder.glob("*.assets.json")).read_text("utf-8"))
     (image,) = assets["dockerImages"].values()
@@ -31,11 +31,12 @@ def test_the_image_is_made_of_what_it_needs(template: Template) -> None:
     assert staged - {".dockerignore"} == {"container", "loader", "specs", "pyproject.toml", "README.md"}
 
 
-@pytest.mark.parametrize("name", ["LoadFunction", "AdministrationFunction"])
-def test_entry_points_exist(template: Template, name: str) -> None:
-    (command,) = template.one("Lambda::Function", name)["ImageConfig"]["Command"]
-    module, _, function = command.rpartition(".")
-    assert callable(getattr(importlib.import_module(module), function))
+def test_entry_points_exist(template: Template) -> None:
+    """Of every function that runs the image."""
+    for name in template.our_functions:
+        (command,) = template.one("Lambda::Function", name)["ImageConfig"]["Command"]
+        module, _, function = command.rpartition(".")
+        assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_the_architecture_is_the_images(synthesis: Synthesis) -> None:
@@ -50,7 +51,8 @@ def test_the_architecture_is_the_images(synthesis: Synthesis) -> None:
 def test_the_environment_is_what_the_handler_asks_for(template: Template) -> None:
     """No password among it; and the function does not call itself, for the queue hands its loads over."""
     environment = template.one("Lambda::Function", "LoadFunction")["Environment"]["Variables"]
-    assert environment.keys() == {"LOADER_SECRET_ID", "LOADER_SPECS", "PGSSLMODE"}
+    sends_on = {"LOADER_STATE_MACHINE"} if template.has_fleet else set()
+    assert environment.keys() == {"LOADER_SECRET_ID", "LOADER_SPECS", "PGSSLMODE"} | sends_on
     code = "".join(path.read_text("utf-8") for path in (ROOT / "loader").glob("*.py"))
     assert all(f'"{name}"' in code for name in environment if name.startswith("LOADER_"))
 

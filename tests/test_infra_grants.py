@@ -27,6 +27,12 @@ class Names:
         self.database_key = template.arn("KMS::Key", "DatabaseKey")
         self.function = template.arn("Lambda::Function", "LoadFunction")
         self.administrator = template.arn("Lambda::Function", "AdministrationFunction")
+        self.plan = f"{self.bucket}/fleet/load-0123/plan.json"
+        if template.has_fleet:
+            self.machine = template.arn("StepFunctions::StateMachine")
+            self.fleet = template.arn("Lambda::Function", "FleetFunction")
+            self.shard = f"{self.machine.replace(':stateMachine:', ':execution:')}/Shards:0123"
+            self.task = template.arn("ECS::TaskDefinition")
         self.log = template.arn("Logs::LogGroup", "LoadLogs").removesuffix("*") + "log-stream:2026/11/23/[$LATEST]0"
 
 
@@ -56,6 +62,8 @@ def test_the_loader_can_do_what_it_must(template: Template) -> None:
         ("ec2:DeleteNetworkInterface", ANY, {}),
     ):
         assert is_allowed(statements, action, resource, context), f"{action} {resource}"
+    if template.has_fleet:
+        assert is_allowed(statements, "states:StartExecution", at.machine)
 
 
 def test_the_loader_can_do_nothing_else(template: Template) -> None:
@@ -67,6 +75,10 @@ def test_the_loader_can_do_nothing_else(template: Template) -> None:
         ("s3:DeleteObjectVersion", f"{at.bucket}/incoming/a.csv", {}),
         ("s3:PutObject", f"{at.bucket}/specs/a.toml", {}),
         ("s3:GetObject", f"{at.bucket}/other/a.csv", {}),
+        ("s3:GetObject", at.plan, {}),
+        ("s3:PutObject", at.plan, {}),
+        ("states:StartExecution", f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:another", {}),
+        ("states:StopExecution", ANY, {}),
         ("s3:GetObject", f"{at.access_logs}/a", {}),
         ("s3:GetObject", f"{at.bucket}-2/incoming/a.csv", {}),
         ("s3:ListBucket", at.access_logs, {}),
@@ -162,12 +174,14 @@ def test_no_wildcard_stands_where_a_name_can(template: Template) -> None:
     """In the policies of our roles: no action has one, and of the resources those that are listed here."""
     at = Names(template)
     found = set()
-    for role in ("LoadRole", "AdministrationRole", "BastionRole"):
+    for role in template.our_roles:
         for statement in template.policies_of(template.id("IAM::Role", role)):
             assert not any(ANY in action for action in as_list(statement["Action"])), statement["Sid"]
             found |= {(role, statement["Sid"], each) for each in as_list(statement["Resource"]) if ANY in each}
     logs = {(role, "WriteLog", template.arn("Logs::LogGroup", f"{role.removesuffix('Role')}Logs")) for role in (
         "LoadRole", "AdministrationRole")}  # fmt: skip
+    if template.has_fleet:
+        logs |= wildcards_of_the_fleet(template, at)
     assert found == logs | {
         ("LoadRole", "ReadObjects", f"{at.bucket}/incoming/*"),
         ("LoadRole", "ReadObjects", f"{at.bucket}/specs/*"),
@@ -179,9 +193,31 @@ def test_no_wildcard_stands_where_a_name_can(template: Template) -> None:
     }
 
 
+def wildcards_of_the_fleet(template: Template, at: Names) -> set[tuple[str, str, str]]:
+    """Objects and plans, log streams, and what AWS's own services take for no resource."""
+    objects = [("ReadObjects", f"{at.bucket}/incoming/*"), ("ReadObjects", f"{at.bucket}/specs/*")]
+    found = {(role, *each) for role in ("FleetFunctionRole", "FleetTaskRole") for each in objects}
+    return found | {
+        ("FleetFunctionRole", "KeepPlans", f"{at.bucket}/fleet/*"),
+        ("FleetTaskRole", "KeepPlans", f"{at.bucket}/fleet/*"),
+        ("FleetRole", "ReadPlans", f"{at.bucket}/fleet/*"),
+        ("FleetFunctionRole", "WriteLog", template.arn("Logs::LogGroup", "FleetLogs")),
+        ("FleetStartRole", "WriteLog", template.arn("Logs::LogGroup", "FleetTaskLogs")),
+        ("FleetFunctionRole", "ConnectToVpc", ANY),
+        ("FleetFunctionRole", "CodeLeavesTheVpcAlone", ANY),
+        ("FleetStartRole", "LogInToRegistry", ANY),
+        ("FleetRole", "DeliverLog", ANY),
+        ("FleetRole", "Trace", ANY),
+        ("FleetRole", "FollowShards", at.shard.replace("0123", ANY)),
+        ("FleetRole", "FollowShards", at.shard.replace("/Shards:0123", f":{ANY}")),
+        ("FleetRole", "RedriveShards", at.shard.replace("0123", ANY)),
+        ("FleetRole", "FollowTask", f"arn:aws:ecs:{REGION}:{ACCOUNT}:task/{template.id('ECS::Cluster')}/*"),
+    }
+
+
 def test_our_roles_have_no_managed_policies(template: Template) -> None:
     """Those of AWS are made for everybody, and change."""
-    for role in ("LoadRole", "AdministrationRole", "BastionRole"):
+    for role in template.our_roles:
         assert "ManagedPolicyArns" not in template.one("IAM::Role", role)
 
 
@@ -192,12 +228,13 @@ def test_roles_are_assumed_by_services_only(template: Template) -> None:
         for statement in role["AssumeRolePolicyDocument"]["Statement"]:
             assert statement["Principal"].keys() == {"Service"}
             services.add(statement["Principal"]["Service"])
-    assert services == {"lambda.amazonaws.com", "ec2.amazonaws.com", "vpc-flow-logs.amazonaws.com"}
+    fleets = {"states.amazonaws.com", "ecs-tasks.amazonaws.com"} if template.has_fleet else set()
+    assert services == {"lambda.amazonaws.com", "ec2.amazonaws.com", "vpc-flow-logs.amazonaws.com"} | fleets
 
 
 def test_every_statement_of_ours_has_a_name(synthesis: Synthesis) -> None:
     """By which AWS's messages of refusal, and these tests, tell it."""
-    template = synthesis.templates["prod"]
-    for role in ("LoadRole", "AdministrationRole", "BastionRole"):
+    template = synthesis.templates["options"]
+    for role in template.our_roles:
         names = [each["Sid"] for each in template.policies_of(template.id("IAM::Role", role))]
         assert len(names) == len(set(names))

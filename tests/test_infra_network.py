@@ -71,13 +71,13 @@ def test_isolated_subnets_lead_nowhere(template: Template) -> None:
 
 
 def test_functions_are_in_private_subnets(template: Template) -> None:
-    """Both that talk to the database; CDK's own helpers are in no VPC."""
-    for name in ("LoadFunction", "AdministrationFunction"):
+    """All that talk to the database; CDK's own helpers are in no VPC."""
+    for name in template.our_functions:
         assert set(template.one("Lambda::Function", name)["VpcConfig"]["SubnetIds"]) == set(
             subnets(template, "private")
         )
     inside = [each for each in template.all("Lambda::Function") if "VpcConfig" in each]
-    assert len(inside) == 2
+    assert len(inside) == len(template.our_functions)
 
 
 def test_the_database_is_in_isolated_subnets(template: Template) -> None:
@@ -130,6 +130,16 @@ def test_services_are_reached_by_interface_endpoints(synthesis: Synthesis) -> No
             assert endpoint["SecurityGroupIds"] == [group(template, "Endpoints")]
 
 
+def test_a_fleet_has_endpoints_of_its_own(synthesis: Synthesis) -> None:
+    """To be started, and for the task's image and log: nothing of it passes the NAT gateway."""
+    names = {
+        variant: {each["ServiceName"] for each in synthesis.templates[variant].all("EC2::VPCEndpoint")}
+        for variant in ("dev", "fleet")
+    }
+    added = {name.removeprefix("com.amazonaws.eu-central-1.") for name in names["fleet"] - names["dev"]}
+    assert added == {"states", "ecr.api", "ecr.dkr", "logs"}
+
+
 # --- security groups
 
 
@@ -138,28 +148,28 @@ def test_what_may_come_in_is_drawn(template: Template) -> None:
     database, endpoints = group(template, "Database"), group(template, "Endpoints")
     assert rules(template, "Ingress") == {
         (target, group(template, party), port)
-        for party in PARTIES
+        for party in (*PARTIES, *(("Task",) if template.has_fleet else ()))
         for target, port in ((database, DATABASE_PORT), (endpoints, 443))
     }
 
 
 def test_what_may_go_out_is_drawn(synthesis: Synthesis) -> None:
     """To the database, the endpoints and S3; from the database and the endpoints nothing goes out."""
-    for size in ("dev", "prod"):
+    for size, task in (("dev", ()), ("prod", ()), ("fleet", ("Task",))):
         template = synthesis.templates[size]
         database, endpoints = group(template, "Database"), group(template, "Endpoints")
         s3 = f"{template.id('Custom::PrefixListOfS3')}.PrefixLists.0.PrefixListId"
         drawn = {
             (group(template, party), target, port)
-            for party in PARTIES
+            for party in (*PARTIES, *task)
             for target, port in ((database, DATABASE_PORT), (endpoints, 443))
         }
-        drawn |= {(group(template, party), s3, 443) for party in ("Loader", "Bastion")}
+        drawn |= {(group(template, party), s3, 443) for party in ("Loader", "Bastion", *task)}
         assert rules(template, "Egress") == drawn
 
 
 def test_calling_out_is_an_option(synthesis: Synthesis) -> None:
-    """For the function that loads alone, and by HTTPS."""
+    """For the functions that load alone, and by HTTPS."""
     template = synthesis.templates["options"]
     open_rules = {rule for rule in rules(template, "Egress") if rule[1] == "0.0.0.0/0"}
     assert open_rules == {(group(template, "Loader"), "0.0.0.0/0", 443)}

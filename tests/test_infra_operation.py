@@ -93,11 +93,11 @@ def test_connecting_is_one_line(template: Template) -> None:
 
 def test_every_log_group_ends(synthesis: Synthesis) -> None:
     """None keeps for ever; every function writes to one of them."""
-    for size, days in (("dev", 30), ("prod", 365)):
+    for size, days in (("dev", 30), ("prod", 365), ("fleet", 30)):
         template = synthesis.templates[size]
         assert {group["RetentionInDays"] for group in template.all("Logs::LogGroup")} == {days}
         functions = template.all("Lambda::Function")
-        assert len(functions) == 5  # ours are two; the others are CDK's helpers
+        assert len(functions) == 3 + len(template.our_functions)  # the others are CDK's helpers
         for function in functions:
             assert function["LoggingConfig"]["LogGroup"] in template.named("Logs::LogGroup")
 
@@ -114,7 +114,7 @@ def test_the_database_writes_to_groups_that_end(template: Template) -> None:
 
 
 def test_the_functions_logs_are_json(template: Template) -> None:
-    for name in ("LoadFunction", "AdministrationFunction"):
+    for name in template.our_functions:
         assert template.one("Lambda::Function", name)["LoggingConfig"]["LogFormat"] == "JSON"
 
 
@@ -161,6 +161,7 @@ ALARMS = {
     "QueueAge": ("AWS/SQS", "ApproximateAgeOfOldestMessage", "GreaterThanOrEqualToThreshold", 3600),
     "DatabaseStorage": ("AWS/RDS", "FreeStorageSpace", "LessThanThreshold", None),
     "DatabaseCpu": ("AWS/RDS", "CPUUtilization", "GreaterThanOrEqualToThreshold", 90),
+    "FleetFailed": ("AWS/States", "ExecutionsFailed", "GreaterThanOrEqualToThreshold", 1),
 }
 
 
@@ -169,7 +170,7 @@ def test_alarms_are_those_that_the_guide_explains(template: Template) -> None:
     guide = (ROOT / "docs" / "operate.md").read_text("utf-8")
     topic = template.id("SNS::Topic")
     found = {alarm["AlarmName"].rpartition("-")[2]: alarm for alarm in template.all("CloudWatch::Alarm")}
-    assert found.keys() == ALARMS.keys()
+    assert found.keys() == ALARMS.keys() - (set() if template.has_fleet else {"FleetFailed"})
     for name, alarm in found.items():
         namespace, metric, comparison, threshold = ALARMS[name]
         assert (alarm["Namespace"], alarm["MetricName"]) == (namespace, metric)
@@ -210,12 +211,13 @@ def test_alarms_are_mailed_where_an_address_is_given(synthesis: Synthesis) -> No
 
 
 def test_the_stack_tells_what_the_guides_ask_for(template: Template) -> None:
-    """Every output that a command in docs/ names is one of the stack's."""
+    """Every output that a command in docs/ names is one of the stack's; the fleet's, where there is one."""
     named = set()
     for guide in ("deploy.md", "operate.md"):
         named |= set(re.findall(r"\bout ([A-Z]\w+)", (ROOT / "docs" / guide).read_text("utf-8")))
-    assert named
-    assert named <= template.body["Outputs"].keys()
+    of_fleet = {"StateMachine", "FleetLogGroup"}
+    assert named > of_fleet
+    assert named - (set() if template.has_fleet else of_fleet) <= template.body["Outputs"].keys()
 
 
 NAMES = {

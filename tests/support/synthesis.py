@@ -38,9 +38,12 @@ OPTIONS = {
     "uploaders": "arn:aws:iam::999988887777:role/partner",
     "alarm_email": "someone@example.com",
     "internet": "true",
+    "fleet": "true",
     "cidr": "10.8.0.0/20",
 }
 """Context parameters of the variant ``options``: every one that there is."""
+
+FLEET = {"fleet": "true"}
 
 
 class Template:
@@ -116,6 +119,8 @@ class Template:
             return self.resolve(resource["Properties"].get("BucketName", name.lower()))
         if resource and resource["Type"] == "AWS::SecretsManager::Secret":
             return self._attribute(name, "Arn")
+        if resource and resource["Type"] in ("AWS::ECS::TaskDefinition", "AWS::StepFunctions::StateMachine"):
+            return self._attribute(name, "Arn")
         return name
 
     def _attribute(self, name: str, attribute: str) -> str:
@@ -134,8 +139,27 @@ class Template:
             "AWS::Logs::LogGroup": ("logs", f"log-group:{name}:*"),
             "AWS::SecretsManager::Secret": ("secretsmanager", f"secret:{name}"),
             "AWS::IAM::Role": ("iam", f"role/{name}"),
+            "AWS::ECS::TaskDefinition": ("ecs", f"task-definition/{own.get('Family', name)}"),
+            "AWS::ECS::Cluster": ("ecs", f"cluster/{name}"),
+            "AWS::StepFunctions::StateMachine": ("states", f"stateMachine:{own.get('StateMachineName', name)}"),
         }.get(kind, ("other", name))
         return f"arn:aws:{service}:{REGION}:{ACCOUNT}:{resource}"
+
+    @property
+    def has_fleet(self) -> bool:
+        """Whether large objects are loaded by many functions."""
+        return bool(self.named("StepFunctions::StateMachine"))
+
+    @property
+    def our_roles(self) -> tuple[str, ...]:
+        """How the logical ids begin of the roles that infra/grants.py fills."""
+        fleet = ("FleetFunctionRole", "FleetTaskRole", "FleetStartRole", "FleetRole") if self.has_fleet else ()
+        return ("LoadRole", "AdministrationRole", "BastionRole", *fleet)
+
+    @property
+    def our_functions(self) -> tuple[str, ...]:
+        """How the logical ids begin of the functions that run the image."""
+        return ("LoadFunction", "AdministrationFunction", *(("FleetFunction",) if self.has_fleet else ()))
 
     def policies_of(self, role: str) -> list[dict[str, Any]]:
         """The statements of all policies of the role with this logical id."""
@@ -146,15 +170,16 @@ class Template:
 
 
 class Synthesis:
-    """Templates by variant: dev, prod, and ``options``, a prod with every option. ``findings``: of cdk-nag, by size.
+    """Templates by variant: dev, prod, ``fleet``, which is dev with that option alone, and ``options``, which is prod
+    with every option. ``findings``: of cdk-nag, by variant.
 
     ``failure``: what ``make synth`` would have said where it had failed; the templates are there nevertheless.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.templates = {name: Template(folder / name) for name in ("dev", "prod", "options")}
+        self.templates = {name: Template(folder / name) for name in ("dev", "prod", "fleet", "options")}
         self.failure = (folder / "done").read_text("utf-8")
-        self.findings = {name: _findings(folder / f"{name}-unexcused") for name in ("dev", "prod")}
+        self.findings = {name: _findings(folder / f"{name}-unexcused") for name in ("dev", "prod", "fleet")}
 
 
 def _findings(folder: Path) -> set[tuple[str, str]]:
@@ -190,7 +215,7 @@ def synthesis(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
     return Synthesis(folder)
 
 
-@pytest.fixture(params=["dev", "prod", "options"])
+@pytest.fixture(params=["dev", "prod", "fleet", "options"])
 def template(request: pytest.FixtureRequest, synthesis: Synthesis) -> Template:
     """Each variant's in turn: for what holds of all."""
     return synthesis.templates[request.param]
@@ -203,13 +228,14 @@ def _main(folder: Path) -> int:
     from infra import synth
 
     failed = synth.main(folder)
-    try:
-        synth.synthesize("prod", folder / "options", **OPTIONS)
-    except RuntimeError:
-        failed = 1
-    for size in ("dev", "prod"):
+    for name, size, options in (("fleet", "dev", FLEET), ("options", "prod", OPTIONS)):
+        try:
+            synth.synthesize(size, folder / name, **options)
+        except RuntimeError:
+            failed = 1
+    for name, size, options in (("dev", "dev", {}), ("prod", "prod", {}), ("fleet", "dev", FLEET)):
         with suppress(RuntimeError):  # the findings, which are what is wanted
-            synth.synthesize(size, folder / f"{size}-unexcused", excused=False)
+            synth.synthesize(size, folder / f"{name}-unexcused", excused=False, **options)
     return failed
 
 
