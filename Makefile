@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 IMAGE ?= loader
 
-.PHONY: help setup demo test check format image lock rehearsal bench floor odd segments resume handover fuzz chaos clean
+.PHONY: help setup demo test check format image lock rehearsal fleet bench floor odd segments resume handover fuzz chaos clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -47,8 +47,12 @@ image:  ## the Lambda image, and its bill of materials in build/; BUILD_OPTIONS 
 rehearsal: setup .venv/ministack/.ready $(if $(wildcard infra/synth.py),synth)  ## the image under Lambda's limits, and the wiring in an emulator (needs Docker)
 	@rm -f build/rehearsal.log
 	@if docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory image; else echo "no Docker engine: no image"; fi
-	IMAGE=$(IMAGE) $(BIN)/pytest -m rehearsal -s -p no:xdist tests/test_rehearsal.py tests/test_rehearsal_wiring.py
+	IMAGE=$(IMAGE) $(BIN)/pytest -m rehearsal -s -p no:xdist tests/test_rehearsal.py tests/test_rehearsal_wiring.py tests/test_rehearsal_fleet.py
 	@if [ -e build/rehearsal.log ]; then cat build/rehearsal.log; fi
+
+fleet: setup .venv/ministack/.ready  ## 1 GB in 16 shards by the state machine in an emulator, two functions killed (about six minutes)
+	@rm -f build/rehearsal.log
+	FLEET_MB=$(or $(FLEET_MB),1000) $(BIN)/pytest -m rehearsal -s -p no:xdist tests/test_rehearsal_fleet.py
 
 lock: setup  ## resolve the image's dependencies anew, with hashes
 	$(BIN)/pip install --quiet --disable-pip-version-check 'uv>=0.9'
