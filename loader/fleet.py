@@ -37,13 +37,13 @@ SHARD_BYTES = 4 << 30
 """Bytes of a shard, at most. Four workers that share two cores of a database copy it in 70 s (docs/benchmarks.md): that
 is what a killed one loses, and a cold start of some seconds is little beside it. A terabyte is 236 of them."""
 
-MERGE_RATE = 140_000
-"""Rows a second that a merge is sure to do: the slowest that was measured, of a file whose rows are all there already,
-and differ, with reading and staging it (docs/benchmarks.md, merge-changed)."""
+APPEND_RATE, MERGE_RATE = 400_000, 100_000
+"""Rows a second that a merge is sure to do, into a table without a key and with one: what was measured (docs/fleet.md),
+and less, for tables have other indexes, too, and do not fit in memory."""
 
 MERGE_SECONDS = 600
-"""Of a function's 900, that a merge may be expected to take: beyond 84 million rows it is a task's. One that takes
-longer than expected is called back when the function's time is up, and the task does it."""
+"""Of a function's 900, that a merge may be expected to take; a longer one is a task's. One that takes longer than
+expected is called back when the function's time is up, and the task does it."""
 
 
 class TimeUp(Exception):  # noqa: N818 - the state machine's name for it
@@ -161,7 +161,7 @@ def _judged(place: Place, plan: ShardPlan, number: int, answer: dict[str, Any], 
     wrong: dict[str, Any] = {"guessed": proof.guessed, "wrong": proof.wrong}
     telemetry.log("proof", load_id=plan.load_id, proved=proof.proved, again=len(proof.again), round=number, **wrong)
     if proof.proved:
-        return {"verdict": _who_merges(proof), **answer, "round": number}
+        return {"verdict": _who_merges(plan, proof), **answer, "round": number}
     if proof.problem is not None:
         if (again := shards.replanned(plan, proof)) is not None:
             return _planned_again(place, plan, again, answer)
@@ -173,8 +173,9 @@ def _judged(place: Place, plan: ShardPlan, number: int, answer: dict[str, Any], 
     return {"verdict": "again" if number else "split", **answer, "round": number, "items": items.to_dict()}
 
 
-def _who_merges(proof: Proof) -> str:
-    return "function" if proof.counts["kept"] <= MERGE_RATE * MERGE_SECONDS else "task"
+def _who_merges(plan: ShardPlan, proof: Proof) -> str:
+    rate = APPEND_RATE if plan.spec.get("mode", "append") == "append" else MERGE_RATE
+    return "function" if proof.counts["kept"] <= rate * MERGE_SECONDS else "task"
 
 
 def _planned_again(place: Place, plan: ShardPlan, again: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def test_a_table_that_changed_meanwhile_begins_another_plan(dsn: str, s3: Any, m
 
 def test_a_long_merge_is_the_tasks(dsn: str, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Finish asks what became of it."""
-    monkeypatch.setattr(fleet, "MERGE_RATE", 1)
+    monkeypatch.setattr(fleet, "APPEND_RATE", 1)
     made = execution(s3, body())
     assert made.run() == {"verdict": "done", "state": "loaded", "load_id": 1, "rows_read": 800}
     assert made.states[5:] == ["FinishAsTask", "Finish", "Finished", "Done"]
