@@ -149,7 +149,7 @@ class Fleet(Construct):
             image=ecs.ContainerImage.from_docker_image_asset(self.asset),
             entry_point=[PYTHON, "-m", "loader.fleet"],
             readonly_root_filesystem=True,
-            environment=self._environment,
+            environment={**self._environment, "AWS_DEFAULT_REGION": Stack.of(self).region},  # a function is told it
             logging=ecs.LogDrivers.aws_logs(stream_prefix="merge", log_group=self.task_logs),
         )
         return task

@@ -25,18 +25,19 @@ SHARDS = "Shards"
 TASK_SECONDS = 24 * 3600
 """What a merge as a task may take, before somebody should have a look."""
 
-TIME_UP, PASSES = "TimeUp", "TryAgain"
-"""Errors of `loader.fleet`: it came to rest, and goes on when it is called again; and what fails for a reason that
-passes."""
+TIME_UP, PASSES, BUSY = "TimeUp", "TryAgain", "Busy"
+"""Errors of `loader.fleet`: it came to rest, and goes on when it is called again; it failed for a reason that passes;
+another load has the table's turn, for hours perhaps."""
 
 OF_LAMBDA = (
     "Lambda.ServiceException",
     "Lambda.AWSLambdaException",
     "Lambda.SdkClientException",
     "Lambda.ClientExecutionTimeoutException",
-    "Lambda.TooManyRequestsException",
 )
-"""What Step Functions' guide wants tried again of every function ("Error handling", "Transient errors")."""
+THROTTLED = "Lambda.TooManyRequestsException"
+"""What Step Functions' guide wants tried again of every function ("Error handling", "Transient errors"); the last of
+them says that the account's functions are all busy."""
 
 KILLED = ("Lambda.Unknown", "Runtime.ExitError", "Sandbox.Timedout", "States.Timeout")
 """A function that was killed, for its memory or time, says nothing; this is what is said of it."""
@@ -94,6 +95,14 @@ def _retries() -> list[dict[str, Any]]:
     """What a rejected file or a wrong spec fails of is not tried again."""
     return [
         {"ErrorEquals": [TIME_UP], "IntervalSeconds": 1, "BackoffRate": 1, "MaxAttempts": HANDOVERS},
+        {
+            "ErrorEquals": [BUSY, THROTTLED],
+            "IntervalSeconds": 15,
+            "BackoffRate": 2,
+            "MaxDelaySeconds": 300,
+            "JitterStrategy": "FULL",
+            "MaxAttempts": 500,  # a day or two: no longer than the longest merge, another's
+        },
         {
             "ErrorEquals": [PASSES, *OF_LAMBDA, *KILLED],
             "IntervalSeconds": 2,

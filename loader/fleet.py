@@ -12,6 +12,7 @@ As a function: ``loader.fleet.handler``. As a task, for a merge that takes longe
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,12 +21,12 @@ from typing import Any
 
 from loader import runs, shards, telemetry
 from loader.deadline import Deadline
-from loader.errors import LoaderError, PausedError, UsageError
+from loader.errors import DatabaseError, LoaderError, PausedError, UsageError
 from loader.events import direct_of, shown
 from loader.giving_up import NotLoaded, give_up, note_trouble
 from loader.handler import deadline_of, how_of, named_spec
 from loader.memory import keep_buffers
-from loader.pipeline import load_one
+from loader.pipeline import How, load_one
 from loader.plans import Place, is_told_again, tell_again, told_again
 from loader.report import LoadReport
 from loader.settings import settings
@@ -54,6 +55,17 @@ class TryAgain(Exception):  # noqa: N818 - see above
     """It failed of something that passes."""
 
 
+class Busy(Exception):  # noqa: N818 - see above
+    """Another load has the table's turn, or somebody a lock on it: that may take hours."""
+
+
+BUSY_WAIT, TASK_WAIT = 20.0, 6 * 3600.0
+"""Seconds that a function waits for a table's turn, and a task does. The function is paid for waiting, and the machine
+waits for nothing; the task costs two cents an hour."""
+
+_LOCK_NOT_AVAILABLE = "55P03"
+
+
 ROUNDS = 1000
 """Times that shards are loaded again and proved again: at worst, where no parity tells anything, a round proves one."""
 
@@ -64,7 +76,7 @@ PLANS = 16
 def handler(event: Any, context: Any = None) -> dict[str, Any]:
     """One step, within the time that the function has. Gives what the state machine goes by.
 
-    Raises TimeUp and TryAgain, after which the same call goes on; and any other error, which ends the execution.
+    Raises TimeUp, TryAgain and Busy, after which the same call goes on; and any other error, which ends the execution.
     """
     telemetry.begin(context)
     step = _STEPS.get(event.get("step")) if isinstance(event, Mapping) else None
@@ -85,6 +97,9 @@ def _run(step: Step, event: Mapping[str, Any], deadline: Deadline) -> dict[str, 
         telemetry.log("paused", step=event["step"], error=telemetry.one_line(error))
         raise TimeUp(telemetry.one_line(error)) from error
     except LoaderError as error:
+        if isinstance(error, DatabaseError) and error.sqlstate == _LOCK_NOT_AVAILABLE:
+            telemetry.log("busy", step=event["step"], error=telemetry.one_line(error))  # and not failed
+            raise Busy(telemetry.one_line(error)) from error
         if error.report is None:
             telemetry.tell_failure(error, step=event["step"])
         else:
@@ -100,7 +115,7 @@ def _run(step: Step, event: Mapping[str, Any], deadline: Deadline) -> dict[str, 
 def _plan(event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
     """Cut the object, or say that there is nothing to cut. A plan that is in progress is gone on with."""
     direct = direct_of(event["load"])
-    spec, how = named_spec(direct, direct["source"]), how_of(direct, deadline)
+    spec, how = named_spec(direct, direct["source"]), _how(direct, deadline)
     place = Place.of_plan(event["execution"])
     uri, version = direct["source"], direct.get("version_id")
     with telemetry.about(uri, version):
@@ -123,6 +138,10 @@ def _plan(event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
     if plan.verdict != "split":
         return {"verdict": "whole" if plan.verdict == "single" else "done", **answer}
     return _judged(place, plan, 0, answer, deadline)
+
+
+def _how(direct: Mapping[str, Any], deadline: Deadline) -> How:
+    return replace(how_of(direct, deadline), wait=TASK_WAIT if math.isinf(deadline.budget) else BUSY_WAIT)
 
 
 def shards_for(size: int, workers: int) -> int:
@@ -198,7 +217,7 @@ def _merge(
 ) -> dict[str, Any]:
     with telemetry.about(plan.uri, plan.version_id):
         try:
-            report = shards.finish(plan, None, settings().database, s3=settings().s3, how=how_of({}, deadline))
+            report = shards.finish(plan, None, settings().database, s3=settings().s3, how=_how({}, deadline))
         except ReplanError as error:
             telemetry.log("planned again", level="WARNING", load_id=plan.load_id, error=telemetry.one_line(error))
             return _planned_again(place, plan, error.again, answer)
@@ -209,7 +228,7 @@ def _merge(
 def _whole(event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
     """An object that is not to be split: one function after the other goes on with it, as with any load."""
     direct = direct_of(event["load"])
-    spec, how = named_spec(direct, direct["source"]), how_of(direct, deadline)
+    spec, how = named_spec(direct, direct["source"]), _how(direct, deadline)
     with telemetry.about(direct["source"], direct.get("version_id")):
         report = load_one(
             direct["source"],
@@ -263,7 +282,7 @@ def main(arguments: Sequence[str]) -> int:
             event = {"step": "finish", "plan": {"bucket": bucket, "key": key}}
             try:
                 run_stoppable(lambda: _run(_finish, event, deadline), deadline)
-            except (LoaderError, TimeUp, TryAgain) as error:
+            except (LoaderError, TimeUp, TryAgain, Busy) as error:
                 print(f"loader: {error}", file=sys.stderr)
                 return exit_code(deadline) or 1
             return 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import threading
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from support.postgres import query
 
 import loader
 from loader import checkpoints, fleet, ledger, runs, settings, shards
+from loader.deadline import NEVER
 from loader.errors import DatabaseUnavailableError, UsageError
 from loader.plans import Place
 from loader.proof import ShardPlan
@@ -51,6 +52,26 @@ def body(records: int = 800, *, odd: str = "{n}") -> bytes:
     """Of 800 some 23,000 bytes: 8 shards. ``odd``: what the 200th from the end has for a number."""
     told = [f'{n if n != records - 200 else odd.format(n=n)},"note {n},\nof two lines"\n' for n in range(records)]
     return ("id,note\n" + "".join(told)).encode()
+
+
+class Context:
+    """Of an invocation that has so many seconds left."""
+
+    aws_request_id = "request"
+
+    def __init__(self, seconds: int) -> None:
+        self._left = seconds * 1000
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self._left
+
+
+@contextmanager
+def holding_turn(dsn: str) -> Iterator[None]:
+    """Another load into the table is under way."""
+    connection = psycopg2.connect(dsn)
+    with closing(connection), ledger.turn(connection, "public.lines", wait=10, deadline=NEVER):
+        yield
 
 
 def execution(s3: Any, content: bytes, *, key: str = KEY, **more: Any) -> Execution:
@@ -271,6 +292,15 @@ def test_a_redrive_after_a_crash_of_the_server_loads_all_again(dsn: str, broken:
     assert query(dsn, "SELECT count(*), count(DISTINCT id) FROM lines") == [(800, 800)]
 
 
+@pytest.fixture
+def plan(dsn: str, s3: Any) -> ShardPlan:
+    """Of a load that goes on by shards, of which none is loaded."""
+    made = execution(s3, body())
+    told = fleet.handler({"step": "plan", "execution": made.name, "load": made.load, "workers": 4})
+    read = Place.of(told["plan"]).read()
+    return ShardPlan.from_dict(read)
+
+
 def test_a_shard_whose_time_is_up_is_called_again(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a name that the machine knows."""
     tell(tmp_path, "segment_mb = 1" + SPEC + COLUMNS)
@@ -278,14 +308,21 @@ def test_a_shard_whose_time_is_up_is_called_again(s3: Any, tmp_path: Path, monke
     made = execution(s3, body(200_000))
     plan = fleet.handler({"step": "plan", "execution": made.name, "load": made.load, "workers": 1})
 
-    class Context:
-        aws_request_id = "request"
-
-        def get_remaining_time_in_millis(self) -> int:
-            return 4000
-
     with pytest.raises(fleet.TimeUp, match="its time is up; the same call begins it anew"):
-        fleet.handler({"step": "shard", "plan": plan["plan"], "shard": {"number": 1, "known": None}}, Context())
+        fleet.handler({"step": "shard", "plan": plan["plan"], "shard": {"number": 1, "known": None}}, Context(4))
+
+
+def test_a_table_whose_turn_another_load_has_is_busy(
+    dsn: str, s3: Any, plan: ShardPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For hours perhaps, so the machine waits, and not the function, which is paid for it."""
+    monkeypatch.setattr(fleet, "BUSY_WAIT", 0.2)
+    other = execution(s3, body(900), key="incoming/other.csv")
+    with holding_turn(dsn), pytest.raises(fleet.Busy, match="another load has had its turn"):
+        fleet.handler({"step": "plan", "execution": "load-2", "load": other.load, "workers": 4}, Context(60))
+    assert (
+        fleet.handler({"step": "plan", "execution": "load-2", "load": other.load, "workers": 4})["verdict"] == "split"
+    )
 
 
 def test_shards_are_whole_rounds_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,15 +359,6 @@ def test_the_tasks_command_line(s3: Any, capsys: pytest.CaptureFixture[str]) -> 
 # --- giving up, in the ledger
 
 
-@pytest.fixture
-def plan(dsn: str, s3: Any) -> ShardPlan:
-    """Of a load that goes on by shards, of which none is loaded."""
-    made = execution(s3, body())
-    told = fleet.handler({"step": "plan", "execution": made.name, "load": made.load, "workers": 4})
-    read = Place.of(told["plan"]).read()
-    return ShardPlan.from_dict(read)
-
-
 def give_up(dsn: str, plan: ShardPlan) -> None:
     connection = psycopg2.connect(dsn)
     runs.give_up(connection, plan, "for \0 all that")
@@ -357,21 +385,8 @@ def test_who_has_lost_the_claim_gives_nothing_up(dsn: str, plan: ShardPlan) -> N
 def test_a_merge_that_is_under_way_is_not_given_up(dsn: str, plan: ShardPlan) -> None:
     """Another execution's, or the task's: it holds the table's turn. One that died does not."""
     query(dsn, "UPDATE loader.loads SET state = 'running'")
-    merging, done = threading.Event(), threading.Event()
-
-    def merge() -> None:
-        connection = psycopg2.connect(dsn)
-        with ledger.turn(connection, "public.lines", wait=10, deadline=fleet.Deadline()):
-            merging.set()
-            done.wait(10)
-        connection.close()
-
-    thread = threading.Thread(target=merge)
-    thread.start()
-    assert merging.wait(10)
-    give_up(dsn, plan)
-    assert state(dsn)[0] == "running"
-    done.set()
-    thread.join()
+    with holding_turn(dsn):
+        give_up(dsn, plan)
+        assert state(dsn)[0] == "running"
     give_up(dsn, plan)
     assert state(dsn)[0] == "failed"

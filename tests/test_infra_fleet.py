@@ -84,13 +84,13 @@ def test_shards_are_standard_children_within_the_databases_budget(synthesis: Syn
 
 def test_what_passes_is_tried_again_and_what_does_not_is_not(template: Template) -> None:
     """By names of errors that the functions have; a rejected file fails at once."""
-    from loader.fleet import TimeUp, TryAgain
+    from loader.fleet import Busy, TimeUp, TryAgain
 
     for name, state in states(template):
         if state.get("Resource") != "arn:aws:states:::lambda:invoke":
             continue
         retried = {error for each in state["Retry"] for error in each["ErrorEquals"]}
-        assert TryAgain.__name__ in retried, name
+        assert {TryAgain.__name__, Busy.__name__} <= retried, name
         assert "Lambda.TooManyRequestsException" in retried
         assert not {"States.ALL", "States.TaskFailed", "RejectLimitError"} & retried
         caught = {error for each in state.get("Catch", []) for error in each["ErrorEquals"]}
@@ -124,6 +124,9 @@ def test_a_merge_that_a_function_has_not_the_time_for_is_a_tasks(template: Templ
     assert override["Name"] == container["Name"]
     assert container["EntryPoint"] == ["/opt/loader/bin/python", "-m", "loader.fleet"]
     assert container["ReadonlyRootFilesystem"] is True
+    told = {each["Name"] for each in container["Environment"]}
+    function = template.one("Lambda::Function", "FleetFunction")["Environment"]["Variables"]
+    assert told == {*function, "AWS_DEFAULT_REGION"}
     image = template.one("Lambda::Function", "FleetFunction")["Code"]["ImageUri"]
     assert container["Image"] == image
 
