@@ -152,13 +152,13 @@ def test_names_are_of_versions_specs_and_forced_requests(s3: Any) -> None:
 
 
 def test_the_rate_decides_and_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By default 14.3 GB are what a function with 900 s loads itself."""
+    """By default 8.95 GB are what a function with 900 s loads itself."""
     monkeypatch.setenv("LOADER_STATE_MACHINE", "arn")
     monkeypatch.delenv("LOADER_RATE", raising=False)
     how = Dispatch.from_environment()
     assert how == Dispatch("arn", RATE)
-    assert not how.is_for_many(14_200_000_000, Deadline(900))
-    assert how.is_for_many(14_400_000_000, Deadline(900))
+    assert not how.is_for_many(8_900_000_000, Deadline(900))
+    assert how.is_for_many(9_000_000_000, Deadline(900))
     assert not how.is_for_many(10**15, Deadline())
     monkeypatch.setenv("LOADER_RATE", "40")
     assert Dispatch.from_environment() == Dispatch("arn", 40.0)
