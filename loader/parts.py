@@ -84,10 +84,11 @@ class ShardReport:
     ``run``: which of all runs, and so whose part of the staging. ``known``: what it was told of its beginning;
     ``inside``: what it took its first byte for, None where it knew better. ``start``: where its first record begins,
     None where none was found; ``end``: where its right neighbour has to begin. ``lines``: physical lines between the
-    two. ``parity``: of the quotes in its part of the text; ``crc``: of its range of the object. ``problem``: why it
-    came to no end, by ``kind``: "limit" (of rejects), "endless" (a record, at ``place``: offset, and number and line
-    within the shard), "widen" (an inferred type), "careful" or "refused" (the database refused a record), "changed"
-    (the table), "failed" (in the database, whatever it is sent), or an error's name; ``run`` is in it, too.
+    two. ``keys``: see `rising.Rising.bounds`. ``parity``: of the quotes in its part of the text; ``crc``: of its range
+    of the object. ``problem``: why it came to no end, by ``kind``: "limit" (of rejects), "endless" (a record, at
+    ``place``: offset, and number and line within the shard), "widen" (an inferred type), "careful" or "refused" (the
+    database refused a record), "changed" (the table), "failed" (in the database, whatever it is sent), or an error's
+    name; ``run`` is in it, too.
     """
 
     load_id: int
@@ -108,6 +109,7 @@ class ShardReport:
     parity: int | None = None
     crc: int | None = None
     broken: bool = False
+    keys: tuple[tuple[str, ...], ...] | None = None
     problem: dict[str, Any] | None = None
     bytes_read: int = 0
     seconds: float = 0.0
@@ -137,7 +139,8 @@ class Proof:
     """``proved``: every shard is. ``again``: shards that have to be loaded (again), with what is known of their
     beginning. ``waiting``: that others have to be loaded first to be proved. ``problem``: of a shard that is proved to
     have begun right, so it is the object's own. ``parts``: those that are proved, from the left. ``guessed``,
-    ``wrong``: how many beginnings were guesses, and how many of these the proof found to be wrong.
+    ``wrong``: how many beginnings were guesses, and how many of these the proof found to be wrong. ``rising``: keys
+    rise over all those parts, so none comes twice.
     """
 
     proved: bool
@@ -148,6 +151,7 @@ class Proof:
     counts: dict[str, int] = field(default_factory=dict)
     guessed: int = 0
     wrong: int = 0
+    rising: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

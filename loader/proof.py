@@ -21,6 +21,7 @@ from typing import Any
 from loader import crc
 from loader.errors import LoaderError, SourceError
 from loader.parts import Known, Part, Proof, ShardPlan, ShardReport, cut
+from loader.rising import rise_together
 
 __all__ = ["Known", "Part", "Proof", "ShardPlan", "ShardReport", "cut", "prove"]
 
@@ -56,6 +57,7 @@ def prove(plan: ShardPlan, reports: Iterable[ShardReport]) -> Proof:
         problem=chain.problem,
         counts=counts,
         guessed=len(guesses),
+        rising=rise_together(run.keys for run in chain.runs),
         wrong=sum(_is_wrong(guess, chain.starts.get(guess.number), plan.text(guess.number)[1]) for guess in guesses),
     )
 

@@ -6,8 +6,9 @@ at hand as numbers; to group two million staged rows by their key costs half a s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -59,7 +60,15 @@ class Rising:
 
     def __init__(self, *, so_far: bool = True) -> None:
         self.so_far = so_far
+        self._first: tuple[Any, ...] | None = None
         self._last: tuple[Any, ...] | None = None
+
+    @property
+    def bounds(self) -> tuple[tuple[str, ...], ...] | None:
+        """The first and the last key as texts, nothing where there was none, None where they do not rise."""
+        if not self.so_far:
+            return None
+        return tuple(tuple(map(str, key)) for key in (self._first, self._last) if key is not None)
 
     def add(self, run: Run | None) -> None:
         """The keys of the next records; None where they do not rise, or are not known."""
@@ -67,4 +76,19 @@ class Rising:
             self.so_far = False
         elif run.first is not None:
             self.so_far = self.so_far and (self._last is None or self._last < run.first)
+            self._first = self._first or run.first
             self._last = run.last
+
+
+def rise_together(parts: Iterable[Sequence[Sequence[str]] | None]) -> bool:
+    """Whether keys rise over all ``parts`` of a file, given in order by the `Rising.bounds` of each."""
+    last: tuple[Decimal, ...] | None = None
+    for bounds in parts:
+        if bounds is None:
+            return False
+        if bounds:
+            first, end = (tuple(map(Decimal, key)) for key in bounds)
+            if last is not None and not last < first:
+                return False
+            last = end
+    return True

@@ -159,6 +159,7 @@ class ShardLoad:
             parity=cutter.parity,
             crc=cutter.crc,
             broken=cutter.broken,
+            keys=account.tally.keys.bounds,
         )
 
     def _copy(self, cutter: Cutter, work: Callable[[Block], Any], books: Books, staging: Staging) -> None:

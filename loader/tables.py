@@ -23,8 +23,8 @@ class Table:
 
     ``referenced``: other tables have foreign keys to it. ``plain``: COPY may write into it and nothing
     (a rule, a view, row security) stands between. ``fills_in``: a BEFORE trigger may fill what a record lacks, so NOT
-    NULL is judged later, or leave records out. ``triggered``: it has triggers of any kind. ``owned``: this role may
-    alter it. ``unique``: sets of columns of which no two rows have the same values. ``empty``: seen to have no rows.
+    NULL is judged later, or leave records out. ``owned``: this role may alter it. ``unique``: sets of columns of which
+    no two rows have the same values. ``empty``: seen to have no rows.
     """
 
     schema: str
@@ -35,7 +35,6 @@ class Table:
     referenced: bool = False
     plain: bool = True
     fills_in: bool = False
-    triggered: bool = False
     owned: bool = True
     unique: tuple[frozenset[str], ...] = ()
     empty: bool = False
