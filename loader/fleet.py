@@ -234,7 +234,7 @@ def _whole(event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
             direct["source"],
             spec,
             settings().database,
-            replace(how, notes=(f"loaded by one worker: {event['why']}",)),
+            replace(how, workers=1, notes=(f"loaded by one worker: {event['why']}",)),
             s3=settings().s3,
             version_id=direct.get("version_id"),
         )

@@ -147,6 +147,7 @@ def how_of(direct: Mapping[str, Any], deadline: Deadline) -> How:
     """How to go about what the event ``direct`` asks for."""
     return How(
         force=direct.get("force", False),
+        workers=settings().workers,
         deadline=deadline,
         wait=_patience(deadline),
         sequencer=direct.get("sequencer"),
@@ -202,7 +203,8 @@ def _load(spec: LoadSpec, how: How, uri: str, version_id: str | None) -> LoadRep
             "failed", uri, spec.table, spec.mode, version=version_id, error=str(paused), retryable=True
         )
         raise paused
-    return load_one(uri, spec, settings().database, how, s3=settings().s3, version_id=version_id)
+    s3 = settings().s3 if how.workers == 1 else None  # each worker makes its own
+    return load_one(uri, spec, settings().database, how, s3=s3, version_id=version_id)
 
 
 def _call_again(direct: Mapping[str, Any], handovers: int, context: Any) -> bool:

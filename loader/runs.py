@@ -156,6 +156,19 @@ def give_up(connection: Connection, plan: ShardPlan, why: str, *, retryable: boo
     connection.commit()
 
 
+def note_handover(connection: Connection, plan: ShardPlan) -> int:
+    """Enter that whoever loaded shards came to rest because its time was up, and commit; gives how often by now."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE loader.loads SET handovers = handovers + 1, seen_at = clock_timestamp()"
+            " WHERE load_id = %s AND attempts = %s RETURNING handovers",
+            (plan.load_id, plan.attempt),
+        )
+        found = cursor.fetchone()
+    connection.commit()
+    return int(found[0]) if found else 0
+
+
 def place_rejects(connection: Connection, load_id: int, parts: Sequence[Part]) -> None:
     """Enter the rejects of shards as the whole object's, now that it is known what comes before each, and commit."""
     ledger.forget_rejects(connection, load_id)

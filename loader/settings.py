@@ -19,13 +19,15 @@ class Settings:
     """``$LOADER_SPECS``: a folder shipped with the function (by default ``specs/`` in ``$LAMBDA_TASK_ROOT``) or
     ``s3://bucket/prefix/``. ``$LOADER_SECRET_ID``: the secret that says how to connect; else ``$LOADER_DSN``.
     ``$LOADER_REINVOKE``: not empty, a load that came to rest because time was up is carried on by an invocation that
-    the function asks for itself; for events that come without a queue.
+    the function asks for itself; for events that come without a queue. ``$LOADER_WORKERS``: processes that share a
+    large object, for a function with several cores.
     """
 
     database: Database
     s3: Any
     specs: SpecShelf
     reinvoke: bool = False
+    workers: int = 1
 
     @staticmethod
     @lru_cache(maxsize=8)
@@ -39,7 +41,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """Raises UsageError where the environment does not say how to connect."""
+        """Raises UsageError where the environment does not say how to connect, or what it says makes no sense."""
         secret_id, dsn = os.environ.get("LOADER_SECRET_ID"), os.environ.get("LOADER_DSN")
         if not (secret_id or dsn):
             raise UsageError(
@@ -47,7 +49,15 @@ class Settings:
             )
         database = Database(SecretCredentials(secret_id) if secret_id else str(dsn))
         client = s3_client()
-        return cls(database, client, SpecShelf(specs_place(), client), bool(os.environ.get("LOADER_REINVOKE")))
+        shelf = SpecShelf(specs_place(), client)
+        return cls(database, client, shelf, bool(os.environ.get("LOADER_REINVOKE")), _workers())
+
+
+def _workers() -> int:
+    told = os.environ.get("LOADER_WORKERS") or "1"
+    if not told.isdecimal() or int(told) < 1:
+        raise UsageError(f"LOADER_WORKERS is {told!r}, and has to be a number of processes")
+    return int(told)
 
 
 def specs_place() -> str:

@@ -89,9 +89,11 @@ def _give_up(plan: ShardPlan, spec: LoadSpec, error: LoaderError, database: Data
         error=str(error),
         retryable=error.retryable,
     )
-    if not isinstance(error, PausedError):
-        with suppress(psycopg2.Error, LoaderError), database.session() as connection:
+    with suppress(psycopg2.Error, LoaderError), database.session() as connection:
+        if not isinstance(error, PausedError):
             runs.give_up(connection, plan, str(error), retryable=error.retryable)
+        elif error.handover:
+            report = replace(report, handovers=runs.note_handover(connection, plan))
     return report
 
 

@@ -321,6 +321,27 @@ def test_a_load_goes_on_with_the_next_delivery(dsn: str, s3: Any, tmp_path: Path
     sqs.delete_queue(QueueUrl=url)
 
 
+def test_workers_share_an_object_and_its_handovers(
+    dsn: str, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they have loaded when the time is up, the next invocation need not load."""
+    monkeypatch.setenv("LOADER_WORKERS", "2")
+    monkeypatch.setattr("loader.workers.LEAST", 1 << 20)
+    staged(dsn, tmp_path)
+    event = queued(notification((s3.bucket, KEY, s3.put(KEY, BIG))))
+    for delivery in range(1, 40):
+        if handler(event, Hurried() if delivery < 4 else Context()) == {"batchItemFailures": []}:
+            break
+    assert delivery > 1
+    columns = "state, attempts, handovers, rows_inserted"
+    assert query(dsn, f"SELECT {columns} FROM loader.loads") == [("loaded", 1, delivery - 1, 1_980_000)]
+    assert query(dsn, "SELECT count(*) FROM trips") == [(2_000_000,)]
+    monkeypatch.setenv("LOADER_WORKERS", "both")
+    settings.forget()
+    with pytest.raises(UsageError, match="LOADER_WORKERS is 'both'"):
+        handler(notification((s3.bucket, KEY, None)), Context())
+
+
 def test_messages_for_which_no_time_is_left_are_handed_back(dsn: str, s3: Any) -> None:
     """Unstarted, so they are no failures in the ledger."""
 
