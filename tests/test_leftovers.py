@@ -9,11 +9,12 @@ import pytest
 from support.postgres import query
 
 import loader
-from loader import ledger
+from loader import ledger, runs
 from loader.database import Database
 from loader.deadline import Deadline
 from loader.leftovers import clear_leftovers
 from loader.pipeline import How, load_one
+from loader.shards import ShardPlan, UnprovedError, finish, load_shard, plan_shards
 
 SPEC = loader.LoadSpec.from_dict({"table": "a", "mode": "merge", "key": ["n"]})
 
@@ -103,3 +104,51 @@ def test_other_tables_of_the_schema_are_left_alone(paused: str) -> None:
     query(paused, "CREATE TABLE loader.staging_notes (a int)")
     query(paused, "UPDATE loader.loads SET state = 'loaded'")
     assert clear(paused) == ["staging_notes"]
+
+
+class TestShards:
+    """What shards have staged is kept as long as somebody may come back to it, and nothing depends on that."""
+
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> str:
+        path = tmp_path / "b.csv"
+        path.write_text("n,t\n" + "".join(f'{number},"line\n{number}"\n' for number in range(20_000)))
+        return str(path)
+
+    @pytest.fixture
+    def begun(self, dsn: str, path: str) -> ShardPlan:
+        """Three shards, of which two are loaded."""
+        database = Database(dsn)
+        plan = plan_shards(path, SPEC, database, shards=3)
+        for number in (0, 2):
+            load_shard(plan, number, database)
+        database.close()
+        return plan
+
+    def test_they_are_waited_for_a_day(self, dsn: str, begun: ShardPlan) -> None:
+        assert clear(dsn) == ["staging_1_1_1", "staging_1_1_2"]
+        query(dsn, "UPDATE loader.loads SET seen_at = seen_at - interval '2 days'")
+        assert clear(dsn) == []
+        assert query(dsn, "SELECT count(*) FROM loader.shards") == [(0,)]
+
+    def test_what_was_given_up_for_good_goes(self, dsn: str, begun: ShardPlan) -> None:
+        with psycopg2.connect(dsn) as connection:
+            runs.give_up(connection, begun, "somebody took it away", retryable=False)
+        connection.close()
+        assert clear(dsn) == []
+
+    def test_after_a_week_the_same_plan_is_gone_on_with(self, dsn: str, path: str, begun: ShardPlan) -> None:
+        """Its shards are gone and are loaded again; the rows are there once."""
+        query(dsn, "UPDATE loader.loads SET seen_at = seen_at - interval '7 days'")
+        assert clear(dsn) == []
+        database = Database(dsn)
+        assert plan_shards(path, SPEC, database, shards=5) == begun
+        with pytest.raises(UnprovedError):
+            finish(begun, None, database)
+        for number in range(3):
+            load_shard(begun, number, database)
+        report = finish(begun, None, database)
+        database.close()
+        assert (report.load_id, report.attempts, report.rows_inserted) == (1, 1, 20_000)
+        assert query(dsn, "SELECT count(DISTINCT n), count(*) FROM a") == [(20_000, 20_000)]
+        assert clear(dsn) == []
