@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 IMAGE ?= loader
 
-.PHONY: help setup demo test check format image lock rehearsal fleet bench floor odd segments resume handover fuzz chaos clean
+.PHONY: help setup demo test check format image lock rehearsal fleet bench floor odd segments resume handover workers merging paper fuzz chaos clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -88,6 +88,15 @@ resume: setup  ## a load of 1 GB killed at nine tenths: how much is read again (
 
 handover: setup  ## a file that takes five minutes under a limit of sixty seconds (about ten minutes)
 	$(BIN)/python -m bench.handover
+
+workers: setup  ## one object by several processes against one: the ratio, and where the time goes (about three minutes)
+	$(BIN)/python -m bench.workers
+
+merging: setup  ## what a merge takes, apart from the staging, by what the table holds (about five minutes)
+	$(BIN)/python -m bench.merging
+
+paper: setup  ## a terabyte by many functions, calculated: the tables of docs/fleet.md
+	$(BIN)/python -m bench.paper
 
 .PHONY: synth snapshots deploy
 
