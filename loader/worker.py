@@ -56,7 +56,7 @@ class Worker:
 
     def __init__(self, plan: ShardPlan, database: Database, deadline: Deadline, *, threads: int) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "loader.worker"],
+            [sys.executable, "-P", "-m", "loader.worker"],  # -P: the folder that one happens to be in is no package
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # a hook may lie beside a script
