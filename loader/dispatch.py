@@ -98,9 +98,12 @@ def name_of(source: Source, direct: Mapping[str, Any], request_id: str | None = 
     """The execution's name: of the version of the object, whatever event tells of it, and however often.
 
     A spec that was given with the event makes another load. One that is forced is to be loaded again, so its name is
-    the request's: that is the same when Lambda itself tries an event again.
+    the request's: that is the same when Lambda itself tries an event again. Without versions an object may come back to
+    a content that it had, and is to be loaded again then: when it was stored is a part of the name.
     """
     told = [source.bucket, source.key, source.pin]
+    if source.pin.startswith("etag:"):
+        told.append(f"stored {source.last_modified}")
     if direct.get("spec") is not None:
         told.append(json.dumps(direct["spec"], sort_keys=True))
     if direct.get("force"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,19 @@ def test_names_are_of_versions_specs_and_forced_requests(s3: Any) -> None:
     assert len(others | {plain}) == 4
     assert plain.replace("-", "").isalnum()
     assert len(plain) <= 80
+
+
+def test_an_object_without_versions_may_come_back_to_what_it_was(s3_unversioned: Any) -> None:
+    """Its name then is another one, and for as long as nothing is stored anew it stays the same."""
+    names = []
+    for body in (b"a\n1\n", b"a\n2\n", b"a\n1\n"):
+        s3_unversioned.put(KEY, body)
+        for _ in range(2):
+            with open_source(s3_unversioned.uri(KEY), client=s3_unversioned.client) as source:
+                names.append(name_of(source, {"source": source.uri}))
+        time.sleep(1.1)  # S3 tells by the second when an object was stored
+    assert names[0::2] == names[1::2]
+    assert len(set(names)) == 3
 
 
 def test_the_rate_decides_and_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
