@@ -459,6 +459,9 @@ def test_without_a_queue_the_function_calls_itself(dsn: str, s3: Any, tmp_path: 
     asked: list[dict[str, Any]] = []
     with lambda_service(asked) as endpoint, reinvoking(endpoint):
         (report,) = handler(event, Hurried())["loads"]
+        while not report["handovers"]:  # on a busy machine the time was up before it had begun, which does not count
+            asked.clear()
+            (report,) = handler(event, Hurried())["loads"]
     assert (report["state"], report["retryable"], report["handovers"]) == ("failed", True, 2)
     assert "its time is" in report["error"]
     assert "staged, and the same call goes on from there" in report["error"]

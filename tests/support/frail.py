@@ -38,4 +38,5 @@ def _frail_end(connection: Any, plan: Any, report: Any) -> None:
         _die_once(AFTER)
 
 
-runs.end = _frail_end
+if "FRAIL" in os.environ:  # in a function, and not where its numbers are wanted
+    runs.end = _frail_end
