@@ -25,9 +25,9 @@ COPY = ROW * 1e6 / 1.13
 """Bytes a second that one of the database's cores copies into UNLOGGED tables: 1.13 s of CPU a million rows (the
 same). One backend is no faster either: ready-made binary COPY is 963,000 rows a second."""
 
-MERGES = {"no key": 700e3, "a key, empty": 400e3, "a key, all differ": 100e3}
-"""Rows a second that the one backend of a merge brings into such a table (`bench.merging`, 2 million rows, two rounds
-on a shared machine: 607,755 to 861,457; 334,030 to 496,436; 71,186 to 137,952). More cores do not help it: a merge is
+MERGES = {"no key": 640e3, "a key, empty": 380e3, "a key, all differ": 160e3}
+"""Rows a second that the one backend of a merge brings into such a table (`bench.merging`, 1.8 million rows, two rounds
+on a shared machine: 640,545 to 646,143; 359,759 to 405,665; 155,883 to 179,741). More cores do not help it: a merge is
 one transaction, and what writes in it is one process."""
 
 FUNCTION_CORES, FUNCTION_GB = 2, 3538 / 1024
