@@ -17,7 +17,7 @@ import psycopg2
 
 from loader import runs
 from loader.database import Database, translated
-from loader.errors import LoaderError, PausedError, UsageError
+from loader.errors import LoaderError, PausedError
 from loader.faults import backoff
 from loader.proof import Known, ShardPlan, ShardReport, prove
 from loader.report import LoadReport
@@ -39,8 +39,8 @@ def load_by_workers(
     uri: str, spec: LoadSpec, database: Database, how: How, *, version_id: str | None = None, s3: Any = None
 ) -> LoadReport | str:
     """Load the object by ``how.workers`` processes; or the reason why one has to do it. Raises LoaderError."""
-    if s3 is not None:
-        raise UsageError("workers make S3 clients of their own, by the environment: give either workers or s3")
+    if s3 is not None and uri.startswith("s3://"):
+        return "the S3 client that was given cannot be handed to other processes"
     began, again = time.monotonic(), None
     while True:
         plan = plan_shards(
