@@ -16,11 +16,13 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
 from loader.errors import ShapeError
 from loader.fields import Dialect
+from loader.kernel import compiled_kernel
 from loader.records import (
     RECORD_LIMIT,
     Block,
@@ -127,6 +129,7 @@ class Splitter:
         self._usual_window = self._block_size
         self._lost: _Lost | None = None
         self._runaway: _Runaway | None = None
+        self._kernel = compiled_kernel() if dialect.is_plain else None
 
     def feed(self, chunk: bytes) -> Iterator[Block]:
         self._data = self._data + chunk if self._data else chunk
@@ -152,8 +155,12 @@ class Splitter:
         """A block of the whole records in the window; None where it has to grow or begins with a broken record."""
         at, window = self._at, self._window
         self._need(at + window, final)
-        piece = self._data[at : at + window]
         last = final and at + window >= len(self._data)
+        if self._kernel is not None and self._fields is not None:
+            block = self._scanned(self._kernel, at, window, last)
+            if block is not None:
+                return block
+        piece = self._data[at : at + window]
         found = layout(piece, self._dialect, final=last)
         size = len(piece) if last and not found.open else found.cut
         if not size:
@@ -175,6 +182,17 @@ class Splitter:
         self._window = self._usual_window
         plain = len(self._dialect.delimiter) == 1 and not len(whole.comments)
         return self._block(data, whole, regular=plain and not len(odd) and not self._escapes(data))
+
+    def _scanned(self, kernel: ModuleType, at: int, window: int, last: bool) -> Block | None:
+        """The same by the kernel, at a fraction of the time, where all quotes in the window are regular."""
+        quote = -1 if self._dialect.quote is None else self._dialect.quote
+        delimiter = self._dialect.delimiter[0]
+        size, records, lines, shortest, open_, regular = kernel.scan(self._data, at, window, delimiter, quote, last)
+        if not size or not regular or (last and open_):
+            return None
+        self._usual_window = min(self._usual_window * 2, self._block_size)
+        self._window = self._usual_window
+        return self._made(self._data[at : at + size], records, lines, shortest, regular=True)
 
     def _grow(self, piece: bytes, found: Layout, last: bool) -> None:
         """The record at hand does not end in the window: it is longer, or broken."""
@@ -335,16 +353,24 @@ class Splitter:
 
     def _block(self, data: bytes, found: Layout, *, regular: bool, terminated: bool = True) -> Block | None:
         """The next block, of ``data``; None where it holds no record."""
-        size, offset, record, line = len(data), self._offset, self._record, self._line
+        size = len(data)
         records = len(found.ends) + (0 if found.cut == size else 1)
         if len(found.comments):
             sizes = found.ends - found.starts(size)[: len(found.ends)]
         else:
             sizes = np.diff(found.ends, prepend=0)
-        self._at += size
-        self._offset += size
+        shortest = int(sizes.min(initial=size))
+        return self._made(data, records, len(found.line_ends), shortest, regular=regular, terminated=terminated)
+
+    def _made(
+        self, data: bytes, records: int, lines: int, shortest: int, *, regular: bool, terminated: bool = True
+    ) -> Block | None:
+        """The next block; None where it holds no record."""
+        offset, record, line = self._offset, self._record, self._line
+        self._at += len(data)
+        self._offset += len(data)
         self._record += records
-        self._line += len(found.line_ends)
+        self._line += lines
         if not records:
             return None
         return Block(
@@ -353,7 +379,7 @@ class Splitter:
             record=record,
             line=line,
             records=records,
-            shortest=int(sizes.min(initial=size)),
+            shortest=shortest,
             regular=regular,
             terminated=terminated,
             dialect=self._dialect,

@@ -42,4 +42,4 @@ def encode(rows: Rows, types: Sequence[ColumnType], *, with_position: bool) -> b
 
 def positions(block: Block, index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The values of `POSITION`: the numbers of the records in the file, however it was cut into blocks."""
-    return index + block.record
+    return block.numbers(index)

@@ -40,6 +40,11 @@ class Dialect:
         """A quote inside quotes is written twice."""
         return self.escape == self.quote
 
+    @property
+    def is_plain(self) -> bool:
+        """One byte delimits, quotes are doubled if there are any, and there are no comments: RFC 4180 says it all."""
+        return len(self.delimiter) == 1 and not self.comment and (self.quote is None or self.doubled)
+
 
 class UnterminatedQuoteError(ValueError):
     """A quoted section is still open where the record ends."""

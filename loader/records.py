@@ -91,7 +91,8 @@ class Block:
     (from 1). ``line``: the physical line it begins on (from 1). ``records``: how many it holds. ``shortest``:
     bytes of the shortest of them, line end included. ``regular``: Arrow reads it as COPY does, just as it is.
     ``terminated``: False for lines that were given up after an unbalanced quote; each is a record then. ``after``:
-    where the file can be taken up again; None amid broken records, where more has to be known.
+    where the file can be taken up again; None amid broken records, where more has to be known. ``origin``: of records
+    that were picked from another block, that block and each one's place in it, from 0, shape (records,).
     """
 
     data: bytes
@@ -104,6 +105,7 @@ class Block:
     terminated: bool
     dialect: Dialect
     after: Place | None = None
+    origin: tuple[Block, npt.NDArray[np.int64]] | None = None
 
     @cached_property
     def layout(self) -> Layout:
@@ -136,6 +138,14 @@ class Block:
         if index >= len(self.layout.ends):  # the last record of a file that ends without a line end
             return record
         return record[:-2] if record.endswith(b"\r\n") else record[:-1]
+
+    def numbers(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The numbers of the records at ``index``, however the file was cut into blocks."""
+        return index + self.record if self.origin is None else self.origin[1][index] + self.origin[0].record
+
+    def whence(self, index: int) -> tuple[Block, int]:
+        """Where record ``index`` stands in the file: its block, and its place there."""
+        return (self, index) if self.origin is None else (self.origin[0], int(self.origin[1][index]))
 
     def line_of(self, index: int) -> int:
         """The physical line on which record ``index`` begins."""
@@ -422,11 +432,22 @@ class Encoded:
     long: int = 0
     keys: Run | None = None
 
+    def after(self, tuples: bytes, kept: int, keys: Run | None, block: Block) -> Encoded:
+        """With the tuples of ``kept`` other records of ``block`` before these, which were picked from it."""
+        return replace(
+            self,
+            block=block,
+            tuples=tuples + self.tuples if self.tuples else tuples,
+            kept=kept + self.kept,
+            keys=None if self.kept else keys,
+        )
+
 
 def reject(
     block: Block, index: int, reason: str, message: str, column: str | None = None, *, sqlstate: str | None = None
 ) -> Reject:
     """Set aside record ``index`` (from 0) of ``block``. ``sqlstate``: PostgreSQL's code, where it refused."""
+    block, index = block.whence(index)
     raw = block.raw(index)
     return Reject(
         record=block.record + index,

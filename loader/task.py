@@ -13,6 +13,8 @@ from loader.account import Account
 from loader.checkpoints import Found
 from loader.database import Database
 from loader.judge import Judge
+from loader.kernel import compiled_kernel
+from loader.kernel.express import express_lane
 from loader.lane import TextLane
 from loader.merge import Counts
 from loader.parse import Parser
@@ -86,11 +88,30 @@ class Task:
         transformer = Transformer(plan.reading, constants, key=plan.key, hook=plan.hook, filter=plan.filter)
         judge = Judge(lane, plan.reading, key=() if plan.straight else plan.key, with_position=not plan.straight)
 
-        def work(block: Block) -> Encoded:
+        express = None if transformer.looks else express_lane(
+            compiled_kernel(),
+            plan.columns,
+            plan.fields,
+            self.spec.csv.null,
+            constants,
+            key=() if plan.straight else plan.key,
+            required=plan.key,
+            with_position=not plan.straight,
+        )
+
+        def carefully(block: Block) -> Encoded:
             rows = transformer.convert(parser.parse(block))
             if transformer.looks:
                 rows = transformer.finish(judge.show(rows))
             return judge.encode(rows)
+
+        def work(block: Block) -> Encoded:
+            sure = express.take(block) if express is not None else None
+            if sure is None:
+                return carefully(block)
+            if sure.rest is None:
+                return Encoded(block, sure.tuples, sure.kept, (), 0, keys=sure.keys)
+            return carefully(sure.rest).after(sure.tuples, sure.kept, sure.keys, block)
 
         return work
 

@@ -160,7 +160,7 @@ class Transformer:
         for literal, placeholder, _, _ in Formatter().parse(column.value):
             pieces.append(arrays.text(literal))
             if placeholder == "record_number":
-                pieces.append(arrays.integers(rows.index + rows.block.record).cast(pa.string()))
+                pieces.append(arrays.integers(rows.block.numbers(rows.index)).cast(pa.string()))
             elif placeholder is not None:
                 pieces.append(arrays.text(self._constants[placeholder]))
         return pc.binary_join_element_wise(arrays.repeated("", len(rows.index)), *pieces, arrays.text(""))
@@ -239,6 +239,7 @@ def _reject(block: Block, record: int, row: int, fault: _Fault) -> Reject:
 
 def _where(block: Block, record: int) -> str:
     """The place of a record's first byte that is not UTF-8, in the file's text."""
+    block, record = block.whence(record)
     invalid = first_invalid_byte(block.raw(record))
     if invalid is None:
         return " UTF-8"

@@ -1,0 +1,97 @@
+/* A block of CSV records → tuples of PostgreSQL's binary COPY, in one pass and without Python.
+
+   `express_run` finds delimiters, quotes and line ends as masks (masks.h), and converts each record as soon as its end
+   is found (values.h). A record that it is not sure of is left out and noted in `odd`; whatever it holds, nothing is
+   read outside of the input. Where the output has no room for the next record it returns, and goes on when it is called
+   again with more. */
+#ifndef LOADER_EXPRESS_H
+#define LOADER_EXPRESS_H
+
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* strtod_l */
+#endif
+
+#include "masks.h"
+#include "values.h"
+
+typedef enum {
+    SMALLINT, INTEGER, BIGINT, NUMERIC, SINGLE, DOUBLE, BOOLEAN, DATE, TIMESTAMP, TIMESTAMPTZ, TIME, UUID, BYTEA,
+    TEXT, JSON, JSONB, ENUM, KINDS
+} Kind;
+
+enum { STRICT = 1, REQUIRED = 2, UTC = 4, KEY = 8, BOUNDED = 16, FILLED = 32, FIRST = 64 };
+/* STRICT: only the spelling that the value is given back in. REQUIRED: NULL is for another lane. UTC: a timestamptz
+   without an offset is in UTC. KEY: the records' order by it is followed. BOUNDED: of numeric(precision,scale) and
+   varchar(limit). FILLED: `constant` stands for a NULL. FIRST: no column before this one is made of the same
+   field. */
+
+enum { FROM_CONSTANT = -1, FROM_RECORD_NUMBER = -2 };
+
+typedef struct {
+    const uint8_t *text;
+    uint32_t size;
+} Text;
+
+typedef struct {
+    uint8_t kind, flags;
+    int32_t field; /* of the record, from 0, or one of the enum above */
+    int32_t precision, scale;
+    uint32_t limit;     /* characters */
+    uint32_t key_place; /* among the key's columns, from 0 */
+    Text constant;
+    uint32_t label_count;
+    const Text *labels;
+} Column;
+
+typedef struct {
+    uint8_t delimiter, quote, has_quote, with_position;
+    uint32_t fields, column_count, null_count, key_count;
+    uint32_t unused_count;
+    const Column *columns;
+    const Text *nulls;
+    const uint32_t *unused; /* fields that no column is made of */
+    int only_empty_is_null;
+    size_t fixed;    /* bytes of a tuple beside its texts, at most */
+    size_t repeated; /* how many columns are made of one field, at most */
+    Locale locale;
+} Program;
+
+typedef struct {
+    int64_t record, start, end; /* from 0: its number in the block, its bytes without the line end */
+} Odd;
+
+typedef struct {
+    /* where it has come to */
+    size_t at;
+    int64_t record;
+    /* what it makes: `out` and its size come from the caller */
+    uint8_t *out;
+    size_t used, room;
+    int64_t kept;
+    Odd *odd;
+    size_t odd_count, odd_room;
+    /* keys, of records that were kept: `key_count` numbers each */
+    int rising;
+    int64_t *first_key, *last_key, *key;
+    /* scratch: where each field of a record ends */
+    size_t *ends;
+} Run;
+
+enum { SPILL = 32 }; /* bytes that may be written past a value, as long as they are within the room */
+
+typedef enum { DONE, NO_ROOM, NO_MEMORY } Outcome;
+
+/* What a splitter has to know of bytes that begin where a record does. */
+typedef struct {
+    size_t cut;              /* past the last record end */
+    size_t records, lines;   /* that end up to there */
+    size_t shortest;         /* bytes of a record, its line end included */
+    int open;                /* the bytes end inside quotes */
+    int regular;             /* quotes stand around whole fields, or are doubled in them */
+} Scan;
+
+void express_scan(const uint8_t *data, size_t size, uint8_t delimiter, uint8_t quote, int has_quote, int final, Scan *scan);
+
+Outcome express_run(const Program *program, const uint8_t *data, size_t size, int64_t first_record, Run *run);
+
+#endif
