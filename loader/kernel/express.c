@@ -135,7 +135,8 @@ static inline int64_t put_value(const Program *program, const Column *column, co
             *number = (int64_t)(whole * POWERS[column->scale] + fraction * POWERS[padding]);
             if (decimal.negative) *number = -*number;
         }
-        return put_numeric(&decimal, out);
+        const size_t given = decimal.fraction_size, scale = (size_t)column->scale;
+        return put_numeric(&decimal, given < scale ? scale : given, out);
     }
     case SINGLE: {
         float single;

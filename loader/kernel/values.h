@@ -176,8 +176,8 @@ static inline void read_groups(const uint8_t *text, size_t size, size_t first, u
     }
 }
 
-/* numeric_send's form. `out` has room for NUMERIC_SIZE bytes. Returns their number, or -1 where a byte is no digit. */
-static inline int64_t put_numeric(const Decimal *decimal, uint8_t *out) {
+/* numeric_send's form, with `scale` digits shown after the point. `out` has room for NUMERIC_SIZE bytes. Returns their number, or -1 where a byte is no digit. */
+static inline int64_t put_numeric(const Decimal *decimal, size_t scale, uint8_t *out) {
     uint16_t groups[2 * NUMERIC_DIGITS / 4];
     const size_t whole = (decimal->whole_size + 3) / 4, fraction = (decimal->fraction_size + 3) / 4;
     size_t count = whole + fraction, first = 0;
@@ -200,7 +200,7 @@ static inline int64_t put_numeric(const Decimal *decimal, uint8_t *out) {
     put16(out, (uint32_t)kept);
     put16(out + 2, kept ? (uint32_t)((int)whole - 1 - (int)first) & 0xFFFF : 0);
     put16(out + 4, decimal->negative && kept ? 0x4000 : 0);
-    put16(out + 6, (uint32_t)decimal->fraction_size);
+    put16(out + 6, (uint32_t)scale);
     for (size_t i = 0; i < kept; i++) put16(out + 8 + 2 * i, groups[first + i]);
     return (int64_t)(8 + 2 * kept);
 }
