@@ -98,7 +98,7 @@ class Finishing(Undertaking):
         return self.run(self._attempt)
 
     def _enter(self, connection: Connection, errand: Errand, standing: Standing, waited: float) -> Entry:  # noqa: ARG002 - a base class has them
-        return runs.take_up(connection, self._plan, waited)
+        return runs.take_up(connection, self._plan, waited, follows=standing.follows)
 
     def _attempt(self, connection: Connection, _entry: Entry) -> LoadReport:
         load, plan = self._load, self._plan

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LedgerState = Literal["running", "paused", "sharded", "loaded", "superseded", "failed"]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """The newest of the files in ``schema/``, which bring the ledger from one version to the next."""
 
 _MIGRATION_LOCK = 0x6C6F616465720001  # "loader" and a number: any constant of its own will do
@@ -215,6 +215,11 @@ def _insert(connection: Connection, values: Mapping[str, Any]) -> int:
     return int(row[0])
 
 
+def is_loaded(connection: Connection, load_id: int) -> bool:
+    """Whether the load took effect."""
+    return bool(rows(connection, "SELECT 1 FROM loader.loads WHERE load_id = %s AND state = 'loaded'", (load_id,)))
+
+
 def is_settled(connection: Connection, errand: Errand) -> bool:
     """Whether the version had its effect on the target, or came too late for that."""
     statement = (
@@ -247,18 +252,26 @@ def note_file(connection: Connection, load_id: int, header: Sequence[str] | None
     connection.commit()
 
 
-def finish(connection: Connection, report: LoadReport, state: LedgerState, *, handover: bool = False) -> None:
+def finish(
+    connection: Connection,
+    report: LoadReport,
+    state: LedgerState,
+    *,
+    handover: bool = False,
+    created: bool = False,
+) -> None:
     """Enter an attempt's outcome in the transaction that is open: for a success that of the merge.
 
-    ``handover``: it stopped because its time was up. Raises DatabaseUnavailableError where another attempt at the load
-    has begun since: then this one has lost its turn, and its outcome is none.
+    ``handover``: it stopped because its time was up. ``created``: this transaction creates the table. Raises
+    DatabaseUnavailableError where another attempt at the load has begun since: then this one has lost its turn, and its
+    outcome is none.
     """
     told = ("rows_read", *ROW_COUNTS, "bytes_read", "version", "retryable", "plan")
     values = {name: getattr(report, name) for name in told}
     values |= {name: json.dumps(getattr(report, name)) for name in ("rejects_by_reason", "rejects_by_column")}
     spelt = spelling(connection)
     values |= {"notes": [spelt(note) for note in report.notes], "error": report.error and spelt(report.error)}
-    values |= {"state": state, "handovers": report.handovers + handover}
+    values |= {"state": state, "handovers": report.handovers + handover, "created": created}
     assignments = ", ".join(f"{name} = %({name})s" for name in values)
     applied = "(SELECT coalesce(max(applied), 0) + 1 FROM loader.loads o WHERE o.target = l.target)"
     with connection.cursor() as cursor:

@@ -20,7 +20,7 @@ from loader.reading import head, open_records
 from loader.source import Source, open_source
 from loader.spec import LoadSpec
 from loader.staging import Staging, copying
-from loader.standing import find_standing
+from loader.standing import find_standing, why_not_due
 from loader.target import keying, target_name
 from loader.task import Task
 from loader.undertaking import PLAINLY
@@ -102,12 +102,11 @@ def _column(name: str, type_name: str, field: int | None, header: tuple[str, ...
 def _verdict(connection: Connection, source: Source, spec: LoadSpec, target: str) -> str:
     if not ledger.is_current(connection):
         return "due: there is no ledger yet, or one of an earlier version"
-    standing = find_standing(connection, Errand(source, target, spec), source)
-    if standing.verdict == "loaded":
-        return f"nothing would be done: this version was loaded already, by load {standing.load_id}"
-    if standing.verdict == "superseded":
-        return f"nothing would be done: a newer version of it was loaded before, by load {standing.load_id}"
-    return "due"
+    errand = Errand(source, target, spec)
+    standing = find_standing(connection, errand, source)
+    if standing.verdict == "due":
+        return "due"
+    return f"nothing would be done: {why_not_due(connection, errand, standing, source)}"
 
 
 def _way(plan: Plan, size: int) -> str:

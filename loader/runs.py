@@ -59,16 +59,16 @@ def find_open_plan(
     return ShardPlan.from_dict(found[0][0]) if found else None
 
 
-def take_up(connection: Connection, plan: ShardPlan, waited: float) -> Entry:
-    """Enter that the shards are being merged, and commit. Needs the target's turn. Raises LoaderError where this
-    attempt has lost its claim."""
+def take_up(connection: Connection, plan: ShardPlan, waited: float, *, follows: int = 0) -> Entry:
+    """Enter that the shards are being merged, and commit. Needs the target's turn. ``follows``: see `Standing`.
+    Raises LoaderError where this attempt has lost its claim."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE loader.loads SET state = 'running', waited = waited + %s, error = NULL, retryable = false,"
-            " finished_at = NULL, seen_at = clock_timestamp()"
+            " finished_at = NULL, seen_at = clock_timestamp(), follows = %s"
             f" WHERE load_id = %s AND attempts = %s AND shard_plan IS NOT NULL AND ({_OPEN})"
             " RETURNING load_id, attempts, handovers, resumes, waited",
-            (waited, plan.load_id, plan.attempt),
+            (waited, follows, plan.load_id, plan.attempt),
         )
         found = cursor.fetchone()
     connection.commit()

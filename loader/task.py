@@ -73,7 +73,7 @@ class Task:
         account.notes = self.how.notes + notes + told
         report = account.report("loaded", counts)
         checkpoints.forget(connection, account.entry.load_id)
-        ledger.finish(connection, report, "loaded")
+        ledger.finish(connection, report, "loaded", created=plan.table.oid is None)
         connection.commit()
         return report
 

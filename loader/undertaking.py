@@ -28,7 +28,7 @@ from loader.segments import staged_so_far
 from loader.source import Missing, Source
 from loader.spec import LoadSpec
 from loader.staging import drop_tables
-from loader.standing import Standing, find_standing
+from loader.standing import Standing, find_standing, why_not_due
 from loader.tally import Progress
 
 TURN_WAIT = 900.0
@@ -119,6 +119,8 @@ class Undertaking:
             account.table = str(catalog.describe(connection, *self._spec.table_name))
             with ledger.turn(connection, account.table, wait=how.wait, deadline=how.deadline) as waited:
                 ledger.close_dead(connection, account.table)
+                if account.entry.load_id and ledger.is_loaded(connection, account.entry.load_id):
+                    return self._loaded_after_all(connection)
                 errand = Errand(self._source, account.table, self._spec, how.force, how.replay_of, how.sequencer)
                 standing = find_standing(connection, errand, self._source)
                 if standing.verdict != "due":
@@ -145,15 +147,11 @@ class Undertaking:
 
     def _not_due(self, connection: Connection, errand: Errand, standing: Standing, waited: float) -> LoadReport:
         account = self._account
-        if standing.verdict == "loaded" and standing.load_id == account.entry.load_id:
-            return self._loaded_after_all(connection)
+        account.notes = (why_not_due(connection, errand, standing, self._source),)
         if standing.verdict == "loaded":
             account.entry = Entry(standing.load_id)
-            same = "" if standing.uri == self._source.uri else f", as {standing.uri}"
-            account.notes = (f"this version was loaded already, by load {standing.load_id}{same}",)
             return account.report("skipped")
         account.entry = ledger.enter(connection, errand, waited=waited)
-        account.notes = (f"a newer version of it was loaded before, by load {standing.load_id}",)
         checkpoints.forget(connection, account.entry.load_id)
         drop_tables(connection, account.entry.load_id)
         ledger.forget_rejects(connection, account.entry.load_id)
@@ -163,7 +161,9 @@ class Undertaking:
         return report
 
     def _loaded_after_all(self, connection: Connection) -> LoadReport:
-        """This very call's commit came through, though the answer to it was lost: what it did, the ledger has."""
+        """This very call's commit came through, though the answer to it was lost: what it did, the ledger has.
+
+        So it is, whatever became of the table since, and of a load that was forced, too."""
         report = self._account.report("loaded")
         entry = ledger.find_load(connection, self._account.entry.load_id) or {}
         counts = {name: entry[name] for name in ("rows_read", *ROW_COUNTS)}

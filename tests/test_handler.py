@@ -268,7 +268,7 @@ def test_an_event_that_comes_late_changes_nothing(dsn: str, s3: Any) -> None:
     (report,) = handler(late, Context())["loads"]
     assert (report["state"], report["notes"]) == (
         "skipped",
-        ["a newer version of it was loaded before, by load 1"],
+        ["a newer version of it was loaded before, by load 1: add --force to load this one anyway"],
     )
     assert rows(dsn) == [2]
 

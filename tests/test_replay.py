@@ -116,7 +116,7 @@ def test_the_same_mended_file_takes_effect_once(dsn: str, file: Path, tmp_path: 
     assert (skipped.state, skipped.load_id) == ("skipped", 2)
     assert skipped.notes == (
         "load 1 was replayed before, by load 2",
-        f"this version was loaded already, by load 2, as {mended}",
+        f"this version was loaded already, by load 2, as {mended}: add --force to load it again",
     )
     assert again(dsn, 2, mended).state == "skipped"
     assert again(dsn, 1, file).state == "skipped"
@@ -350,7 +350,9 @@ def test_the_command_line_mends_and_replays(dsn: str, file: Path, tmp_path: Path
     missing = run("replay", "99", "--json", dsn=dsn)
     report = json.loads(missing.stdout)
     assert (missing.returncode, report["state"], report["error"]) == (1, "failed", "there is no load 99")
-    assert run("replay", str(file), dsn=dsn).stdout.endswith("loaded already, by load 1\n")
+    assert run("replay", str(file), dsn=dsn).stdout.endswith(
+        "loaded already, by load 1: add --force to load it again\n"
+    )
 
 
 @pytest.mark.parametrize(

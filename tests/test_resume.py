@@ -304,7 +304,7 @@ def test_a_newer_version_supersedes_what_was_begun(dsn: str, database: Database,
     spec = loader.LoadSpec.from_dict(SPEC)
     late = load_one(s3.uri("trips.csv"), spec, database, How(sequencer=None), version_id=first)
     assert late.state == "skipped"
-    assert late.notes == ("a newer version of it was loaded before, by load 2",)
+    assert late.notes == ("a newer version of it was loaded before, by load 2: add --force to load this one anyway",)
     assert query(dsn, "SELECT load_id, state FROM loader.loads ORDER BY 1") == [(1, "superseded"), (2, "loaded")]
     assert query(dsn, "SELECT * FROM trips") == [(1, "new")]
     assert leftovers(dsn) == []

@@ -582,3 +582,29 @@ def test_each_byte_is_read_about_once(dsn: str, database: Database, trips: None,
     for report in reports:
         first, past = plan.ranges[report.number]
         assert past - first <= report.bytes_read <= past - first + (1 << 20) + 2 * (64 << 10)
+
+
+def test_a_dropped_table_is_filled_again(dsn: str, database: Database, file: Path) -> None:
+    """Also where another load created it between the plan and its end: then that load's file is not due again."""
+    spec = {**SPEC, "table": "fresh", "mode": "append", "key": [], "columns": dict.fromkeys("abc", "text")}
+    assert in_shards(file, spec, database).state == "loaded"
+    before = outcome(dsn, "fresh")
+    assert plan_for(file, spec, database).verdict == "settled"
+    query(dsn, "DROP TABLE fresh")
+    assert in_shards(file, spec, database).state == "loaded"
+    assert outcome(dsn, "fresh") == before
+    query(dsn, "DROP TABLE fresh")
+    other = file.with_name("other.csv")
+    other.write_text("a,b,c\n1,2,3\n")
+    plan = plan_for(file, spec, database)
+    reports, _proof = load_all(plan, database)
+    assert loader.load(str(other), spec, dsn=dsn).state == "loaded"
+    finish(plan, reports, database)
+    assert query(dsn, "SELECT created, follows FROM loader.loads ORDER BY applied") == [
+        (True, 0),
+        (True, 1),
+        (True, 0),
+        (False, 4),
+    ]
+    assert loader.load(str(other), spec, dsn=dsn).state == "skipped"
+    assert plan_for(file, spec, database).verdict == "settled"
