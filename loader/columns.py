@@ -13,10 +13,11 @@ import pyarrow as pa
 from loader.datetimes import Format, compile_format
 from loader.errors import ShapeError, TableError
 from loader.header import Fields
-from loader.names import SHOWN, did_you_mean, listed, quoted
+from loader.names import SHOWN, did_you_mean, listed
 from loader.pgtypes import ColumnType, column_type
 from loader.spec import ColumnSpec, LoadSpec, Step
 from loader.tables import Table, TableColumn
+from loader.values import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ class _Matching:
         names = tuple(column.name for column in columns)
         if self.header is not None and names != tuple(self.header):
             changed = [(old, new) for old, new in zip(self.header, names, strict=True) if old != new]
-            renamed = ", ".join(f"{quoted(old)} is {quoted(new)}" for old, new in changed[:SHOWN])
+            renamed = ", ".join(f"{shown(old)} is {shown(new)}" for old, new in changed[:SHOWN])
             more = ", …" if len(changed) > SHOWN else ""
             self.notes.append(f"names of the header that a table cannot have: {renamed}{more}")
         return Match(columns, len(columns), notes=tuple(self.notes))
@@ -194,7 +195,7 @@ class _Matching:
         if self.spec.unknown == "error":
             near = did_you_mean(header[surplus[0]], absent or self._writable(), otherwise="it has")
             raise ShapeError(
-                f"{self.name}: the header's column {quoted(header[surplus[0]])} is not in {self.table}{near}"
+                f"{self.name}: the header's column {shown(header[surplus[0]])} is not in {self.table}{near}"
             )
         self._leave_out(header, surplus)
         return []

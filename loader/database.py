@@ -33,6 +33,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader.deadline import NEVER, Deadline
 from loader.errors import DatabaseError, DatabaseUnavailableError, TableError, UsageError
 from loader.faults import Fault, Nature, of_aws, of_libpq, of_silence, of_sqlstate
+from loader.values import brief
 
 SILENCE = 30
 """Seconds after which a peer that the network cannot reach counts as gone: not the kernel's two hours, and long enough
@@ -538,8 +539,8 @@ def translated(doing: str) -> Iterator[None]:
 def translate(error: psycopg2.Error, doing: str) -> DatabaseError:
     """psycopg2's error as this package's: ``doing`` names the object and what was done, then PostgreSQL's word.
 
-    By `loader.faults`: DatabaseUnavailableError where the session is lost, TableError where the statement does not fit
-    the tables, DatabaseError for all else, which may be retryable, too.
+    Long values in it are cut. By `loader.faults`: DatabaseUnavailableError where the session is lost, TableError where
+    the statement does not fit the tables, DatabaseError for all else, which may be retryable, too.
     """
     primary = error.diag.message_primary
     detail = error.diag.message_detail
@@ -547,7 +548,7 @@ def translate(error: psycopg2.Error, doing: str) -> DatabaseError:
     told = f"{primary}: {detail}" if primary and detail else primary or str(error)
     if not primary and fault.nature is Nature.LOST:
         told = f"the connection was lost ({told.strip() or 'without a word'})"  # "invalid socket" alone says little
-    return _made(fault, f"{doing}: {_sentence(told)}", error.pgcode)
+    return _made(fault, f"{doing}: {brief(_sentence(told))}", error.pgcode)
 
 
 def _fault(error: psycopg2.Error) -> Fault:

@@ -19,6 +19,7 @@ from typing import Any
 from loader.deadline import Deadline
 from loader.errors import SourceError, UsageError
 from loader.source import Source, open_source
+from loader.values import shown
 
 RATE = 10.0
 """MB of CSV that one invocation is sure to load a second, its merge among them: less than the slowest that was seen.
@@ -50,7 +51,7 @@ class Dispatch:
         except ValueError:
             rate = 0.0
         if not rate > 0:
-            raise UsageError(f"LOADER_RATE is {told!r}, and has to be a number of MB a second")
+            raise UsageError(f"LOADER_RATE is {shown(told)}, and has to be a number of MB a second")
         return cls(machine, rate)
 
     def is_for_many(self, size: int, deadline: Deadline) -> bool:

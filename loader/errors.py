@@ -9,6 +9,7 @@
      │    ├── SourceUnavailableError   S3 did not answer, after every retry            (retryable)
      │    └── DecodeError              damaged compression, or a codec that cannot go on after a bad byte
      ├── ShapeError                 the file is not the CSV that the spec describes
+     │    └── ForeignFormatError       it is a file of another format: a workbook, an archive, a web page
      ├── TransformError             a hook raised, or returned what it must not
      ├── RejectLimitError           more records were rejected than the spec allows
      ├── PausedError                its time was up, or it was told to stop; it can be continued (retryable)
@@ -26,16 +27,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from loader.values import curtailed, printable
+
 if TYPE_CHECKING:
     from loader.report import LoadReport
 
 
 class LoaderError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose. Control characters of a message are escaped."""
 
     retryable: bool = False
     exit_code: ClassVar[int] = 1  # of the command line
     report: LoadReport | None = None
+
+    def __init__(self, message: str = "", *, lines: bool = False) -> None:
+        super().__init__(printable(message, lines=lines))
 
 
 class UsageError(LoaderError):
@@ -50,9 +56,9 @@ class SpecError(LoaderError):
     exit_code = 2
 
     def __init__(self, problems: Sequence[str], origin: str = "spec") -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(map(curtailed, problems))
         self.origin = origin
-        super().__init__(self._text())
+        super().__init__(self._text(), lines=True)
 
     def _text(self) -> str:
         if len(self.problems) == 1:
@@ -89,6 +95,10 @@ class DecodeError(SourceError):
 
 class ShapeError(LoaderError):
     """The file is not the CSV that the spec describes: no header, an unknown column, a record without end."""
+
+
+class ForeignFormatError(ShapeError):
+    """The file is of another format than CSV: a workbook, an archive, an image, a web page."""
 
 
 class TransformError(LoaderError):

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from loader.errors import SpecError, TransformError
+from loader.values import brief
 
 Hook = Callable[[pa.RecordBatch], pa.RecordBatch]
 
@@ -36,7 +37,7 @@ def find_hook(name: str) -> Hook:
             given = function(batch.to_pandas(types_mapper=_arrow_backed)) if over_frames else function(batch)
             made = pa.RecordBatch.from_pandas(given, preserve_index=False) if over_frames else given
         except Exception as error:
-            raise TransformError(f'the hook "{name}" raised {type(error).__name__}: {error}') from error
+            raise TransformError(f'the hook "{name}" raised {type(error).__name__}: {brief(str(error))}') from error
         return _same_shape(name, batch, made)
 
     return hook
@@ -89,4 +90,4 @@ def _same_shape(name: str, given: pa.RecordBatch, made: Any) -> pa.RecordBatch:
     try:
         return made.cast(given.schema)
     except pa.ArrowInvalid as error:
-        raise TransformError(f'the hook "{name}" returned values that do not fit: {error}') from error
+        raise TransformError(f'the hook "{name}" returned values that do not fit: {brief(str(error))}') from error

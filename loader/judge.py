@@ -14,9 +14,10 @@ from loader.columns import LoadColumn
 from loader.convert import convert
 from loader.encode import encode, positions
 from loader.lane import Judged, Refusal, TextLane
-from loader.records import Block, Doubtful, Encoded, Rows, reject, shown
+from loader.records import Block, Doubtful, Encoded, Rows, reject
 from loader.report import Reject, reason_of
 from loader.rising import run_of
+from loader.values import brief, shown
 
 
 class Judge:
@@ -115,6 +116,7 @@ def _refused(block: Block, asked: Doubtful, judged: Judged) -> tuple[Reject, ...
 def _message(refusal: Refusal, asked: Doubtful) -> str:
     """PostgreSQL's sentence, with the value where that does not show it."""
     value = asked.texts.column(refusal.column)[refusal.row].as_py() if refusal.column is not None else None
-    if value is None or f'"{value}"' in refusal.message:
+    if value is None:
         return refusal.message
-    return f"{refusal.message}: {shown(value)}"
+    message = brief(refusal.message, [value])
+    return message if f'"{value}"' in refusal.message else f"{message}: {shown(value)}"

@@ -11,6 +11,7 @@ import numpy as np
 from loader.errors import ShapeError
 from loader.fields import Dialect, UnterminatedQuoteError, split_record
 from loader.records import RECORD_LIMIT, Layout, layout
+from loader.values import shown
 
 _LINES = Dialect(b",", None, None)  # each physical line is a record
 
@@ -116,10 +117,10 @@ def _header_row(record: bytes, dialect: Dialect, name: str) -> list[str]:
             names.append(value.decode("utf-8"))
             if "\0" in names[-1]:
                 raise ShapeError(
-                    f"{name}: the header's name {number}, {value!r}, holds the byte 0; is the file UTF-16?"
+                    f"{name}: the header's name {number}, {shown(value)}, holds the byte 0; is the file UTF-16?"
                 )
         except UnicodeDecodeError as error:
-            raise ShapeError(f"{name}: the header's name {number}, {value!r}, is not valid UTF-8") from error
+            raise ShapeError(f"{name}: the header's name {number}, {shown(value)}, is not valid UTF-8") from error
     return names
 
 

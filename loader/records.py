@@ -17,9 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from loader.arrays import booleans
-from loader.fields import Dialect
+from loader.fields import Dialect, UnterminatedQuoteError, split_record
 from loader.report import Reject
 from loader.rising import Run
+from loader.values import SHOWN, brief
 
 _LF, _CR = 10, 13
 
@@ -426,7 +427,8 @@ class Encoded:
 def reject(
     block: Block, index: int, reason: str, message: str, column: str | None = None, *, sqlstate: str | None = None
 ) -> Reject:
-    """Set aside record ``index`` (from 0) of ``block``. ``sqlstate``: PostgreSQL's code, where it refused."""
+    """Set aside record ``index`` (from 0) of ``block``. ``message``: long values in it are cut. ``sqlstate``:
+    PostgreSQL's code, where it refused."""
     raw = block.raw(index)
     return Reject(
         record=block.record + index,
@@ -434,18 +436,16 @@ def reject(
         offset=block.offset + int(block.starts[index]),
         column=column,
         reason=reason,
-        message=message,
+        message=brief(message, _fields(raw, block.dialect) if len(message) > SHOWN else ()),
         raw=as_in_file(raw[:RAW_LIMIT], block.dialect),
         raw_length=len(raw),
         sqlstate=sqlstate,
     )
 
 
-SHOWN = 100
-"""Characters of a value that a message shows."""
-
-
-def shown(value: str | bytes | None) -> str:
-    """A value as messages show it: quoted, and not too long."""
-    text = repr(value)[1:] if isinstance(value, bytes) else repr(value)
-    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+def _fields(raw: bytes, dialect: Dialect) -> list[str]:
+    """The texts of a record that a message may quote whole; none where its quotes are broken."""
+    try:
+        return [value.decode("utf-8", "replace") for value, _ in split_record(raw, dialect)]
+    except UnterminatedQuoteError:
+        return []

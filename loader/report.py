@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple
 
+from loader.values import printable
+
 State = Literal["loaded", "skipped", "failed"]
 
 ROW_COUNTS = (
@@ -141,6 +143,10 @@ class LoadReport:
     error: str | None = None
     retryable: bool = False
     loads: tuple[LoadReport, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", tuple(map(printable, self.notes)))
+        object.__setattr__(self, "error", self.error and printable(self.error, lines=True))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values that JSON can carry. ``loads`` is there only for several sources."""

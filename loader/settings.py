@@ -12,6 +12,7 @@ from loader.database import Database, SecretCredentials
 from loader.errors import UsageError
 from loader.shelf import SpecShelf
 from loader.source import s3_client
+from loader.values import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Settings:
 def _workers() -> int:
     told = os.environ.get("LOADER_WORKERS") or "1"
     if not told.isdecimal() or int(told) < 1:
-        raise UsageError(f"LOADER_WORKERS is {told!r}, and has to be a number of processes")
+        raise UsageError(f"LOADER_WORKERS is {shown(told)}, and has to be a number of processes")
     return int(told)
 
 

@@ -32,6 +32,7 @@ from loader.staging import Staging
 from loader.tally import Books
 from loader.task import Task
 from loader.transform import Transformer, WidenColumn
+from loader.values import brief
 from loader.ways import STREAMS
 
 _GARBAGE = (RejectLimitError, ShapeError, TransformError)
@@ -135,7 +136,10 @@ class ShardLoad:
         except psycopg2.Error as error:
             if not is_refusal(error):
                 raise
-            problem = {"kind": "careful", "message": f"the database refused a record: {error.diag.message_primary}"}
+            problem = {
+                "kind": "careful",
+                "message": f"the database refused a record: {brief(str(error.diag.message_primary))}",
+            }
             if whole.found.careful:  # it may be garbage yet, of a wrong guess
                 problem = {"kind": "refused", "message": str(self._told(error))}
         report = replace(

@@ -23,6 +23,7 @@ from typing import Literal, cast, get_args
 from loader.errors import SpecError
 from loader.header import NAME_LIMIT
 from loader.names import did_you_mean, nearest
+from loader.values import SHOWN
 
 Mode = Literal["append", "replace", "merge"]
 Compression = Literal["auto", "none", "gzip", "zstd", "bz2"]
@@ -915,7 +916,7 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 def _shown(value: object) -> str:
     """``value`` as a message shows it: in TOML's words, cut to a length that can be read."""
     if isinstance(value, str):
-        return _toml_value(value if len(value) <= 100 else value[:100] + "…")
+        return _toml_value(value if len(value) <= SHOWN else value[:SHOWN] + "…")
     if isinstance(value, Mapping):
         return "a table" if value else "an empty table"
     if isinstance(value, list | tuple):

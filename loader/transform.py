@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 from loader import arrays
 from loader.columns import LoadColumn
 from loader.convert import Mask, convert, decode, fits, has_nul
-from loader.records import Block, Doubtful, Rows, first_invalid_byte, reject, shown
+from loader.records import Block, Doubtful, Rows, first_invalid_byte, reject
 from loader.report import Reject
 from loader.steps import apply_chain
+from loader.values import shown
 
 Filter = Callable[[pa.RecordBatch], pa.BooleanArray]
 Hook = Callable[[pa.RecordBatch], pa.RecordBatch]

@@ -108,7 +108,8 @@ class Worker:
 
 def _raised(told: Mapping[str, Any]) -> LoaderError:
     """The error of which a worker told, of its kind as far as that matters to callers."""
-    kind, message = getattr(errors, told["kind"], LoaderError), told["message"]
+    kind: Any = getattr(errors, told["kind"], LoaderError)
+    message = told["message"]
     error: LoaderError
     if kind is PausedError:
         error = PausedError(message, handover=told["handover"])

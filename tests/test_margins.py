@@ -53,7 +53,7 @@ def test_without_a_header_nothing_is_taken() -> None:
         (b"x\n", 1, "the file ends where a header should stand"),
         (b"x\n", 3, "the file ends where the lines to skip should stand"),
         (b'a,"b\n1,2\n', 0, "the header has a quote that is never closed"),
-        (b"a,\xff\n", 0, "the header's name 2, b'.{4}', is not valid UTF-8"),
+        (b"a,\xff\n", 0, r'the header\'s name 2, "\\xff", is not valid UTF-8'),
     ],
 )
 def test_a_file_without_the_header_it_should_have(data: bytes, skip: int, message: str) -> None:
