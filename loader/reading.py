@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from loader.blocks import split
-from loader.decode import decompress, find_compression, find_encoding, gather, transcode, without
+from loader.decode import decompress, find_compression, find_encoding, gather, peek, transcode, without
 from loader.fields import Dialect
+from loader.foreign import SAMPLE as SAMPLE_OF_FORMAT
+from loader.foreign import check_format
 from loader.margins import read_preamble, without_footer
 from loader.records import Block, Place, joined
 from loader.sniff import sniff
@@ -53,10 +55,15 @@ def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str, fields: in
     """Decompress, transcode to UTF-8, take off header and footer, and split into blocks, of which the first are read.
 
     ``fields``: how many a record should have where no header says so; None where nobody knows. Raises DecodeError or
-    ShapeError, also from ``blocks``.
+    ShapeError, also from ``blocks``; ForeignFormatError where it is no CSV at all.
     """
     compression, chunks = find_compression(chunks, csv.compression)
+    if csv.compression not in ("auto", "none"):
+        chunks = _checked_unpacked(chunks, csv, name)
     encoding, mark, encoded = find_encoding(decompress(chunks, compression, name=name), csv.encoding)
+    sample, encoded = peek(encoded, SAMPLE_OF_FORMAT)
+    has_header = bool(csv.header) and not csv.skip_lines and not csv.comment
+    check_format(sample, name=name, encoding=encoding, has_header=has_header, compression=compression)
     form = Form(compression, encoding, mark)
     csv, text = sniff(gather(transcode(encoded, encoding, name=name)), csv)
     preamble = read_preamble(
@@ -75,6 +82,15 @@ def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str, fields: in
         begin.append(block)
     whole = [each for each in begin if each.terminated]
     return Records(form, csv, preamble.names, start, joined(whole) if whole else None, chain(begin, blocks))
+
+
+def _checked_unpacked(chunks: Iterator[bytes], csv: CsvSpec, name: str) -> Iterator[bytes]:
+    """The chunks, if they can be of the compression that the spec gives. Raises ForeignFormatError."""
+    packed, chunks = peek(chunks, SAMPLE_OF_FORMAT)
+    found, _ = find_compression(iter([packed]), "auto")
+    if found != csv.compression:
+        check_format(packed, name=name, encoding="utf-8", has_header=bool(csv.header))
+    return chunks
 
 
 def take_up(

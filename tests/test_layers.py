@@ -15,6 +15,7 @@ PACKAGE = Path(loader.__file__).parent
 
 # Lowest first. A module may import from lower shelves; on its own shelf from nobody.
 SHELVES: list[set[str]] = [
+    {"values"},
     {
         "arrays",
         "crc",
@@ -29,7 +30,7 @@ SHELVES: list[set[str]] = [
         "rising",
         "tables",
     },  # words
-    {"datetimes", "expression", "header", "parts"},
+    {"datetimes", "expression", "foreign", "header", "markers", "parts"},
     {"proof", "spec"},
     {"columns", "fields", "steps", "wire"},
     {"convert", "records"},
