@@ -7,7 +7,6 @@ SIGINT (Ctrl-C) or SIGTERM came first: then the load rests at a checkpoint, and 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from loader.errors import LoaderError, UsageError
 from loader.memory import spare_threads
+from loader.values import printable, to_json
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
@@ -135,7 +135,7 @@ def _load(options: argparse.Namespace) -> int:
     from loader.source import expand
 
     specs = _SpecChoice(options)
-    uris = [uri for source in options.sources for uri in expand(source)]
+    uris = [uri for source in options.sources for uri in expand(source, note=_say)]
     specs.check(uris)
 
     def load(uri: str, database: Database, deadline: Deadline) -> LoadReport:
@@ -208,7 +208,7 @@ def _replay(options: argparse.Namespace) -> int:
         )
     return _load_each(
         options,
-        expand(options.what),
+        expand(options.what, note=_say),
         lambda uri, database, deadline: replay_source(uri, database, how=How(force=options.force, deadline=deadline)),
     )
 
@@ -253,7 +253,9 @@ def _infer(options: argparse.Namespace) -> int:
 
     delimiter = "auto" if options.delimiter is None else options.delimiter.replace("\\t", "\t")
     csv = {"delimiter": delimiter, "header": False if options.no_header else "auto"}
-    with open_source(expand(options.source)[0], part_size=1 << 20, prefetch=1) as source:  # a sample is enough
+    with open_source(
+        expand(options.source, note=_say)[0], part_size=1 << 20, prefetch=1
+    ) as source:  # a sample is enough
         asked = LoadSpec.from_dict({"csv": csv}, origin="options", table=options.table or _table_for(source.uri))
         spec = infer_spec(source, asked)
     print(spec.to_toml(), end="")
@@ -265,7 +267,7 @@ def _plan(options: argparse.Namespace) -> int:
     from loader.source import expand
 
     specs = _SpecChoice(options)
-    uris = expand(options.source)
+    uris = expand(options.source, note=_say)
     specs.check(uris)
     with _database(options) as database:
         previews = [preview(uri, specs.of(uri), database) for uri in uris]
@@ -280,13 +282,13 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _print_preview(told: Preview) -> None:
     keyed = f" by {', '.join(told.key)}" if told.key else ""
-    print(f"{told.source} → {told.table}: {told.mode}{keyed}, {told.size:,} bytes")
+    print(f"{printable(told.source)} → {told.table}: {told.mode}{keyed}, {told.size:,} bytes")
     print(f"  {told.verdict}")
     print(f"  {told.way}")
     for column in told.columns:
-        print(f"    {column.name} {column.type} ← {column.read_from or 'the spec'}")
+        print(printable(f"    {column.name} {column.type} ← {column.read_from or 'the spec'}"))
     for note in told.notes:
-        print(f"  note: {note}")
+        print(f"  note: {printable(note)}")
     for statement in told.statements:
         print(statement if statement.startswith("--") else f"{statement};")
 
@@ -333,7 +335,7 @@ def _rejects(options: argparse.Namespace) -> int:
         if find_load(connection, options.load_id) is None:
             raise LoaderError(f"there is no load {options.load_id}")
         for each in rejects(connection, options.load_id):
-            print(json.dumps(each, ensure_ascii=False))
+            print(to_json(each))
     return 0
 
 
@@ -403,7 +405,9 @@ def _progress_bar(uri: str, *, shown: bool) -> Iterator[Callable[[Progress], Non
 def _print_report(report: LoadReport) -> None:
     from loader.report import summarize_rejects
 
-    print(f"{report.source} → {report.table}: {report.state} (load {report.load_id}) in {report.seconds:.1f} s")
+    print(
+        f"{printable(report.source)} → {report.table}: {report.state} (load {report.load_id}) in {report.seconds:.1f} s"
+    )
     if report.state == "loaded":
         counts = ("inserted", "updated", "unchanged", "duplicate", "filtered", "rejected")
         parts = [(name, getattr(report, f"rows_{name}")) for name in counts]
@@ -426,11 +430,12 @@ def _print_history(loads: Iterable[dict[str, Any]]) -> None:
     for load in loads:
         started = f"{load['started_at']:%Y-%m-%d %H:%M:%S}"
         counts = f"{load['rows_read']:,}", f"{load['rows_rejected']:,}"
-        print(line.format(load["load_id"], load["state"], started, *counts, load["target"], load["source"]))
+        names = printable(load["target"]), printable(load["source"])
+        print(line.format(load["load_id"], load["state"], started, *counts, *names))
         if story := _story(load):
             print(f"{'':8}{story}")
         if load["error"] or (load["attempts"] > 1 and load["last_error"]):
-            print(f"{'':8}{load['error'] or load['last_error']}")
+            print(f"{'':8}{printable(load['error'] or load['last_error'], lines=True)}")
 
 
 def _story(load: dict[str, Any]) -> str:
@@ -441,7 +446,7 @@ def _story(load: dict[str, Any]) -> str:
 
 
 def _print_json(document: object) -> None:
-    print(json.dumps(document, ensure_ascii=False, default=_plain))
+    print(to_json(document, default=_plain))
 
 
 def _plain(value: object) -> object:
@@ -451,11 +456,11 @@ def _plain(value: object) -> object:
 
 def _shown(value: object) -> object:
     """A ledger's value for people."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else _plain(value)
+    return to_json(value) if isinstance(value, dict | list) else printable(str(_plain(value)), lines=True)
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message, lines=True), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from loader.errors import UsageError
+from loader.markers import is_marker
 from loader.names import listed
 
 
@@ -30,14 +31,16 @@ class ObjectCreated:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """An event that asks for nothing: a deletion, a test message, a tag."""
+    """An event that asks for nothing: a deletion, a test message, a tag, or, by ``why``, an object without data."""
 
     event: str
     source: str | None = None
     version: str | None = None
+    why: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"state": "ignored", "event": self.event, "source": self.source, "version": self.version}
+        told = {"state": "ignored", "event": self.event, "source": self.source, "version": self.version}
+        return {**told, "why": self.why} if self.why else told
 
 
 def told_by(event: Mapping[str, Any]) -> Iterator[ObjectCreated | Ignored | UsageError]:
@@ -83,7 +86,7 @@ def _of_notification(record: Mapping[str, Any]) -> ObjectCreated | Ignored:
         record.get("eventTime"),
     )
     if name.startswith(("ObjectCreated:", "s3:ObjectCreated:")):
-        return created
+        return _unless_marker(created, name, stored.get("size"))
     return Ignored(name, created.uri, created.version_id)
 
 
@@ -100,8 +103,16 @@ def _of_eventbridge(event: Mapping[str, Any]) -> ObjectCreated | Ignored:
         event.get("time"),
     )
     if event.get("detail-type") == "Object Created":
-        return created
+        return _unless_marker(created, "Object Created", stored.get("size"))
     return Ignored(str(event.get("detail-type")), created.uri, created.version_id)
+
+
+def _unless_marker(created: ObjectCreated, event: str, size: int | None) -> ObjectCreated | Ignored:
+    """A folder of the console, a ``_SUCCESS`` and the like ask for no load. An empty data file does: it fails, for a
+    failed export looks the same."""
+    if not is_marker(created.key, size):
+        return created
+    return Ignored(event, created.uri, created.version_id, "it stands for no data")
 
 
 def is_sqs(event: Mapping[str, Any]) -> bool:

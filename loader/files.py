@@ -19,23 +19,33 @@ from typing import Self
 
 from loader.deadline import NEVER
 from loader.errors import SourceChangedError, SourceError, SourceNotFoundError
+from loader.markers import is_left_out, told
 
 CHUNK_SIZE = 1 << 20
 """Bytes of a chunk, and of the memory a file takes."""
 
 
-def expand(pattern: str) -> list[str]:
-    """The absolute paths that ``pattern`` stands for, in order; directories are left out.
+def expand(pattern: str) -> tuple[list[str], list[str]]:
+    """The absolute paths that ``pattern`` stands for, in order, and those left out, see `loader.source.expand`.
 
     Raises SourceNotFoundError where a glob stands for no file.
     """
     if os.path.lexists(pattern) or not glob.has_magic(pattern):
-        return [_absolute(pattern)]
+        return [_absolute(pattern)], []
     matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 - pathlib's glob takes no absolute pattern
-    found = {_absolute(path) for path in matches if not Path(path).is_dir()}
-    if not found:
-        raise SourceNotFoundError(f"{pattern}: no file matches")
-    return sorted(found)
+    found = sorted({_absolute(path) for path in matches if not Path(path).is_dir()})
+    left_out = [path for path in found if is_left_out(path, _size(path), _absolute(pattern))]
+    if len(left_out) == len(found):
+        raise SourceNotFoundError(". ".join((f"{pattern}: no file matches", *told(left_out))))
+    return [path for path in found if path not in set(left_out)], left_out
+
+
+def _size(path: str) -> int:
+    """Bytes; what cannot be asked now is left for opening to tell."""
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 1
 
 
 def open_source(path: str) -> FileSource:

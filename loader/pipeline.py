@@ -64,18 +64,20 @@ def load(
         raise UsageError("load() needs either dsn or database")
     how = How(force=force, workers=workers, progress=progress, wait=wait)
     reports, failed = [], []
+    notes: list[str] = []
     with ExitStack() as stack:
         if database is None:
             assert dsn is not None
             database = Database(dsn)
             stack.callback(database.close)
-        for uri in expand(source, client=s3):
+        for uri in expand(source, client=s3, note=notes.append):
             try:
                 reports.append(load_one(uri, spec, database, how, s3=s3))
             except LoaderError as error:
                 reports += [error.report] if error.report else []
                 failed.append(error)
     report = LoadReport.combine(reports)
+    report = replace(report, notes=(*notes, *report.notes))
     if failed:
         failed[0].report = report
         raise failed[0]

@@ -41,6 +41,7 @@ from loader.errors import (
     UsageError,
 )
 from loader.faults import Fault, Nature, backoff, of_aws, of_silence
+from loader.markers import is_left_out, told
 from loader.spec import LoadSpec
 
 ATTEMPTS = 5
@@ -99,30 +100,36 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def expand(uri: str, *, client: Any = None) -> list[str]:
-    """The objects that ``uri`` stands for, in the order of their keys, as `loader.source.expand` tells.
+def expand(uri: str, *, client: Any = None) -> tuple[list[str], list[str]]:
+    """The objects that ``uri`` stands for, in the order of their keys, and those left out, see `loader.source.expand`.
 
-    Zero-byte keys that end in "/" are left out: they are the console's folders. Raises SourceError.
+    Raises SourceError.
     """
     bucket, key = split_uri(uri)
     if key and not key.endswith("/") and not _WILDCARD.search(key):
-        return [uri]
+        return [uri], []
     with _client_or_new(client) as used:
-        return [f"s3://{bucket}/{each}" for each in sorted(_find(used, bucket, key))]
+        found = sorted(_find(used, bucket, key))
+    left_out = [each for each, size in found if is_left_out(each, size, key)]
+    if len(left_out) == len(found):
+        raise SourceNotFoundError(". ".join((f"s3://{bucket}/{key}: no object matches", *told(left_out))))
+    kept = [each for each, _ in found if each not in set(left_out)]
+    return [f"s3://{bucket}/{each}" for each in kept], [f"s3://{bucket}/{each}" for each in left_out]
 
 
-def _find(client: Any, bucket: str, key: str) -> list[str]:
+def _find(client: Any, bucket: str, key: str) -> list[tuple[str, int]]:
+    """Keys and their sizes in bytes."""
     if not key or key.endswith("/"):
         if found := list(_list(client, bucket, key)):
             return found
         pattern = f"s3://{bucket}/{key}**"
     elif _exists(client, bucket, key):
-        return [key]
+        return [(key, 1)]
     else:
         pattern = f"s3://{bucket}/{key}"
     glob = LoadSpec(table="", source=pattern)  # a glob means here what it means as a spec's `source`
     listed = _list(client, bucket, _WILDCARD.split(key, maxsplit=1)[0])
-    if found := [each for each in listed if glob.matches(each)]:
+    if found := [(each, size) for each, size in listed if glob.matches(each)]:
         return found
     raise SourceNotFoundError(f"s3://{bucket}/{key}: no object matches")
 
@@ -138,12 +145,11 @@ def _exists(client: Any, bucket: str, key: str) -> bool:
     return True
 
 
-def _list(client: Any, bucket: str, prefix: str) -> Iterator[str]:
+def _list(client: Any, bucket: str, prefix: str) -> Iterator[tuple[str, int]]:
     with _clear_errors(f"s3://{bucket}"):
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for found in page.get("Contents", ()):
-                if found["Size"] or not found["Key"].endswith("/"):
-                    yield found["Key"]
+                yield found["Key"], found["Size"]
 
 
 def _versions_of(client: Any, bucket: str, key: str) -> Iterator[str]:
