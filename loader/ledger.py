@@ -440,6 +440,16 @@ def raw_rejects(connection: Connection, load_id: int) -> Iterator[Raw]:
         yield Raw(record, line, reason, text.encode() if data is None else bytes(data), length)
 
 
+def sample_rejects(connection: Connection, load_id: int, reasons: Sequence[str], limit: int) -> list[bytes]:
+    """The first bytes of at most ``limit`` records of a load that were rejected for one of ``reasons``."""
+    statement = (
+        "SELECT left(raw, 1000), substring(raw_bytes FOR 1000) FROM loader.rejects"
+        " WHERE load_id = %s AND reason = ANY (%s) ORDER BY record_number LIMIT %s"
+    )
+    found = rows(connection, statement, (load_id, list(reasons), limit))
+    return [text.encode() if data is None else bytes(data) for text, data in found]
+
+
 def _stream_rejects(connection: Connection, columns: str, load_id: int) -> Iterator[tuple[Any, ...]]:
     with connection.cursor(name="loader_rejects") as cursor:
         cursor.itersize = _FETCHED

@@ -171,7 +171,9 @@ class Load(Task):
         plan = self.plan(connection, records, table, found, again=entry.attempts > 1)
         self.types = plan.inferred
         with (
-            RejectKeeper(self.database, entry.load_id, self.spec.rejects, uri) as keeper,
+            RejectKeeper(
+                self.database, entry.load_id, self.spec.rejects, uri, encoding=records.form.encoding
+            ) as keeper,
             TextLane(self.database, plan.columns, plan.session_zone) as lane,
         ):
             account.rejected, account.rejected_columns = keeper.reasons, keeper.columns

@@ -13,6 +13,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import ledger
+from loader.charset import suggest_encoding
 from loader.checkpoints import NOTHING, Counts
 from loader.database import Database
 from loader.errors import DatabaseUnavailableError, LoaderError, RejectLimitError
@@ -72,6 +73,13 @@ class Tally:
             self._progress(Progress(self.bytes_read, self._size, self.counts.read))
 
 
+_MISREAD = ("invalid_encoding", "nul_byte")
+"""Reasons of rejects that may be the fault of a wrong encoding."""
+
+SAMPLED, SAMPLED_BYTES = 100, 1000
+"""Records, and bytes of each, that are looked at to suggest a better one."""
+
+
 class RejectKeeper:
     """Enters rejects in the ledger in batches, on a connection of its own, and watches the spec's limits.
 
@@ -82,11 +90,15 @@ class RejectKeeper:
     BATCH_RECORDS = 500
     BATCH_BYTES = 4 << 20
 
-    def __init__(self, database: Database, load_id: int, limits: RejectSpec, name: str) -> None:
+    def __init__(
+        self, database: Database, load_id: int, limits: RejectSpec, name: str, *, encoding: str = "utf-8"
+    ) -> None:
         self._database = database
         self._load_id = load_id
         self._limits = limits
         self._name = name
+        self._is_utf8 = encoding == "utf-8"
+        self._misread: list[bytes] = []  # records that suggest another encoding
         self._stack = ExitStack()
         self._connection: Connection | None = None
         self._batch: list[Reject] = []
@@ -97,6 +109,8 @@ class RejectKeeper:
         """Count those that are in the ledger already."""
         for reason, column, count in ledger.count_rejects(connection, self._load_id):
             self._count(reason, column, count)
+        if any(self.reasons[reason] for reason in _MISREAD):
+            self._misread = ledger.sample_rejects(connection, self._load_id, _MISREAD, SAMPLED)
 
     @property
     def count(self) -> int:
@@ -112,6 +126,8 @@ class RejectKeeper:
         self._batch += rejects
         for each in rejects:
             self._count(each.reason, each.column, 1)
+            if each.reason in _MISREAD and len(self._misread) < SAMPLED:
+                self._misread.append(each.raw[:SAMPLED_BYTES])
         if len(self._batch) >= self.BATCH_RECORDS or sum(len(each.raw) for each in self._batch) >= self.BATCH_BYTES:
             self.flush()
         if self.count > self._limits.max_rows:
@@ -150,9 +166,14 @@ class RejectKeeper:
         self.flush()
         (reason, count), *_ = self.reasons.most_common(1)
         return RejectLimitError(
-            f'{self._name}: {what}, most of them for "{reason}" ({count:,}); nothing was loaded; '
+            f'{self._name}: {what}, most of them for "{reason}" ({count:,}){self._hint()}; nothing was loaded; '
             f"see them with: loader rejects {self._load_id}"
         )
+
+    def _hint(self) -> str:
+        """The encoding that the rejected records look like, where that is what most were rejected for."""
+        misread = sum(self.reasons[reason] for reason in _MISREAD)
+        return suggest_encoding(b"\n".join(self._misread)) if self._is_utf8 and 2 * misread >= self.count else ""
 
     def __enter__(self) -> Self:
         return self

@@ -18,6 +18,7 @@ SHELVES: list[set[str]] = [
     {"values"},
     {
         "arrays",
+        "charset",
         "crc",
         "deadline",
         "errors",
