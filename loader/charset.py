@@ -1,10 +1,10 @@
 """Which encoding bytes that are not UTF-8 look like, for a message to suggest.
 
 A small heuristic of our own, not charset-normalizer: that gives an answer for every text, and of the few bytes that a
-header or a rejected record has it calls none cp1252 that is (see tests/test_charset.py). Here a wrong suggestion is worse
+header or a rejected record has it calls none cp1252 that is (see tests/test_charset.py). A wrong suggestion is worse
 than none, so only what is sure is suggested: UTF-16 and UTF-32 by their NULs, and Windows-1252, the usual encoding of
-files from Western Europe and the Americas that are not UTF-8, where every byte beyond ASCII stands where that encoding's
-letters and signs do.
+files from Western Europe and the Americas that are not UTF-8, where every byte beyond ASCII stands where letters and
+signs of that encoding do.
 """
 
 from __future__ import annotations
