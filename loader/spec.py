@@ -23,7 +23,7 @@ from typing import Literal, cast, get_args
 from loader.errors import SpecError
 from loader.header import NAME_LIMIT
 from loader.names import did_you_mean, nearest
-from loader.values import SHOWN
+from loader.values import SHOWN, printable, to_json
 
 Mode = Literal["append", "replace", "merge"]
 Compression = Literal["auto", "none", "gzip", "zstd", "bz2"]
@@ -977,9 +977,9 @@ def _toml_key(name: str) -> str:
 
 def _toml_value(value: object) -> str:
     if isinstance(value, str):
-        if re.fullmatch(r"""[^'\x00-\x1f\x7f]*["\\][^'\x00-\x1f\x7f]*""", value):
+        if re.fullmatch(r"""[^']*["\\][^']*""", value) and printable(value) == value:
             return f"'{value}'"  # a literal string: nothing to escape
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON leaves DEL as it is
+        return to_json(value)
     if isinstance(value, Mapping):
         inner = ", ".join(_toml_line(name, each) for name, each in value.items())
         return f"{{ {inner} }}" if inner else "{}"

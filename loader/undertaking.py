@@ -30,6 +30,7 @@ from loader.spec import LoadSpec
 from loader.staging import drop_tables
 from loader.standing import Standing, find_standing, why_not_due
 from loader.tally import Progress
+from loader.values import brief
 
 TURN_WAIT = 900.0
 """Seconds that a load waits for its table's turn by default: as long as the longest Lambda runs."""
@@ -183,8 +184,8 @@ class Undertaking:
         """
         lasting = isinstance(error, Exception) and not getattr(error, "retryable", False)
         paused = isinstance(error, PausedError)
-        reason = str(error) or type(error).__name__
-        report = self._account.report("failed", error=reason, retryable=not lasting)
+        reason = str(error) if isinstance(error, LoaderError) else brief(str(error))
+        report = self._account.report("failed", error=reason or type(error).__name__, retryable=not lasting)
         assert report.load_id is not None
         with suppress(psycopg2.Error, LoaderError), ExitStack() as stack:
             if connection.closed:

@@ -151,3 +151,13 @@ def test_an_error_shows_a_name_of_the_header_short_and_safe(dsn: str, tmp_path: 
         told = capsys.readouterr()
         for text in (told.out, told.err):
             assert printable(text, lines=True) == text
+
+
+def test_a_spec_that_is_printed_is_safe_and_the_same() -> None:
+    """TOML has escapes for what a header may hold."""
+    names = ['a\u202e\\" b\x1b', "c\x7f", "d'\u2066", 'plain "quotes"']
+    columns = {f"c{number}": {"type": "text", "from": name} for number, name in enumerate(names)}
+    spec = loader.LoadSpec.from_dict({"table": "t", "columns": columns})
+    text = spec.to_toml()
+    assert printable(text, lines=True) == text
+    assert loader.LoadSpec.from_toml_text(text) == spec
