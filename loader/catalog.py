@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader.errors import TableError
 from loader.pgtypes import ColumnType, TypeFacts, column_type
+from loader.statements import rows
 from loader.tables import Table, TableColumn
 
 _RELATION = """
@@ -42,13 +42,6 @@ _UNIQUE = """
        AND i.indexprs IS NULL AND k.place <= i.indnkeyatts AND a.attrelid = i.indrelid AND a.attnum = k.attnum
      GROUP BY i.indexrelid
 """
-
-
-def rows(connection: Connection, statement: Any, parameters: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
-    """All rows of a statement's answer."""
-    with connection.cursor() as cursor:
-        cursor.execute(statement, tuple(parameters))
-        return cursor.fetchall()
 
 
 def describe(connection: Connection, schema: str | None, name: str) -> Table:

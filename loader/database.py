@@ -33,6 +33,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader.deadline import NEVER, Deadline
 from loader.errors import DatabaseError, DatabaseUnavailableError, TableError, UsageError
 from loader.faults import Fault, Nature, of_aws, of_libpq, of_silence, of_sqlstate
+from loader.statements import execute, rows
 
 SILENCE = 30
 """Seconds after which a peer that the network cannot reach counts as gone: not the kernel's two hours, and long enough
@@ -409,9 +410,7 @@ class _Session(Connection):
         """Rows of a statement that no rollback undoes."""
         self.autocommit = True
         try:
-            with self.cursor() as cursor:
-                cursor.execute(statement, parameters)
-                return cursor.fetchall()
+            return rows(self, statement, parameters)
         finally:
             if not self.closed:
                 self.autocommit = False
@@ -464,11 +463,10 @@ def bound(connection: Connection, deadline: Deadline) -> None:
         return
     own = connection.own_limits if isinstance(connection, _Session) else {}
     names = [name for name in LIMITS if name in ("statement_timeout", "lock_timeout")]
-    with connection.cursor() as cursor:
-        for name in names:
-            value = _limit(own.get(name, 0), deadline.left, LIMITS[name])
-            if value is not None:
-                cursor.execute("SELECT set_config(%s, %s, true)", (name, value))
+    for name in names:
+        value = _limit(own.get(name, 0), deadline.left, LIMITS[name])
+        if value is not None:
+            execute(connection, "SELECT set_config(%s, %s, true)", (name, value))
 
 
 def end_overdue(connection: Connection) -> int:
@@ -479,9 +477,7 @@ def end_overdue(connection: Connection) -> int:
     they said themselves, and by the server's clock. What such a session had not committed is undone, and a client
     that thaws finds its connection lost. Leaves the transaction open.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(_END_OVERDUE)
-        return len(cursor.fetchall())
+    return len(rows(connection, _END_OVERDUE))
 
 
 _END_OVERDUE = r"""

@@ -14,9 +14,9 @@ import pyarrow as pa
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader.catalog import rows
 from loader.columns import LoadColumn
 from loader.staging import Staging
+from loader.statements import execute, rows
 from loader.tables import Table
 from loader.target import target_name
 
@@ -251,16 +251,9 @@ class Matching:
 
     def _run(self, statement: sql.Composable) -> int:
         """Run it, and give the number of rows it touched."""
-        return run(self.connection, statement)
+        return execute(self.connection, statement)
 
 
 def names_of(names: Sequence[str]) -> sql.Composed:
     """The names, quoted, with commas between."""
     return sql.SQL(", ").join(map(sql.Identifier, names))
-
-
-def run(connection: Connection, statement: sql.Composable) -> int:
-    """Run a statement, and give the number of rows it touched."""
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
-        return cursor.rowcount

@@ -21,6 +21,7 @@ from loader.source import Source, open_source
 from loader.spec import LoadSpec
 from loader.staging import Staging, copying
 from loader.standing import find_standing
+from loader.statements import execute
 from loader.target import keying, target_name
 from loader.task import Task
 from loader.undertaking import PLAINLY
@@ -64,8 +65,7 @@ def preview(uri: str, spec: LoadSpec, database: Database, *, s3: Any = None) -> 
     Raises LoaderError for whatever a load would find wrong before its first record.
     """
     with open_source(uri, client=s3) as source, database.session() as connection:
-        with connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION READ ONLY")
+        execute(connection, "SET TRANSACTION READ ONLY")
         try:
             return _preview(source, spec, database, connection)
         finally:

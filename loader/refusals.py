@@ -16,9 +16,9 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader.catalog import rows
 from loader.report import reason_of
 from loader.staging import Staging
+from loader.statements import execute, rows
 from loader.tables import Table
 
 REFUSALS = ("22", "23", "44", "54", "P0")
@@ -236,16 +236,14 @@ def _take_out(connection: Connection, shape: _Shape, question: _Question, at_mos
         at_most=sql.Literal(at_most),
     )
     column = question.columns[0] if len(question.columns) == 1 else None
-    with connection.cursor() as cursor:
-        cursor.execute("SAVEPOINT loader_sift")
-        try:
-            cursor.execute(statement)
-            positions = [position for (position,) in cursor.fetchall()]
-        except psycopg2.Error as error:
-            if not is_refusal(error):
-                raise
-            cursor.execute("ROLLBACK TO SAVEPOINT loader_sift")
-            return []
-        cursor.execute("RELEASE SAVEPOINT loader_sift")
+    execute(connection, "SAVEPOINT loader_sift")
+    try:
+        positions = [position for (position,) in rows(connection, statement)]
+    except psycopg2.Error as error:
+        if not is_refusal(error):
+            raise
+        execute(connection, "ROLLBACK TO SAVEPOINT loader_sift")
+        return []
+    execute(connection, "RELEASE SAVEPOINT loader_sift")
     reason = reason_of(question.sqlstate)
     return [Refused(each, column, reason, question.sqlstate, question.message) for each in sorted(positions)]

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader.catalog import rows
 from loader.ledger import Errand
 from loader.source import Source
+from loader.statements import rows
 
 
 @dataclass(frozen=True, slots=True)

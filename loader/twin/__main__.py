@@ -15,6 +15,7 @@ import psycopg2
 
 from loader import local
 from loader.errors import LoaderError
+from loader.statements import rows
 from loader.twin.cloud import Cloud
 from loader.twin.runtime import FunctionError, Runtime
 
@@ -109,9 +110,8 @@ def flights() -> bytes:
 def ask(dsn: str, query: str) -> list[tuple[Any, ...]]:
     connection = psycopg2.connect(dsn)
     try:
-        with connection, connection.cursor() as cursor:
-            cursor.execute(query)
-            return cursor.fetchall() if cursor.description else []
+        with connection:
+            return rows(connection, query)
     finally:
         connection.close()
 
