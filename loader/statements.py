@@ -1,7 +1,7 @@
 """The one place that hands statements to psycopg2.
 
-psycopg2 looks for ``%s`` in a statement's text whenever it is given parameters, even an empty tuple, and it looks inside
-quotes too: the name ``"Growth %"`` is a broken placeholder to it. So a statement without parameters goes to
+psycopg2 looks for ``%s`` in a statement's text whenever it is given parameters, even an empty tuple, and it looks
+inside quotes too: the name ``"Growth %"`` is a broken placeholder to it. So a statement without parameters goes to
 psycopg2 without any. In a statement that was composed of names (`psycopg2.sql`), a parameter stands only where a
 `psycopg2.sql.Placeholder` does; any other ``%`` in it is a plain character, whether it comes from a name, a literal, a
 type, or a definition that the server gave.
@@ -36,10 +36,10 @@ def execute_all(connection: Connection, statements: Sequence[Statement]) -> None
 
 
 def rows(connection: Connection, statement: Statement, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
-    """All rows of a statement's answer; none where it has no answer."""
+    """All rows of a statement's answer. Raises psycopg2.ProgrammingError for a statement that has none."""
     with connection.cursor() as cursor:
         cursor.execute(_text(connection, statement, parameters), parameters or None)
-        return cursor.fetchall() if cursor.description else []
+        return cursor.fetchall()
 
 
 def stream(
