@@ -531,8 +531,11 @@ def translated(doing: str) -> Iterator[None]:
         raise translate(error, doing) from error
 
 
-def translate(error: psycopg2.Error, doing: str) -> DatabaseError:
+def translate(error: psycopg2.Error, doing: str, *, names: Mapping[str, str] | None = None) -> DatabaseError:
     """psycopg2's error as this package's: ``doing`` names the object and what was done, then PostgreSQL's word.
+
+    PostgreSQL's word is about the user's tables and columns: the loader's own tables are "the staging table" in it, and
+    the loader's own columns are the user's, by ``names``.
 
     By `loader.faults`: DatabaseUnavailableError where the session is lost, TableError where the statement does not fit
     the tables, DatabaseError for all else, which may be retryable, too.
@@ -543,7 +546,28 @@ def translate(error: psycopg2.Error, doing: str) -> DatabaseError:
     told = f"{primary}: {detail}" if primary and detail else primary or str(error)
     if not primary and fault.nature is Nature.LOST:
         told = f"the connection was lost ({told.strip() or 'without a word'})"  # "invalid socket" alone says little
-    return _made(fault, f"{doing}: {_sentence(told)}", error.pgcode)
+    return _made(fault, f"{doing}: {without_internals(_sentence(told), doing, names or {})}", error.pgcode)
+
+
+def without_internals(text: str, doing: str = "", names: Mapping[str, str] | None = None) -> str:
+    """A sentence of PostgreSQL's without the names of the loader's own tables and columns.
+
+    A name that stands in ``doing`` is the user's, whatever it looks like. ``names``: the user's columns by their
+    internal names.
+    """
+
+    def spoken(found: re.Match[str]) -> str:
+        return found[0] if found["name"] in doing else "the staging table"
+
+    for internal, name in (names or {}).items():
+        text = text.replace(f'"{internal}"', f'"{name}"')
+    return _INTERNAL.sub(spoken, text)
+
+
+_INTERNAL = re.compile(
+    r"""(?:(?:relation|table)[ ])?"?(?:(?:loader|pg_temp(?:_\d+)?)\.)?"""
+    r"""(?P<name>staging_\d+_\d+(?:_\d+)?|touched_\d+|loader_lane)"?"""
+)
 
 
 def _fault(error: psycopg2.Error) -> Fault:

@@ -30,7 +30,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader import arrays
 from loader.columns import LoadColumn
-from loader.database import Database
+from loader.database import Database, translate, without_internals
 from loader.encode import HEADER, TRAILER
 from loader.errors import DatabaseError
 from loader.faults import of_sqlstate
@@ -241,6 +241,19 @@ class TextLane:
 
     @contextmanager
     def _session(self) -> Iterator[Connection]:
+        """A session whose errors, where they name a column of the temporary table, name the user's instead."""
+        try:
+            with self._borrowed() as connection:
+                yield connection
+        except psycopg2.Error as error:
+            names = {f"c{place}": column.name for place, column in enumerate(self._columns)}
+            primary = error.diag.message_primary or ""
+            if without_internals(primary, names=names) == primary:
+                raise
+            raise translate(error, "reading texts as values of the columns' types", names=names) from error
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[Connection]:
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         if connection is None:

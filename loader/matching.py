@@ -66,8 +66,8 @@ class Matching:
             sql.SQL("{} AS {}").format(self._value(name, "s"), sql.Identifier(name)) for name in self.key
         )
         statement = sql.SQL(
-            "DELETE FROM {staging} s USING (SELECT {keys}, max({position}) AS last FROM {staging} s"
-            " GROUP BY {numbers} HAVING count(*) > 1) r WHERE {same} AND s.{position} < r.last"
+            "DELETE FROM {staging} s USING (SELECT {keys}, max({position}) AS {position} FROM {staging} s"
+            " GROUP BY {numbers} HAVING count(*) > 1) r WHERE {same} AND s.{position} < r.{position}"
         )
         return self._run(
             statement.format(

@@ -11,7 +11,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader import ledger
 from loader.columns import fields_by_position
-from loader.database import Database
+from loader.database import Database, translated
 from loader.ledger import Errand
 from loader.matching import ALL
 from loader.merge import Merge
@@ -64,7 +64,7 @@ def preview(uri: str, spec: LoadSpec, database: Database, *, s3: Any = None) -> 
 
     Raises LoaderError for whatever a load would find wrong before its first record.
     """
-    with open_source(uri, client=s3) as source, database.session() as connection:
+    with open_source(uri, client=s3) as source, translated(f"{uri}: planning"), database.session() as connection:
         execute(connection, "SET TRANSACTION READ ONLY")
         try:
             return _preview(source, spec, database, connection)
