@@ -216,7 +216,7 @@ def _refused(name: str, why: str, known: Mapping[str, str]) -> str:
     near = NEAREST.get(base)
     if near is None and not why:
         near = NEAREST.get(nearest(base, NEAREST) or "") or known.get(nearest(base, known) or "")
-    hint = f"; did you mean {_quoted(near)}?" if near and near != base else ""
+    hint = f"; did you mean {_quoted(near)}?" if near and (near != base or not why) else ""
     if why:
         return f"no column can have the type {_quoted(name)}: {why}{hint}"
     return f"type {_quoted(name)} does not exist{hint}"

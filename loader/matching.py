@@ -226,9 +226,12 @@ class Matching:
 
     def _differs(self, column: LoadColumn) -> sql.Composed:
         stored, staged = sql.Identifier("t", column.name), self._value(column.name, "s")
-        if column.type.wire not in ("arrow", "uuid", "enum") or pa.types.is_floating(column.type.arrow):
+        type_ = column.type
+        domain_of_enum = type_.wire == "enum" and type_.hopeful  # of which PostgreSQL has no operators
+        by_text = domain_of_enum or type_.wire not in ("arrow", "uuid", "enum")
+        if by_text or pa.types.is_floating(type_.arrow):
             template = '{}::text COLLATE "C" IS DISTINCT FROM {}::text COLLATE "C"'
-        elif pa.types.is_string(column.type.arrow):
+        elif type_.wire == "arrow" and pa.types.is_string(type_.arrow):  # an enum has no collation
             template = '{} COLLATE "C" IS DISTINCT FROM {} COLLATE "C"'
         else:
             template = "{} IS DISTINCT FROM {}"
