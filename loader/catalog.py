@@ -71,7 +71,8 @@ def describe(connection: Connection, schema: str | None, name: str) -> Table:
 _NEAR = """
     SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND lower(c.relname COLLATE "C") = lower(%(name)s COLLATE "C")
-       AND (lower(n.nspname COLLATE "C") = lower(%(schema)s COLLATE "C") OR n.nspname = ANY (%(path)s::name[]))
+       AND CASE WHEN %(there)s THEN n.nspname = ANY (%(path)s::name[])
+                ELSE lower(n.nspname COLLATE "C") = lower(%(schema)s COLLATE "C") END
      ORDER BY n.nspname <> %(schema)s, 1, 2
 """
 
@@ -83,11 +84,10 @@ def check_new(connection: Connection, table: Table, *, schema: str | None, exact
     Raises TableError where the schema does not exist, or where the name is not exact and there is a table already whose
     name differs in upper and lower case alone: to SQL without quotes the two are the same.
     """
-    schemas = [name for (name,) in rows(connection, "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_'")]
+    schemas = [name for (name,) in rows(connection, "SELECT nspname FROM pg_namespace")]
     there = table.schema in schemas
-    path = rows(connection, "SELECT current_schemas(false)::text[]")[0][0] if schema is None else []
-    near = rows(connection, _NEAR, {"schema": table.schema, "name": table.name, "path": path})
-    near = [each for each in near if not there or schema is None or each[0] == schema]
+    path = [schema] if schema else rows(connection, "SELECT current_schemas(false)::text[]")[0][0]
+    near = rows(connection, _NEAR, {"schema": table.schema, "name": table.name, "path": path, "there": there})
     if near and not (exact and there):
         found = _in_sql(connection, *near[0])
         second = f"; for a second table put its name in quotes: '{_exactly(table)}'" if there else ""
@@ -96,7 +96,8 @@ def check_new(connection: Connection, table: Table, *, schema: str | None, exact
             f"to load into that one write '{found}'{second}"
         )
     if not there:
-        raise TableError(f'{table}: there is no schema "{table.schema}"{did_you_mean(table.schema, schemas)}')
+        own = [name for name in schemas if not name.startswith("pg_") and name != "information_schema"]
+        raise TableError(f'{table}: there is no schema "{table.schema}"{did_you_mean(table.schema, own)}')
     written = _in_sql(connection, table.schema, table.name)
     if written == f"{table.schema}.{table.name}":
         return ()
@@ -130,6 +131,8 @@ def spell_types(connection: Connection, wanted: Iterable[tuple[str, str]], table
     columns: dict[str, list[str]] = {}
     for column, type_name in wanted:
         columns.setdefault(type_name, []).append(column)
+    if not columns:
+        return {}
     spelled, faults = _try_to_spell(connection, list(columns))
     if faults:  # of several types at once, the server says of the first alone what is wrong, and not always which it is
         tried = {name: _try_to_spell(connection, [name])[1] for name in columns}

@@ -560,13 +560,13 @@ def without_internals(text: str, doing: str = "", names: Mapping[str, str] | Non
         return found[0] if found["name"] in doing else "the staging table"
 
     for internal, name in (names or {}).items():
-        text = text.replace(f'"{internal}"', f'"{name}"')
+        text = text.replace(f'column "{internal}"', f'column "{name}"')  # elsewhere it may be a value
     return _INTERNAL.sub(spoken, text)
 
 
 _INTERNAL = re.compile(
-    r"""(?:(?:relation|table)[ ])?"?(?:(?:loader|pg_temp(?:_\d+)?)\.)?"""
-    r"""(?P<name>staging_\d+_\d+(?:_\d+)?|touched_\d+|loader_lane)"?"""
+    r"""(?:(?:relation|table)[ ])?(?<!\w)"?(?:(?:loader|pg_temp(?:_\d+)?)\.)?"""
+    r"""(?P<name>staging_\d+_\d+(?:_\d+)?|touched_\d+|loader_lane)(?!\w)"?"""
 )
 
 

@@ -350,8 +350,8 @@ _CLOCKED = frozenset({"time", "time without time zone"})
 
 
 def _base_type(type_name: str) -> str:
-    """``pg_catalog.TIMESTAMP(3) with time zone`` → ``timestamp with time zone``."""
-    words = re.sub(r"\(.*?\)", " ", type_name.lower().removeprefix("pg_catalog.")).split()
+    """``pg_catalog.TIMESTAMP(3) with time zone`` → ``timestamp with time zone``, and ``"date"`` → ``date``."""
+    words = re.sub(r"\(.*?\)", " ", type_name.lower().replace('"', "").removeprefix("pg_catalog.")).split()
     return " ".join(words)
 
 

@@ -206,7 +206,10 @@ def test_every_mode_and_way(dsn: str, tmp_path: Path, thresholds: None, made: Na
     assert load([13, 14, 300, 301, 300], "append", **rejects).rows_rejected == 3
     assert {number for number, *_ in table_of(dsn, made)} == {*some, 200, 300, 301}
     run(dsn, "DROP TABLE {}", made.target)
-    assert load([1, 2, 3, 2], "merge", **key).rows_duplicate == 1
+    kinds = ("int", *(f"{quoted(made.schema)}.{quoted(each)}" for each in made.types))
+    columns = dict(zip(made.columns, kinds, strict=True))
+    assert load([1, 2, 3, 2], "merge", columns=columns, **key).rows_duplicate == 1
+    assert table_of(dsn, made) == records([1, 2, 3])
     assert (
         query(dsn, "SELECT tablename FROM pg_tables WHERE tablename ~ 'staging|touched' AND schemaname = 'loader'")
         == []
