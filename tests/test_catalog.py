@@ -176,4 +176,4 @@ def test_a_merge_without_a_key_says_how_to_name_one(dsn: str, tmp_path: Path, ma
     with pytest.raises(loader.TableError) as raised:
         load(dsn, tmp_path, "t", mode="merge")
     assert told in str(raised.value)
-    assert 'key = ["a"] in the spec, or with --key' in str(raised.value)
+    assert 'key = ["a"] in the spec, or --key' in str(raised.value)

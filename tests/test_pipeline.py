@@ -300,7 +300,7 @@ def test_rejects_do_not_gather_in_memory(dsn: str, file: Path) -> None:
         (b"a\n1\n", {"columns": {"x": {"from": "a"}}}, loader.TableError, 'public.trips has no column "x"'),
         (b"a\n1\n", {"columns": {"a": {"type": "int", "default": "x"}}}, loader.SpecError, '"x" is not a valid'),
         (b"a\n1\n", {"columns": {"a": "nosuchtype"}}, loader.TableError, 'type "nosuchtype" does not exist'),
-        (b"a\n1\n", {"mode": "merge"}, loader.TableError, 'does not exist yet, so it has no primary key'),
+        (b"a\n1\n", {"mode": "merge"}, loader.TableError, 'has no primary key, so mode "merge" needs a "key"'),
         (b"a\n1\n", {"transform": {"filter": "nope = 1"}}, loader.SpecError, "nope"),
         (b"a\n1\n", {"transform": {"python": "nosuch:function"}}, loader.SpecError, "there is no module"),
         (b"a\n1\n", {"table": "pg_class"}, loader.LoaderError, "a"),
