@@ -71,6 +71,7 @@ def describe(connection: Connection, schema: str | None, name: str) -> Table:
 _NEAR = """
     SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND lower(c.relname COLLATE "C") = lower(%(name)s COLLATE "C")
+       AND (n.nspname, c.relname) <> (%(schema)s, %(name)s)
        AND CASE WHEN %(there)s THEN n.nspname = ANY (%(path)s::name[])
                 ELSE lower(n.nspname COLLATE "C") = lower(%(schema)s COLLATE "C") END
      ORDER BY n.nspname <> %(schema)s, 1, 2
