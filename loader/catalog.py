@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
+import psycopg2
+from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader.errors import TableError
-from loader.pgtypes import ColumnType, TypeFacts, column_type
+from loader.names import SHOWN, did_you_mean, nearest
+from loader.pgtypes import NEAREST, ColumnType, TypeFacts, base_name, column_type
+from loader.spec import is_type_name
+from loader.statements import execute, rows
 from loader.tables import Table, TableColumn
+from loader.values import shown
 
 _RELATION = """
     SELECT c.oid, n.nspname, c.relname, c.relkind::text,
@@ -44,13 +50,6 @@ _UNIQUE = """
 """
 
 
-def rows(connection: Connection, statement: Any, parameters: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
-    """All rows of a statement's answer."""
-    with connection.cursor() as cursor:
-        cursor.execute(statement, tuple(parameters))
-        return cursor.fetchall()
-
-
 def describe(connection: Connection, schema: str | None, name: str) -> Table:
     """The table as the catalog has it; one with ``oid`` None where it does not exist yet.
 
@@ -70,6 +69,54 @@ def describe(connection: Connection, schema: str | None, name: str) -> Table:
     return Table(nspname, relname, columns, key, oid, referenced, plain, fills_in, owned, unique)
 
 
+_NEAR = """
+    SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND lower(c.relname COLLATE "C") = lower(%(name)s COLLATE "C")
+       AND (n.nspname, c.relname) <> (%(schema)s, %(name)s)
+       AND CASE WHEN %(there)s THEN n.nspname = ANY (%(path)s::name[])
+                ELSE lower(n.nspname COLLATE "C") = lower(%(schema)s COLLATE "C") END
+     ORDER BY n.nspname <> %(schema)s, 1, 2
+"""
+
+
+def check_new(connection: Connection, table: Table, *, schema: str | None, exact: bool) -> tuple[str, ...]:
+    """Notes on the name of a table that a load is to create.
+
+    ``schema``: the one that was asked for, None where the search path decides. ``exact``: its name was given in quotes.
+    Raises TableError where the schema does not exist, or where the name is not exact and there is a table already whose
+    name differs in upper and lower case alone: to SQL without quotes the two are the same.
+    """
+    schemas = [name for (name,) in rows(connection, "SELECT nspname FROM pg_namespace")]
+    there = table.schema in schemas
+    path = [schema] if schema else rows(connection, "SELECT current_schemas(false)::text[]")[0][0]
+    near = rows(connection, _NEAR, {"schema": table.schema, "name": table.name, "path": path, "there": there})
+    if near and not (exact and there):
+        found = _in_sql(connection, *near[0])
+        second = f"; for a second table put its name in quotes: '{_exactly(table)}'" if there else ""
+        raise TableError(
+            f"{table}: does not exist, but {found} does, and the names differ in upper and lower case alone; "
+            f"to load into that one write '{found}'{second}"
+        )
+    if not there:
+        own = [name for name in schemas if not name.startswith("pg_") and name != "information_schema"]
+        raise TableError(f'{table}: there is no schema "{table.schema}"{did_you_mean(table.schema, own)}')
+    written = _in_sql(connection, table.schema, table.name)
+    if written == f"{table.schema}.{table.name}":
+        return ()
+    why = "is case-sensitive" if not {table.schema, table.name} <= {table.schema.lower(), table.name.lower()} else None
+    return (f"the name of the new table {why or 'needs quotes'}: in SQL write {written}",)
+
+
+def _in_sql(connection: Connection, schema: str, name: str) -> str:
+    """The table's name as SQL has to have it."""
+    written: str = rows(connection, "SELECT quote_ident(%s) || '.' || quote_ident(%s)", (schema, name))[0][0]
+    return written
+
+
+def _exactly(table: Table) -> str:
+    return ".".join('"' + part.replace('"', '""') + '"' for part in (table.schema, table.name))
+
+
 def _creation_schema(connection: Connection) -> str:
     schema: str | None = rows(connection, "SELECT current_schema()")[0][0]
     if schema is None:
@@ -77,14 +124,111 @@ def _creation_schema(connection: Connection) -> str:
     return schema
 
 
-def spell_types(connection: Connection, names: Iterable[str]) -> dict[str, str]:
+def spell_types(connection: Connection, wanted: Iterable[tuple[str, str]], table: Table) -> dict[str, str]:
     """Each type name in PostgreSQL's own spelling, modifiers included: ``varchar(5)`` → ``character varying(5)``.
 
-    Raises a psycopg2 error (SQLSTATE 42704) for a type that does not exist.
+    ``wanted``: columns of ``table``, each with the name of its type. Raises TableError, which names every column whose
+    type does not exist, or is one that no column can have.
     """
-    distinct = list(dict.fromkeys(names))
-    bases = rows(connection, "SELECT format_type(name::regtype, NULL) FROM unnest(%s::text[]) AS name", (distinct,))
-    return {name: _with_modifiers(base, name) for name, (base,) in zip(distinct, bases, strict=True)}
+    columns: dict[str, list[str]] = {}
+    for column, type_name in wanted:
+        columns.setdefault(type_name, []).append(column)
+    if not columns:
+        return {}
+    spelled, faults = _try_to_spell(connection, list(columns))
+    if faults:  # of several types at once, the server says of the first alone what is wrong, and not always which it is
+        tried = {name: _try_to_spell(connection, [name])[1] for name in columns}
+        known = dict(rows(connection, _KNOWN))
+        wrong = [
+            f"columns.{column}: {_refused(name, faults[0], known)}"
+            for name, faults in tried.items()
+            if faults
+            for column in columns[name][:SHOWN]
+        ]
+        raise TableError(f"{table}: {'; '.join(wrong[:SHOWN])}{'; …' if len(wrong) > SHOWN else ''}", "42704")
+    return dict(zip(columns, spelled, strict=True))
+
+
+def _try_to_spell(connection: Connection, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names as the server spells them, or what it says against one of them."""
+    if odd := [name for name in names if not is_type_name(name)]:
+        return [], [f"{shown(odd[0])} is not a type's name"]
+    with _undone(connection):
+        try:
+            return _spelled(connection, names), []
+        except psycopg2.Error as error:
+            if connection.closed or (error.pgcode or "")[:2] not in _ABOUT_A_NAME:
+                raise
+            return [], ["" if error.pgcode in _NOT_THERE else error.diag.message_primary or ""]
+        except PseudoTypeError as error:
+            return [], [str(error)]
+
+
+class PseudoTypeError(Exception):
+    """A type that values have only on their way through functions."""
+
+
+_ABOUT_A_NAME = ("22", "3F", "42")
+"""Classes of SQLSTATE by which the server refuses a type's modifiers, its schema, or the name itself."""
+
+_NOT_THERE = ("42704", "3F000")
+"""SQLSTATE of a type that does not exist, and of a schema that does not."""
+
+_BASES = """
+    SELECT format_type(t.oid, NULL), t.typmodin <> 0,
+           NOT t.typisdefined OR 'p' IN (t.typtype, coalesce(e.typtype, t.typtype))
+      FROM unnest(%s::text[]) WITH ORDINALITY AS n (name, place) JOIN pg_type t ON t.oid = n.name::regtype
+           LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A' ORDER BY n.place
+"""
+
+
+def _spelled(connection: Connection, names: Sequence[str]) -> list[str]:
+    """As `spell_types`. ``regtype`` drops a type's modifiers, so the server shows a NULL of each type that has some."""
+    found = rows(connection, _BASES, (list(names),))
+    if pseudo := [base for base, _, is_pseudo in found if is_pseudo]:
+        raise PseudoTypeError(f"{pseudo[0]} is a pseudo-type")
+    modified = [name for name, (_, takes_modifiers, _) in zip(names, found, strict=True) if takes_modifiers]
+    shown: Iterator[str] = iter(())
+    if modified:
+        nulls = sql.SQL(", ").join(sql.SQL("NULL::") + sql.SQL(name) for name in modified)
+        plan = rows(connection, sql.SQL("EXPLAIN (VERBOSE, FORMAT JSON) SELECT {}").format(nulls))[0][0]
+        shown = (each.removeprefix("NULL::") for each in plan[0]["Plan"]["Output"])
+    return [next(shown) if takes_modifiers else base for base, takes_modifiers, _ in found]
+
+
+@contextmanager
+def _undone(connection: Connection) -> Iterator[None]:
+    """What is asked inside may fail, and the transaction that is open goes on."""
+    execute(connection, "SAVEPOINT loader_catalog")
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            execute(connection, "ROLLBACK TO SAVEPOINT loader_catalog")
+
+
+_KNOWN = """
+    SELECT lower(t.typname), format_type(t.oid, NULL) FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+           LEFT JOIN pg_class c ON c.oid = t.typrelid
+     WHERE t.typtype <> 'p' AND t.typisdefined AND t.typcategory <> 'A' AND coalesce(c.relkind, 'c') = 'c'
+       AND n.nspname NOT IN ('information_schema', 'pg_toast') ORDER BY n.nspname <> 'pg_catalog', 1 LIMIT 5000
+"""
+
+
+def _refused(name: str, why: str, known: Mapping[str, str]) -> str:
+    """What is wrong with a type, in a sentence, and the nearest right one. ``known``: the database's types."""
+    base = base_name(name).rpartition(".")[2].strip('"')
+    near = NEAREST.get(base)
+    if near is None and not why:
+        near = NEAREST.get(nearest(base, NEAREST) or "") or known.get(nearest(base, known) or "")
+    hint = f"; did you mean {_quoted(near)}?" if near and (near != base or not why) else ""
+    if why:
+        return f"no column can have the type {_quoted(name)}: {why}{hint}"
+    return f"type {_quoted(name)} does not exist{hint}"
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'" if '"' in name else shown(name)
 
 
 _TYPES = """
@@ -113,16 +257,6 @@ def column_types(connection: Connection, names: Iterable[str]) -> dict[str, Colu
         return column_type(name, facts[name], made(base) if base is not None else None)
 
     return {name: made(name) for name in facts}
-
-
-def _with_modifiers(base: str, name: str) -> str:
-    """regtype drops a type's modifiers; put back those of ``name`` where ``format_type`` puts them."""
-    modifiers = re.search(r"\(\s*(-?\d+)\s*(?:,\s*(-?\d+)\s*)?\)", name)
-    if modifiers is None:
-        return "character(1)" if base == "character" else base
-    first, _, rest = base.partition(" with") if base.startswith(("time", "timestamp")) else (base, "", "")
-    listed = ",".join(each for each in modifiers.groups() if each is not None)
-    return f"{first}({listed})" + (f" with{rest}" if rest else "")
 
 
 def session_zone(connection: Connection) -> str:

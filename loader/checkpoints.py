@@ -14,10 +14,10 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader.catalog import rows
 from loader.errors import DatabaseUnavailableError
 from loader.ledger import Entry
 from loader.records import Place
+from loader.statements import execute, rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +100,22 @@ def save(connection: Connection, entry: Entry, checkpoint: Checkpoint) -> None:
     }
     names, given = ", ".join(values), ", ".join(f"%({name})s" for name in values)
     changes = ", ".join(f"{name} = excluded.{name}" for name in values)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO loader.checkpoints ({names}) SELECT {given} FROM loader.loads"
-            " WHERE load_id = %(load_id)s AND attempts = %(attempts)s AND state = 'running'"
-            f" ON CONFLICT (load_id) DO UPDATE SET {changes}, taken_at = clock_timestamp()",
-            {**values, "attempts": entry.attempts},
-        )
-        if not cursor.rowcount:
-            raise DatabaseUnavailableError(f"load {entry.load_id}: another attempt at it has begun since")
+    touched = execute(
+        connection,
+        f"INSERT INTO loader.checkpoints ({names}) SELECT {given} FROM loader.loads"
+        " WHERE load_id = %(load_id)s AND attempts = %(attempts)s AND state = 'running'"
+        f" ON CONFLICT (load_id) DO UPDATE SET {changes}, taken_at = clock_timestamp()",
+        {**values, "attempts": entry.attempts},
+    )
+    if not touched:
+        raise DatabaseUnavailableError(f"load {entry.load_id}: another attempt at it has begun since")
     connection.commit()
 
 
 def forget(connection: Connection, load_id: int) -> None:
     """Delete the load's checkpoint, or what vouches for its shards, in the transaction that is open."""
-    with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM loader.checkpoints WHERE load_id = %s", (load_id,))
-        cursor.execute("DELETE FROM loader.shards WHERE load_id = %s", (load_id,))
+    execute(connection, "DELETE FROM loader.checkpoints WHERE load_id = %s", (load_id,))
+    execute(connection, "DELETE FROM loader.shards WHERE load_id = %s", (load_id,))
 
 
 def is_vouched_for(connection: Connection, load_id: int) -> bool:

@@ -30,11 +30,13 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader import arrays
 from loader.columns import LoadColumn
-from loader.database import Database
+from loader.database import Database, translate, without_internals
 from loader.encode import HEADER, TRAILER
 from loader.errors import DatabaseError
 from loader.faults import of_sqlstate
 from loader.records import POSITION, Doubtful
+from loader.statements import copy, execute
+from loader.statements import rows as rows_of
 
 _TABLE = sql.Identifier("pg_temp", "loader_lane")
 
@@ -108,9 +110,8 @@ class TextLane:
             return judged
         beyond = sql.SQL(" OR ").join(_BEYOND.format(_name(place)) for place in self._rounded)
         statement = sql.SQL("DELETE FROM {} WHERE {} RETURNING {}")
-        with connection.cursor() as cursor:
-            cursor.execute(statement.format(_TABLE, beyond, sql.Identifier(POSITION)))
-            gone = [position for (position,) in cursor.fetchall()]
+        found = rows_of(connection, statement.format(_TABLE, beyond, sql.Identifier(POSITION)))
+        gone = [position for (position,) in found]
         if not gone:
             return judged
         of_kept = judged.kept if positions is None else positions[judged.kept]
@@ -151,9 +152,7 @@ class TextLane:
         statement = sql.SQL("SELECT {}::text FROM {} ORDER BY {}").format(
             _name(place), _TABLE, sql.Identifier(POSITION)
         )
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-            values = [value for (value,) in cursor]
+        values = [value for (value,) in rows_of(connection, statement)]
         known = arrays.booleans(np.array([value is not None for value in values], bool))
         return pc.if_else(known, arrays.texts([value or "" for value in values]), arrays.null(pa.string()))
 
@@ -190,22 +189,20 @@ class TextLane:
 
     def _try(self, connection: Connection, lines: _Lines, rows: Numbers) -> tuple[int, psycopg2.Error] | None:
         """COPY the rows if it takes them all; else what it refused, and the table is as it was."""
-        with connection.cursor() as cursor:
-            cursor.execute("SAVEPOINT loader_lane")
-            refusal = self._copy_in(connection, lines, rows)
-            cursor.execute(f"{'RELEASE' if refusal is None else 'ROLLBACK TO'} SAVEPOINT loader_lane")
+        execute(connection, "SAVEPOINT loader_lane")
+        refusal = self._copy_in(connection, lines, rows)
+        execute(connection, f"{'RELEASE' if refusal is None else 'ROLLBACK TO'} SAVEPOINT loader_lane")
         return refusal
 
     def _copy_in(self, connection: Connection, lines: _Lines, rows: Numbers) -> tuple[int, psycopg2.Error] | None:
         """COPY the rows; None, or the first that is refused, its place among ``rows`` and the error."""
-        with connection.cursor() as cursor:
-            try:
-                cursor.copy_expert(self._statement, BytesIO(lines.of(rows)), size=1 << 20)
-            except psycopg2.Error as error:
-                at = _line(error)
-                if at is None or connection.closed:
-                    raise
-                return at, error
+        try:
+            copy(connection, self._statement, BytesIO(lines.of(rows)), size=1 << 20)
+        except psycopg2.Error as error:
+            at = _line(error)
+            if at is None or connection.closed:
+                raise
+            return at, error
         return None
 
     def _refusal(self, row: int, error: psycopg2.Error) -> Refusal:
@@ -222,20 +219,20 @@ class TextLane:
         for place, column in enumerate(self._columns):
             if column.name not in asked.suspects or chosen.column(place).null_count == len(rows):
                 continue
-            questions.append(_QUESTION.format(column=sql.Literal(place), type=sql.Literal(column.type.name)))
+            questions.append(
+                _QUESTION.format(column=sql.Literal(place), type=sql.Literal(column.type.name), texts=sql.Placeholder())
+            )
             values.append(chosen.column(place).to_pylist())
         if not questions:
             return []
-        with connection.cursor() as cursor:
-            cursor.execute("SAVEPOINT loader_lane")
-            try:
-                cursor.execute(sql.SQL(" UNION ALL ").join(questions), values)
-                answers = cursor.fetchall()
-            except psycopg2.Error:  # the input function of an extension's type that can only raise
-                if connection.closed:
-                    raise
-                answers = []
-            cursor.execute("ROLLBACK TO SAVEPOINT loader_lane")
+        execute(connection, "SAVEPOINT loader_lane")
+        try:
+            answers = rows_of(connection, sql.SQL(" UNION ALL ").join(questions), values)
+        except psycopg2.Error:  # the input function of an extension's type that can only raise
+            if connection.closed:
+                raise
+            answers = []
+        execute(connection, "ROLLBACK TO SAVEPOINT loader_lane")
         found: dict[int, Refusal] = {}
         for place, number, sqlstate, message in sorted(answers, key=lambda each: (each[1], each[0])):
             row = int(rows[number - 1])
@@ -244,6 +241,19 @@ class TextLane:
 
     @contextmanager
     def _session(self) -> Iterator[Connection]:
+        """A session whose errors, where they name a column of the temporary table, name the user's instead."""
+        try:
+            with self._borrowed() as connection:
+                yield connection
+        except psycopg2.Error as error:
+            names = {f"c{place}": column.name for place, column in enumerate(self._columns)}
+            primary = error.diag.message_primary or ""
+            if without_internals(primary, names=names) == primary:
+                raise
+            raise translate(error, "reading texts as values of the columns' types", names=names) from error
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[Connection]:
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         if connection is None:
@@ -261,14 +271,10 @@ class TextLane:
             for place, column in enumerate(self._columns)
         ]
         columns.append(sql.SQL("{} bigint").format(sql.Identifier(POSITION)))
-        with connection.cursor() as cursor:
-            cursor.execute("SET datestyle TO ISO")  # of the output; the order of day and month stays the role's
-            cursor.execute("SET extra_float_digits TO 1")
-            cursor.execute(
-                sql.SQL("CREATE TEMPORARY TABLE loader_lane ({}) ON COMMIT DELETE ROWS").format(
-                    sql.SQL(", ").join(columns)
-                )
-            )
+        execute(connection, "SET datestyle TO ISO")  # of the output; the order of day and month stays the role's
+        execute(connection, "SET extra_float_digits TO 1")
+        statement = sql.SQL("CREATE TEMPORARY TABLE loader_lane ({}) ON COMMIT DELETE ROWS")
+        execute(connection, statement.format(sql.SQL(", ").join(columns)))
         connection.commit()
 
     def __enter__(self) -> Self:
@@ -282,7 +288,7 @@ class TextLane:
 
 _QUESTION = sql.SQL(
     "SELECT {column}, v.number, e.sql_error_code, e.message"
-    " FROM unnest(%s::text[]) WITH ORDINALITY AS v (text, number),"
+    " FROM unnest({texts}::text[]) WITH ORDINALITY AS v (text, number),"
     " LATERAL pg_input_error_info(v.text, {type}) AS e WHERE NOT pg_input_is_valid(v.text, {type})"
 )
 
@@ -360,8 +366,7 @@ def _copied_out(connection: Connection, columns: Sequence[sql.Composable]) -> by
     statement = sql.SQL("COPY (SELECT {} FROM {} ORDER BY {}) TO STDOUT (FORMAT binary)").format(
         sql.SQL(", ").join(columns), _TABLE, sql.Identifier(POSITION)
     )
-    with connection.cursor() as cursor:
-        cursor.copy_expert(statement.as_string(connection), made, size=1 << 20)
+    copy(connection, statement, made, size=1 << 20)
     return made.getvalue()[len(HEADER) : -len(TRAILER)]
 
 
@@ -369,22 +374,20 @@ def _leave(connection: Connection) -> None:
     if connection.closed:
         return
     connection.rollback()
-    with connection.cursor() as cursor:
-        cursor.execute("DROP TABLE IF EXISTS pg_temp.loader_lane")
-        cursor.execute("RESET datestyle")
-        cursor.execute("RESET extra_float_digits")
+    execute(connection, "DROP TABLE IF EXISTS pg_temp.loader_lane")
+    execute(connection, "RESET datestyle")
+    execute(connection, "RESET extra_float_digits")
     connection.commit()
 
 
 @contextmanager
 def _zone(connection: Connection, zone: str) -> Iterator[None]:
     """The session's time zone is ``zone`` inside; a bare offset is ISO 8601's, east of Greenwich."""
-    with connection.cursor() as cursor:
-        if re.fullmatch(r"[+-][0-9:]+", zone):
-            cursor.execute("SET TIME ZONE INTERVAL %s HOUR TO MINUTE", (zone,))
-        else:
-            cursor.execute("SELECT set_config('timezone', %s, false)", (zone,))
-        connection.commit()  # what is rolled back inside must not take the setting with it
-        yield
-        cursor.execute("RESET timezone")
-        connection.commit()
+    if re.fullmatch(r"[+-][0-9:]+", zone):
+        execute(connection, "SET TIME ZONE INTERVAL %s HOUR TO MINUTE", (zone,))
+    else:
+        execute(connection, "SELECT set_config('timezone', %s, false)", (zone,))
+    connection.commit()  # what is rolled back inside must not take the setting with it
+    yield
+    execute(connection, "RESET timezone")
+    connection.commit()

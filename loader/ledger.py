@@ -20,14 +20,13 @@ import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 from psycopg2.extensions import encodings
-from psycopg2.extras import execute_values
 
-from loader.catalog import rows
 from loader.database import end_overdue
 from loader.deadline import Deadline
 from loader.errors import DatabaseUnavailableError, PausedError
 from loader.report import REASONS, ROW_COUNTS, LoadReport, Reject
 from loader.spec import CsvSpec, LoadSpec
+from loader.statements import execute, insert, rows, stream
 
 if TYPE_CHECKING:
     from loader.source import Missing, Source
@@ -43,11 +42,10 @@ _MIGRATION_LOCK = 0x6C6F616465720001  # "loader" and a number: any constant of i
 def migrate(connection: Connection) -> None:
     """Create schema ``loader`` or bring it up to this version, and commit. Idempotent, safe to run at once."""
     if _installed_version(connection) < SCHEMA_VERSION:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
-            for version in range(_installed_version(connection) + 1, SCHEMA_VERSION + 1):
-                cursor.execute(files("loader").joinpath("schema", f"{version}.sql").read_text("utf-8"))
-                cursor.execute("INSERT INTO loader.schema_version (version) VALUES (%s)", (version,))
+        execute(connection, "SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+        for version in range(_installed_version(connection) + 1, SCHEMA_VERSION + 1):
+            execute(connection, files("loader").joinpath("schema", f"{version}.sql").read_text("utf-8"))
+            execute(connection, "INSERT INTO loader.schema_version (version) VALUES (%s)", (version,))
     connection.commit()
 
 
@@ -97,10 +95,10 @@ def turn(connection: Connection, target: str, *, wait: float, deadline: Deadline
 
 def _take_turn(connection: Connection, target: str, patience: float, deadline: Deadline) -> None:
     end_overdue(connection)  # a holder whose process is frozen may have it for ever
-    with connection.cursor() as cursor, deadline.calling(connection.cancel):
-        cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{max(1, int(patience * 1000))}ms",))
+    with deadline.calling(connection.cancel):
+        execute(connection, "SELECT set_config('lock_timeout', %s, true)", (f"{max(1, int(patience * 1000))}ms",))
         try:
-            cursor.execute(f"SELECT pg_advisory_lock({TURN_KEY})", (target,))
+            execute(connection, f"SELECT pg_advisory_lock({TURN_KEY})", (target,))
         except (psycopg2.errors.LockNotAvailable, psycopg2.errors.QueryCanceled) as error:
             connection.rollback()
             if deadline.stopped:
@@ -143,12 +141,12 @@ class Entry:
 
 def close_dead(connection: Connection, target: str) -> None:
     """Enter the failure of attempts at ``target`` that did not live to do it themselves, and commit. Needs its turn."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET state = 'failed', retryable = true, finished_at = clock_timestamp(),"
-            " error = %(died)s, last_error = %(died)s WHERE target = %(target)s AND state = 'running'",
-            {"died": "its process ended before it did", "target": target},
-        )
+    execute(
+        connection,
+        "UPDATE loader.loads SET state = 'failed', retryable = true, finished_at = clock_timestamp(),"
+        " error = %(died)s, last_error = %(died)s WHERE target = %(target)s AND state = 'running'",
+        {"died": "its process ended before it did", "target": target},
+    )
     connection.commit()
 
 
@@ -191,28 +189,23 @@ _SAME = " AND ".join(
 
 def _continue(connection: Connection, values: Mapping[str, Any]) -> Entry | None:
     begun = f"SELECT max(load_id) FROM loader.loads WHERE {_SAME} AND state <> 'loaded'"
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET state = 'running', attempts = attempts + 1, waited = waited + %(waited)s,"
-            " error = NULL, retryable = false, finished_at = NULL, seen_at = clock_timestamp(), version = %(version)s,"
-            " size = %(size)s, last_modified = %(last_modified)s, follows = %(follows)s,"
-            f" sequencer = coalesce(%(sequencer)s, sequencer) WHERE load_id = ({begun})"
-            " RETURNING load_id, attempts, handovers, resumes, waited",
-            dict(values),
-        )
-        found = cursor.fetchone()
-    return Entry(*found) if found else None
+    found = rows(
+        connection,
+        "UPDATE loader.loads SET state = 'running', attempts = attempts + 1, waited = waited + %(waited)s,"
+        " error = NULL, retryable = false, finished_at = NULL, seen_at = clock_timestamp(), version = %(version)s,"
+        " size = %(size)s, last_modified = %(last_modified)s, follows = %(follows)s,"
+        f" sequencer = coalesce(%(sequencer)s, sequencer) WHERE load_id = ({begun})"
+        " RETURNING load_id, attempts, handovers, resumes, waited",
+        dict(values),
+    )
+    return Entry(*found[0]) if found else None
 
 
 def _insert(connection: Connection, values: Mapping[str, Any]) -> int:
     statement = sql.SQL("INSERT INTO loader.loads ({}) VALUES ({}) RETURNING load_id").format(
         sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(map(sql.Placeholder, values))
     )
-    with connection.cursor() as cursor:
-        cursor.execute(statement, dict(values))
-        row = cursor.fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(rows(connection, statement, values)[0][0])
 
 
 def is_loaded(connection: Connection, load_id: int) -> bool:
@@ -232,8 +225,7 @@ def is_settled(connection: Connection, errand: Errand) -> bool:
 
 def note_resume(connection: Connection, entry: Entry) -> Entry:
     """Enter that this attempt takes up at a checkpoint, in the transaction that is open."""
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE loader.loads SET resumes = resumes + 1 WHERE load_id = %s", (entry.load_id,))
+    execute(connection, "UPDATE loader.loads SET resumes = resumes + 1 WHERE load_id = %s", (entry.load_id,))
     return replace(entry, resumes=entry.resumes + 1)
 
 
@@ -244,11 +236,11 @@ def note_file(connection: Connection, load_id: int, header: Sequence[str] | None
     with nothing left to sniff.
     """
     names = None if header is None else json.dumps(header)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET header = %s, dialect = %s WHERE load_id = %s",
-            (names, json.dumps(asdict(csv)), load_id),
-        )
+    execute(
+        connection,
+        "UPDATE loader.loads SET header = %s, dialect = %s WHERE load_id = %s",
+        (names, json.dumps(asdict(csv)), load_id),
+    )
     connection.commit()
 
 
@@ -274,16 +266,16 @@ def finish(
     values |= {"state": state, "handovers": report.handovers + handover, "created": created}
     assignments = ", ".join(f"{name} = %({name})s" for name in values)
     applied = "(SELECT coalesce(max(applied), 0) + 1 FROM loader.loads o WHERE o.target = l.target)"
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE loader.loads l SET {assignments}, finished_at = clock_timestamp(), seen_at = clock_timestamp(),"
-            f" last_error = coalesce(%(error)s, last_error),"
-            f" applied = CASE WHEN %(state)s = 'loaded' THEN {applied} ELSE applied END"
-            " WHERE load_id = %(load_id)s AND attempts = %(attempts)s AND state = 'running'",
-            {**values, "load_id": report.load_id, "attempts": report.attempts},
-        )
-        if not cursor.rowcount:
-            raise DatabaseUnavailableError(f"load {report.load_id}: another attempt at it has begun since")
+    touched = execute(
+        connection,
+        f"UPDATE loader.loads l SET {assignments}, finished_at = clock_timestamp(), seen_at = clock_timestamp(),"
+        f" last_error = coalesce(%(error)s, last_error),"
+        f" applied = CASE WHEN %(state)s = 'loaded' THEN {applied} ELSE applied END"
+        " WHERE load_id = %(load_id)s AND attempts = %(attempts)s AND state = 'running'",
+        {**values, "load_id": report.load_id, "attempts": report.attempts},
+    )
+    if not touched:
+        raise DatabaseUnavailableError(f"load {report.load_id}: another attempt at it has begun since")
 
 
 def keep_rejects(connection: Connection, load_id: int, rejects: Sequence[Reject]) -> None:
@@ -309,21 +301,18 @@ def insert_rejects(connection: Connection, table: str, owner: str, owner_id: int
         )
         for each in rejects
     ]
-    with connection.cursor() as cursor:
-        execute_values(
-            cursor,
-            f"INSERT INTO {table} ({owner}, record_number, line_number, byte_offset, column_name,"
-            " reason, sqlstate, message, raw, raw_bytes, raw_length) VALUES %s"
-            " ON CONFLICT DO NOTHING",
-            values,
-            page_size=1000,
-        )
+    insert(
+        connection,
+        f"INSERT INTO {table} ({owner}, record_number, line_number, byte_offset, column_name,"
+        " reason, sqlstate, message, raw, raw_bytes, raw_length) VALUES %s"
+        " ON CONFLICT DO NOTHING",
+        values,
+    )
 
 
 def forget_rejects(connection: Connection, load_id: int, *, record: int = 1) -> None:
     """Delete the rejects of a load that is read again from ``record`` on, in the transaction that is open."""
-    with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM loader.rejects WHERE load_id = %s AND record_number >= %s", (load_id, record))
+    execute(connection, "DELETE FROM loader.rejects WHERE load_id = %s AND record_number >= %s", (load_id, record))
 
 
 def count_rejects(connection: Connection, load_id: int) -> list[tuple[str, str | None, int]]:
@@ -451,10 +440,5 @@ def sample_rejects(connection: Connection, load_id: int, reasons: Sequence[str],
 
 
 def _stream_rejects(connection: Connection, columns: str, load_id: int) -> Iterator[tuple[Any, ...]]:
-    with connection.cursor(name="loader_rejects") as cursor:
-        cursor.itersize = _FETCHED
-        cursor.execute(
-            f"SELECT {columns} FROM loader.rejects WHERE load_id = %s ORDER BY record_number",
-            (load_id,),
-        )
-        yield from cursor
+    statement = f"SELECT {columns} FROM loader.rejects WHERE load_id = %s ORDER BY record_number"
+    return stream(connection, statement, (load_id,), name="loader_rejects", fetched=_FETCHED)

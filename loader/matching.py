@@ -14,9 +14,9 @@ import pyarrow as pa
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader.catalog import rows
 from loader.columns import LoadColumn
 from loader.staging import Staging
+from loader.statements import execute, rows
 from loader.tables import Table
 from loader.target import target_name
 
@@ -66,8 +66,8 @@ class Matching:
             sql.SQL("{} AS {}").format(self._value(name, "s"), sql.Identifier(name)) for name in self.key
         )
         statement = sql.SQL(
-            "DELETE FROM {staging} s USING (SELECT {keys}, max({position}) AS last FROM {staging} s"
-            " GROUP BY {numbers} HAVING count(*) > 1) r WHERE {same} AND s.{position} < r.last"
+            "DELETE FROM {staging} s USING (SELECT {keys}, max({position}) AS {position} FROM {staging} s"
+            " GROUP BY {numbers} HAVING count(*) > 1) r WHERE {same} AND s.{position} < r.{position}"
         )
         return self._run(
             statement.format(
@@ -226,9 +226,12 @@ class Matching:
 
     def _differs(self, column: LoadColumn) -> sql.Composed:
         stored, staged = sql.Identifier("t", column.name), self._value(column.name, "s")
-        if column.type.wire not in ("arrow", "uuid", "enum") or pa.types.is_floating(column.type.arrow):
+        type_ = column.type
+        domain_of_enum = type_.wire == "enum" and type_.hopeful  # of which PostgreSQL has no operators
+        by_text = domain_of_enum or type_.wire not in ("arrow", "uuid", "enum")
+        if by_text or pa.types.is_floating(type_.arrow):
             template = '{}::text COLLATE "C" IS DISTINCT FROM {}::text COLLATE "C"'
-        elif pa.types.is_string(column.type.arrow):
+        elif type_.wire == "arrow" and pa.types.is_string(type_.arrow):  # an enum has no collation
             template = '{} COLLATE "C" IS DISTINCT FROM {} COLLATE "C"'
         else:
             template = "{} IS DISTINCT FROM {}"
@@ -251,16 +254,9 @@ class Matching:
 
     def _run(self, statement: sql.Composable) -> int:
         """Run it, and give the number of rows it touched."""
-        return run(self.connection, statement)
+        return execute(self.connection, statement)
 
 
 def names_of(names: Sequence[str]) -> sql.Composed:
     """The names, quoted, with commas between."""
     return sql.SQL(", ").join(map(sql.Identifier, names))
-
-
-def run(connection: Connection, statement: sql.Composable) -> int:
-    """Run a statement, and give the number of rows it touched."""
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
-        return cursor.rowcount

@@ -78,7 +78,9 @@ def merge_key(spec: LoadSpec, table: Table, columns: Sequence[LoadColumn]) -> tu
         return ()
     key = spec.key or table.primary_key
     if spec.mode == "merge" and not key:
-        raise TableError(f'{table}: has no primary key, so mode "merge" needs a "key" in the spec')
+        why = "has" if table.oid is not None else "does not exist yet, so it has"
+        how = f'name the columns to merge by: key = ["{columns[0].name}"] in the spec, or --key'
+        raise TableError(f'{table}: {why} no primary key, so mode "merge" needs a "key"; {how}')
     loaded = {column.name for column in columns}
     missing = [name for name in key if name not in loaded]
     if spec.mode == "replace" and (missing or not _covers(table, loaded)) and not table.referenced:

@@ -25,7 +25,7 @@ from loader.transform import Filter, Hook, schema_of, typed_default
 STAGED_FORM = 1
 """To be raised when this program stages rows in another form, so that nobody goes on with those of an earlier one."""
 
-SpellTypes = Callable[[list[str]], Mapping[str, str]]
+SpellTypes = Callable[[list[tuple[str, str]]], Mapping[str, str]]
 ColumnTypes = Callable[[list[str]], Mapping[str, ColumnType]]
 
 
@@ -91,7 +91,7 @@ def make_plan(
     if (not spec.columns and table.oid is None) or (spec.unknown == "add" and header is not None):
         guessed = infer_columns(first, header, spec.csv.null, name=name)
         guessed = tuple(replace(each, type=found.widened.get(each.name, each.type)) for each in guessed)
-    types = spell_types([column.type for column in (*spec.columns, *guessed) if column.type is not None])
+    types = spell_types([(each.name, each.type) for each in (*spec.columns, *guessed) if each.type is not None])
     match = match_columns(spec, header, table, types, inferred=guessed, name=name, session_zone=session_zone)
     added = {column.name for column in match.added}
     new = added or ({column.name for column in match.columns} if table.oid is None and not spec.columns else set())

@@ -11,7 +11,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader import ledger
 from loader.columns import fields_by_position
-from loader.database import Database
+from loader.database import Database, translated
 from loader.ledger import Errand
 from loader.matching import ALL
 from loader.merge import Merge
@@ -21,6 +21,7 @@ from loader.source import Source, open_source
 from loader.spec import LoadSpec
 from loader.staging import Staging, copying
 from loader.standing import find_standing, why_not_due
+from loader.statements import execute
 from loader.target import keying, target_name
 from loader.task import Task
 from loader.undertaking import PLAINLY
@@ -63,9 +64,8 @@ def preview(uri: str, spec: LoadSpec, database: Database, *, s3: Any = None) -> 
 
     Raises LoaderError for whatever a load would find wrong before its first record.
     """
-    with open_source(uri, client=s3) as source, database.session() as connection:
-        with connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION READ ONLY")
+    with open_source(uri, client=s3) as source, translated(f"{uri}: planning"), database.session() as connection:
+        execute(connection, "SET TRANSACTION READ ONLY")
         try:
             return _preview(source, spec, database, connection)
         finally:

@@ -16,9 +16,9 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader.catalog import rows
 from loader.report import reason_of
 from loader.staging import Staging
+from loader.statements import execute, rows
 from loader.tables import Table
 
 REFUSALS = ("22", "23", "44", "54", "P0")
@@ -84,7 +84,8 @@ class _Shape:
 
     def __init__(self, staging: Staging, table: Table) -> None:
         self.staging = staging
-        self.alias = sql.Identifier(table.name)
+        self.alias = sql.Identifier(table.name)  # conditions of the table's own may say whose columns they mean
+        self.other = sql.Identifier("r_" if table.name == "r" else "r")
         self.loaded = {column.name for column in staging.columns}
         values = [
             sql.SQL("s.{name}::{type} AS {name}" if column.type.text_only else "s.{name}").format(
@@ -161,10 +162,10 @@ def _missing(
     shape: _Shape, relation: sql.Composable, columns: Sequence[str], referenced: Sequence[str]
 ) -> sql.Composed:
     same = sql.SQL(" AND ").join(
-        sql.SQL("r.{} = {}").format(sql.Identifier(other), shape.column(name))
+        sql.SQL("{}.{} = {}").format(shape.other, sql.Identifier(other), shape.column(name))
         for name, other in zip(columns, referenced, strict=True)
     )
-    return sql.SQL("NOT EXISTS (SELECT FROM {} r WHERE {})").format(relation, same)
+    return sql.SQL("NOT EXISTS (SELECT FROM {} {} WHERE {})").format(relation, shape.other, same)
 
 
 _UNIQUE_INDEXES = """
@@ -184,11 +185,11 @@ def _unique_indexes(connection: Connection, shape: _Shape, table: Table, *, empt
     ]
     target = sql.Identifier(table.schema, table.name)
     for name, nulls_are_same, columns in found if not emptied else ():
-        equals = "r.{} IS NOT DISTINCT FROM {}" if nulls_are_same else "r.{} = {}"
+        equals = "{}.{} IS NOT DISTINCT FROM {}" if nulls_are_same else "{}.{} = {}"
         same = sql.SQL(" AND ").join(
-            sql.SQL(equals).format(sql.Identifier(each), shape.column(each)) for each in columns
+            sql.SQL(equals).format(shape.other, sql.Identifier(each), shape.column(each)) for each in columns
         )
-        broken = sql.SQL("EXISTS (SELECT FROM {} r WHERE {})").format(target, same)
+        broken = sql.SQL("EXISTS (SELECT FROM {} {} WHERE {})").format(target, shape.other, same)
         yield _Question(broken, columns, "23505", _duplicate(name, columns, "is in the table already"))
     # In the file itself the first stays. With several indexes, who is first in one depends on who was refused by
     # another: that is for the halving to find, record by record.
@@ -236,16 +237,14 @@ def _take_out(connection: Connection, shape: _Shape, question: _Question, at_mos
         at_most=sql.Literal(at_most),
     )
     column = question.columns[0] if len(question.columns) == 1 else None
-    with connection.cursor() as cursor:
-        cursor.execute("SAVEPOINT loader_sift")
-        try:
-            cursor.execute(statement)
-            positions = [position for (position,) in cursor.fetchall()]
-        except psycopg2.Error as error:
-            if not is_refusal(error):
-                raise
-            cursor.execute("ROLLBACK TO SAVEPOINT loader_sift")
-            return []
-        cursor.execute("RELEASE SAVEPOINT loader_sift")
+    execute(connection, "SAVEPOINT loader_sift")
+    try:
+        positions = [position for (position,) in rows(connection, statement)]
+    except psycopg2.Error as error:
+        if not is_refusal(error):
+            raise
+        execute(connection, "ROLLBACK TO SAVEPOINT loader_sift")
+        return []
+    execute(connection, "RELEASE SAVEPOINT loader_sift")
     reason = reason_of(question.sqlstate)
     return [Refused(each, column, reason, question.sqlstate, question.message) for each in sorted(positions)]

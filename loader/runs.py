@@ -15,11 +15,11 @@ from typing import Any
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import ledger
-from loader.catalog import rows
 from loader.errors import DatabaseUnavailableError, LoaderError
 from loader.ledger import Entry
 from loader.proof import Part, Proof, ShardPlan, ShardReport, prove
 from loader.report import Reject
+from loader.statements import execute, rows
 from loader.tally import RejectKeeper
 
 _OPEN = "state = 'sharded' OR (state = 'running' AND shard_plan IS NOT NULL) OR (state = 'failed' AND retryable)"
@@ -28,14 +28,14 @@ _OPEN = "state = 'sharded' OR (state = 'running' AND shard_plan IS NOT NULL) OR 
 
 def open_plan(connection: Connection, load_id: int, plan: ShardPlan) -> None:
     """Enter that an attempt goes on by shards, and commit."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET state = 'sharded', shard_plan = %s, seen_at = clock_timestamp()"
-            " WHERE load_id = %s AND attempts = %s AND state = 'running'",
-            (json.dumps(plan.to_dict()), load_id, plan.attempt),
-        )
-        if not cursor.rowcount:
-            raise DatabaseUnavailableError(f"load {load_id}: another attempt at it has begun since")
+    touched = execute(
+        connection,
+        "UPDATE loader.loads SET state = 'sharded', shard_plan = %s, seen_at = clock_timestamp()"
+        " WHERE load_id = %s AND attempts = %s AND state = 'running'",
+        (json.dumps(plan.to_dict()), load_id, plan.attempt),
+    )
+    if not touched:
+        raise DatabaseUnavailableError(f"load {load_id}: another attempt at it has begun since")
     connection.commit()
 
 
@@ -62,51 +62,48 @@ def find_open_plan(
 def take_up(connection: Connection, plan: ShardPlan, waited: float, *, follows: int = 0) -> Entry:
     """Enter that the shards are being merged, and commit. Needs the target's turn. ``follows``: see `Standing`.
     Raises LoaderError where this attempt has lost its claim."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET state = 'running', waited = waited + %s, error = NULL, retryable = false,"
-            " finished_at = NULL, seen_at = clock_timestamp(), follows = %s"
-            f" WHERE load_id = %s AND attempts = %s AND shard_plan IS NOT NULL AND ({_OPEN})"
-            " RETURNING load_id, attempts, handovers, resumes, waited",
-            (waited, follows, plan.load_id, plan.attempt),
-        )
-        found = cursor.fetchone()
+    found = rows(
+        connection,
+        "UPDATE loader.loads SET state = 'running', waited = waited + %s, error = NULL, retryable = false,"
+        " finished_at = NULL, seen_at = clock_timestamp(), follows = %s"
+        f" WHERE load_id = %s AND attempts = %s AND shard_plan IS NOT NULL AND ({_OPEN})"
+        " RETURNING load_id, attempts, handovers, resumes, waited",
+        (waited, follows, plan.load_id, plan.attempt),
+    )
     connection.commit()
-    if found is None:
+    if not found:
         raise _lost(connection, plan)
-    return Entry(*found)
+    return Entry(*found[0])
 
 
 def begin(connection: Connection, plan: ShardPlan, number: int) -> int:
     """Enter a run of a shard, and commit; gives its number. Raises LoaderError as `take_up` does."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET seen_at = clock_timestamp(), retryable = false, error = NULL, finished_at = NULL,"
-            " state = CASE state WHEN 'failed' THEN 'sharded' ELSE state END"
-            f" WHERE load_id = %s AND attempts = %s AND shard_plan IS NOT NULL AND ({_OPEN})",
-            (plan.load_id, plan.attempt),
-        )
-        if not cursor.rowcount:
-            raise _lost(connection, plan)
-        cursor.execute(
-            "INSERT INTO loader.shards (load_id, attempt, number) VALUES (%s, %s, %s) RETURNING run",
-            (plan.load_id, plan.attempt, number),
-        )
-        found = cursor.fetchone()
+    touched = execute(
+        connection,
+        "UPDATE loader.loads SET seen_at = clock_timestamp(), retryable = false, error = NULL, finished_at = NULL,"
+        " state = CASE state WHEN 'failed' THEN 'sharded' ELSE state END"
+        f" WHERE load_id = %s AND attempts = %s AND shard_plan IS NOT NULL AND ({_OPEN})",
+        (plan.load_id, plan.attempt),
+    )
+    if not touched:
+        raise _lost(connection, plan)
+    found = rows(
+        connection,
+        "INSERT INTO loader.shards (load_id, attempt, number) VALUES (%s, %s, %s) RETURNING run",
+        (plan.load_id, plan.attempt, number),
+    )
     connection.commit()
-    assert found is not None
-    return int(found[0])
+    return int(found[0][0])
 
 
 def give_sign(connection: Connection, plan: ShardPlan, run: int) -> None:
     """Enter a sign of life, and commit. Raises LoaderError where nobody waits for this run any more."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET seen_at = clock_timestamp() WHERE load_id = %s AND attempts = %s"
-            " AND EXISTS (SELECT FROM loader.shards WHERE run = %s)",
-            (plan.load_id, plan.attempt, run),
-        )
-        alive = cursor.rowcount
+    alive = execute(
+        connection,
+        "UPDATE loader.loads SET seen_at = clock_timestamp() WHERE load_id = %s AND attempts = %s"
+        " AND EXISTS (SELECT FROM loader.shards WHERE run = %s)",
+        (plan.load_id, plan.attempt, run),
+    )
     connection.commit()
     if not alive:
         raise _lost(connection, plan)
@@ -114,12 +111,11 @@ def give_sign(connection: Connection, plan: ShardPlan, run: int) -> None:
 
 def end(connection: Connection, plan: ShardPlan, report: ShardReport) -> None:
     """Enter what came of a run, and commit."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.shards SET report = %s, finished_at = clock_timestamp() WHERE run = %s",
-            (json.dumps(report.to_dict()), report.run),
-        )
-        alive = cursor.rowcount
+    alive = execute(
+        connection,
+        "UPDATE loader.shards SET report = %s, finished_at = clock_timestamp() WHERE run = %s",
+        (json.dumps(report.to_dict()), report.run),
+    )
     connection.commit()
     if not alive:
         raise _lost(connection, plan)
@@ -140,47 +136,46 @@ def give_up(connection: Connection, plan: ShardPlan, why: str, *, retryable: boo
     """Enter that the shards are not being loaded any more, and commit. Does nothing where this attempt has lost its
     claim, or where somebody is merging just now. ``retryable``: what is staged is of use yet, to whoever goes on."""
     turn = ledger.TURN_KEY.replace("%s", "target")
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET state = 'failed', retryable = %(retryable)s, error = %(why)s,"
-            " last_error = %(why)s, finished_at = clock_timestamp(), seen_at = clock_timestamp()"
-            f" WHERE load_id = %(load_id)s AND attempts = %(attempt)s AND shard_plan IS NOT NULL AND ({_OPEN})"
-            f" AND CASE WHEN state = 'running' THEN pg_try_advisory_xact_lock({turn}) ELSE true END",
-            {
-                "why": ledger.spelling(connection)(why),
-                "retryable": retryable,
-                "load_id": plan.load_id,
-                "attempt": plan.attempt,
-            },
-        )
+    execute(
+        connection,
+        "UPDATE loader.loads SET state = 'failed', retryable = %(retryable)s, error = %(why)s,"
+        " last_error = %(why)s, finished_at = clock_timestamp(), seen_at = clock_timestamp()"
+        f" WHERE load_id = %(load_id)s AND attempts = %(attempt)s AND shard_plan IS NOT NULL AND ({_OPEN})"
+        f" AND CASE WHEN state = 'running' THEN pg_try_advisory_xact_lock({turn}) ELSE true END",
+        {
+            "why": ledger.spelling(connection)(why),
+            "retryable": retryable,
+            "load_id": plan.load_id,
+            "attempt": plan.attempt,
+        },
+    )
     connection.commit()
 
 
 def note_handover(connection: Connection, plan: ShardPlan) -> int:
     """Enter that whoever loaded shards came to rest because its time was up, and commit; gives how often by now."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET handovers = handovers + 1, seen_at = clock_timestamp()"
-            " WHERE load_id = %s AND attempts = %s RETURNING handovers",
-            (plan.load_id, plan.attempt),
-        )
-        found = cursor.fetchone()
+    found = rows(
+        connection,
+        "UPDATE loader.loads SET handovers = handovers + 1, seen_at = clock_timestamp()"
+        " WHERE load_id = %s AND attempts = %s RETURNING handovers",
+        (plan.load_id, plan.attempt),
+    )
     connection.commit()
-    return int(found[0]) if found else 0
+    return int(found[0][0]) if found else 0
 
 
 def place_rejects(connection: Connection, load_id: int, parts: Sequence[Part]) -> None:
     """Enter the rejects of shards as the whole object's, now that it is known what comes before each, and commit."""
     ledger.forget_rejects(connection, load_id)
-    with connection.cursor() as cursor:
-        for part in parts:
-            cursor.execute(
-                "INSERT INTO loader.rejects (load_id, record_number, line_number, byte_offset, column_name, reason,"
-                " sqlstate, message, raw, raw_bytes, raw_length) SELECT %s, record_number + %s, line_number + %s,"
-                " byte_offset, column_name, reason, sqlstate, message, raw, raw_bytes, raw_length"
-                " FROM loader.shard_rejects WHERE run = %s",
-                (load_id, part.record, part.line, part.run),
-            )
+    for part in parts:
+        execute(
+            connection,
+            "INSERT INTO loader.rejects (load_id, record_number, line_number, byte_offset, column_name, reason,"
+            " sqlstate, message, raw, raw_bytes, raw_length) SELECT %s, record_number + %s, line_number + %s,"
+            " byte_offset, column_name, reason, sqlstate, message, raw, raw_bytes, raw_length"
+            " FROM loader.shard_rejects WHERE run = %s",
+            (load_id, part.record, part.line, part.run),
+        )
     connection.commit()
 
 
@@ -195,11 +190,11 @@ def note_shards(connection: Connection, plan: ShardPlan, summary: Mapping[str, A
         (plan.load_id, plan.attempt),
     )
     told = {**summary, **dict(zip(("loading", "merging"), spent[0], strict=True))}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET shards = %s, shard_plan = NULL WHERE load_id = %s",
-            (json.dumps(told), plan.load_id),
-        )
+    execute(
+        connection,
+        "UPDATE loader.loads SET shards = %s, shard_plan = NULL WHERE load_id = %s",
+        (json.dumps(told), plan.load_id),
+    )
 
 
 def summed_up(proof: Proof, shards: int, reports: Sequence[ShardReport]) -> dict[str, Any]:

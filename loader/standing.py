@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader.catalog import describe, rows
+from loader.catalog import describe
 from loader.errors import SpecError
 from loader.ledger import Errand, find_load
 from loader.names import listed
 from loader.source import Source
 from loader.spec import LoadSpec
+from loader.statements import rows
 
 
 @dataclass(frozen=True, slots=True)

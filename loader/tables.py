@@ -40,7 +40,11 @@ class Table:
     empty: bool = False
 
     def __str__(self) -> str:
-        return f"{self.schema}.{self.name}"
+        """``schema.name``: what messages call it, and what the ledger knows it by, so no two tables have the same."""
+        schema = self.schema
+        if "." in schema or '"' in schema:  # else "a.b".c would be a."b.c"
+            schema = '"' + schema.replace('"', '""') + '"'
+        return f"{schema}.{self.name}"
 
     def tells_apart(self, key: tuple[str, ...]) -> bool:
         """Whether no two rows of it can have the same ``key``."""

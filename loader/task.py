@@ -106,18 +106,23 @@ class Task:
 
         Raises SpecError, ShapeError or TableError; nothing has been read or changed then.
         """
-        return make_plan(
+        named: tuple[str, ...] = ()
+        if table.oid is None:
+            schema, exact = self.spec.table_name[0], self.spec.names_exactly
+            named = catalog.check_new(connection, table, schema=schema, exact=exact)
+        plan = make_plan(
             self.spec,
             records.header,
             records.first,
             table,
-            spell_types=lambda names: catalog.spell_types(connection, names),
+            spell_types=lambda wanted: catalog.spell_types(connection, wanted, table),
             column_types=lambda names: catalog.column_types(connection, names),
             name=self.source.uri,
             session_zone=catalog.session_zone(connection),
             found=found,
             resumable=again or self._is_large(records),
         )
+        return replace(plan, notes=named + plan.notes)
 
     def _is_large(self, records: Records) -> bool:
         """Whether to begin again would cost so much that there have to be checkpoints on the way."""

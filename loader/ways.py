@@ -34,9 +34,10 @@ from loader.refusals import is_refusal, sift
 from loader.segments import NotStraightError, Segments, copy_segments, staged_so_far, straight
 from loader.source import Source
 from loader.staging import Staging, copy
+from loader.statements import execute, execute_all
 from loader.tables import Table
 from loader.tally import Books, RejectKeeper
-from loader.target import SetAside, creating, is_wanted, keying, run, set_aside_indexes, target_name, widening
+from loader.target import SetAside, creating, is_wanted, keying, set_aside_indexes, target_name, widening
 
 STREAMS = 2
 """COPY streams into a staging table. Two load it in half the time of one where client and server have cores
@@ -92,13 +93,13 @@ class Way:
 
     def make_ready(self) -> None:
         """The target has every column of the load after this, in the transaction that fills it."""
-        run(self.connection, readying(self.plan))
+        execute_all(self.connection, readying(self.plan))
 
     def complete(self) -> None:
         """A new table has its key after this. Raises psycopg2's UniqueViolation where two rows have the same."""
         if self.plan.table.oid is None and self.plan.key:
             bound(self.connection, self.deadline)
-            run(self.connection, [keying(self.plan.table, self.plan.key)])
+            execute(self.connection, keying(self.plan.table, self.plan.key))
 
     def account_for(self, copied: int, sent: int) -> None:
         """Every record that was kept must have arrived; a stage that loses one is a defect, and must not commit."""

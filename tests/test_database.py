@@ -208,6 +208,24 @@ def test_errors_are_translated(dsn: str, statement: str, kind: type[DatabaseErro
     assert "\n" not in str(error)
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ('relation "staging_7_1" does not exist', "the staging table does not exist"),
+        ("permission denied for table staging_7_1_23", "permission denied for the staging table"),
+        ('relation "loader.touched_7" already exists', "the staging table already exists"),
+        ('relation "staging_2024_05" does not exist', 'relation "staging_2024_05" does not exist'),
+        ('relation "nursing_staging_1_2" is full', 'relation "nursing_staging_1_2" is full'),
+    ],
+)
+def test_the_loaders_own_tables_are_not_named(dsn: str, said: str, told: str) -> None:
+    """Nobody who loads a file knows them. A name that the target has is the user's, whatever it looks like."""
+    with pytest.raises(psycopg2.Error) as caught:
+        query(dsn, f"DO $$ BEGIN RAISE EXCEPTION '{said}'; END $$")
+    doing = "loading into public.staging_2024_05"
+    assert str(translate(caught.value, doing)) == f"{doing}: {told}"
+
+
 @pytest.fixture
 def secrets(s3: Any) -> Any:
     import boto3

@@ -29,6 +29,7 @@ SHELVES: list[set[str]] = [
         "pgtypes",
         "report",
         "rising",
+        "statements",
         "tables",
     },  # words
     {"datetimes", "expression", "foreign", "header", "markers", "parts"},
@@ -131,6 +132,30 @@ def test_a_plain_load_runs_without_pandas(dsn: str, tmp_path: Path, mode: str) -
         print(report.rows_inserted, report.rows_rejected, "pandas" in sys.modules)
     """
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["2", "1", "False"]
+
+
+SENDS = {"execute", "executemany", "copy_expert", "copy_from", "copy_to", "mogrify", "callproc"}
+SENDS_MANY = {"execute_values", "execute_batch"}
+
+SENDERS = {
+    "statements": SENDS | SENDS_MANY,
+    "database": {"execute", "copy_expert"},  # its cursor class times what passes through it, and adds nothing
+}
+"""What each module may call of psycopg2's ways to send a statement."""
+
+
+def calls_of_file(path: Path) -> set[str]:
+    """The methods and functions by which a file hands statements to psycopg2."""
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+    methods = {call.attr for call in calls if isinstance(call, ast.Attribute)}
+    functions = {call.id for call in calls if isinstance(call, ast.Name)}
+    return (methods & SENDS) | ((functions | methods) & SENDS_MANY)
+
+
+def test_one_module_sends_statements() -> None:
+    """A statement that is put together of names cannot be interpolated by psycopg2: see `loader.statements`."""
+    for path in PACKAGE.rglob("*.py"):
+        assert calls_of_file(path) <= SENDERS.get(path.stem, set()), path
 
 
 def test_every_public_name_is_there() -> None:

@@ -134,6 +134,20 @@ def test_what_a_trigger_makes_of_a_row_is_no_change(dsn: str, tmp_path: Path) ->
     assert query(dsn, "SELECT count(*) FROM t WHERE v = upper(v)") == [(ROWS,)]
 
 
+def test_values_that_have_no_collation(dsn: str, tmp_path: Path) -> None:
+    """Enums and uuids travel as texts, and are compared as what they are."""
+    query(dsn, "CREATE TYPE mood AS ENUM ('sad', 'glad')")
+    query(dsn, "CREATE DOMAIN felt AS mood")
+    query(dsn, "CREATE TABLE t (k int PRIMARY KEY, m mood, f felt, u uuid)")
+    query(dsn, "INSERT INTO t VALUES (1, 'sad', 'sad', gen_random_uuid()), (2, 'glad', NULL, NULL)")
+    path = tmp_path / "f.csv"
+    path.write_text("k,m,f,u\n1,glad,glad,00000000-0000-0000-0000-000000000001\n2,glad,,\n")
+    report = loader.load(str(path), {"table": "t", "mode": "merge"}, dsn=dsn)
+    assert (report.rows_updated, report.rows_unchanged) == (1, 1)
+    changed = ("glad", "glad", "00000000-0000-0000-0000-000000000001")
+    assert query(dsn, "SELECT m::text, f::text, u::text FROM t WHERE k = 1") == [changed]
+
+
 class TestAhead:
     """Segments are inserted while later ones are copied, where their rows need not be matched."""
 
