@@ -25,6 +25,7 @@ class LoadColumn:
 
     ``field``: its place in the file's records (from 0), None where ``value`` makes it. ``zone``: where its
     local times are. ``pattern``: of a type that was inferred, the texts that prove it right; see `infer`.
+    ``collation``: see `TableColumn`; staged values are compared by it.
     """
 
     name: str
@@ -37,6 +38,7 @@ class LoadColumn:
     zone: str = "UTC"
     not_null: bool = False
     pattern: str | None = None
+    collation: str | None = None
 
     @property
     def read_as(self) -> pa.DataType:
@@ -226,6 +228,7 @@ class _Matching:
             format=compile_format(column.format) if column.format else None,
             zone=column.timezone or self.session_zone,
             not_null=(stored.not_null and not self.table.fills_in) if stored is not None else is_key,
+            collation=stored.collation if stored is not None else None,
         )
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LedgerState = Literal["running", "paused", "sharded", "loaded", "superseded", "failed"]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """The newest of the files in ``schema/``, which bring the ledger from one version to the next."""
 
 _MIGRATION_LOCK = 0x6C6F616465720001  # "loader" and a number: any constant of its own will do

@@ -63,7 +63,10 @@ class Plan:
     def digest(self) -> str:
         """SHA-256 of all that decides what staged rows look like, beside the spec: where it differs, rows that were
         staged before are not those that would be staged now."""
-        types = [(each.name, each.type.name, each.type.wire, each.type.labels, each.zone) for each in self.columns]
+        types = [
+            (each.name, each.type.name, each.type.wire, each.type.labels, each.zone, *filter(None, [each.collation]))
+            for each in self.columns
+        ]
         settled = [str(self.table), self.key, types, self.fields, self.session_zone, asdict(self.found), STAGED_FORM]
         return sha256(json.dumps(settled).encode()).hexdigest()
 

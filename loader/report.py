@@ -142,6 +142,12 @@ class LoadReport:
     retryable: bool = False
     loads: tuple[LoadReport, ...] = ()
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether the six counts make up the records that were read, and none of them is negative."""
+        counts: list[int] = [getattr(self, name) for name in ROW_COUNTS]
+        return min(counts) >= 0 and self.rows_read == sum(counts)
+
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values that JSON can carry. ``loads`` is there only for several sources."""
         mapping = asdict(replace(self, loads=()))
