@@ -25,6 +25,7 @@ from loader.sniff import sniffed
 from loader.source import Source
 from loader.spec import LoadSpec
 from loader.staging import drop_tables
+from loader.stray_quotes import find_swallowed
 from loader.tables import Table
 from loader.target import is_empty
 from loader.transform import Transformer
@@ -95,7 +96,7 @@ class Task:
             rows = transformer.convert(parser.parse(block))
             if transformer.looks:
                 rows = transformer.finish(judge.show(rows))
-            return judge.encode(rows)
+            return replace(judge.encode(rows), swallowed=find_swallowed(block, plan.fields))
 
         return work
 

@@ -27,13 +27,14 @@ SHELVES: list[set[str]] = [
         "pgtypes",
         "report",
         "rising",
+        "swallowed",
         "tables",
     },  # words
     {"datetimes", "expression", "header", "parts"},
     {"proof", "spec"},
     {"columns", "fields", "steps", "wire"},
     {"convert", "records"},
-    {"respell"},
+    {"respell", "stray_quotes"},
     {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
     {"catalog", "cuts", "lane", "sniff", "source"},
     {"staging", "target"},
