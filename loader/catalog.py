@@ -35,7 +35,7 @@ _COLUMNS = """
     SELECT a.attname, format_type(a.atttypid, a.atttypmod),
            a.attnotnull OR t.typnotnull, a.attgenerated <> '',
            a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL,
-           CASE WHEN a.attcollation <> t.typcollation THEN format('%%I.%%I', n.nspname, l.collname) END
+           CASE WHEN l.oid <> 'pg_catalog."default"'::regcollation THEN format('%%I.%%I', n.nspname, l.collname) END
       FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
            LEFT JOIN pg_collation l ON l.oid = a.attcollation LEFT JOIN pg_namespace n ON n.oid = l.collnamespace
      WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum

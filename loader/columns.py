@@ -51,6 +51,13 @@ class LoadColumn:
         return self.type.arrow
 
     @property
+    def has_spellings(self) -> bool:
+        """Whether values that are equal to PostgreSQL may differ in their text, such as 1.0 and 1.00 of ``numeric``."""
+        if self.type.wire == "arrow":
+            return pa.types.is_floating(self.type.arrow) or self.collation is not None
+        return self.type.wire not in ("uuid", "enum")
+
+    @property
     def is_exact(self) -> bool:
         """Whether two values are the same to PostgreSQL only where they are to Arrow, and in the same order to both.
 

@@ -324,7 +324,8 @@ class Matching:
 
     @property
     def _others(self) -> list[LoadColumn]:
-        return [column for column in self.staging.columns if column.name not in self.key]
+        """The columns in which rows of the same key may differ: a key of the same value may be spelt in another way."""
+        return [column for column in self.staging.columns if column.name not in self.key or column.has_spellings]
 
     def _differ(self) -> sql.Composable:
         """Whether a staged row and that of its key in the target differ."""

@@ -82,6 +82,24 @@ class Chosen:
         return self.course.value.format(self.why)
 
 
+def check_rules(spec: LoadSpec, table: Table, key: Sequence[str]) -> None:
+    """Raise TableError where rewrite rules would make something else of the load's statements.
+
+    COPY takes rows past a table's INSERT rule (see `moving`); there is no such way past the others, or into a view.
+    """
+    needed = {"INSERT"} if table.view else set()
+    if key:
+        needed.add("UPDATE")
+    if spec.mode == "replace":
+        needed.add("DELETE")
+    if rules := sorted(needed & table.rules):
+        what = "a view with" if table.view else "a table with"
+        raise TableError(
+            f"{table}: is {what} rewrite rules on {' and '.join(rules)}, which would make something else of the load's "
+            f"own statements; drop them, or load {'into the table behind it' if table.view else 'with mode append'}"
+        )
+
+
 def merge_key(spec: LoadSpec, table: Table, columns: Sequence[LoadColumn]) -> tuple[str, ...]:
     """The key columns by which rows are matched, empty where the load matches none.
 
@@ -247,10 +265,14 @@ class Merge(Matching):
         return written
 
 
+_OF_PARTITIONS = ("ExecFindPartition", "ExecPartitionCheckEmitError")
+"""The server's functions that report a row for which there is no partition, or that does not belong in the one that it
+is loaded into (execPartition.c, execMain.c). A trigger may raise the same SQLSTATE, and messages are translated."""
+
+
 def _refused(position: int, error: psycopg2.Error) -> Refused:
     told = error.diag
     message = f"{told.message_primary}: {told.message_detail}" if told.message_detail else told.message_primary
     sqlstate = error.pgcode or ""
-    # no constraint by name: there is no partition for it
-    reason = "no_partition" if sqlstate == "23514" and told.constraint_name is None else reason_of(sqlstate)
+    reason = "no_partition" if sqlstate == "23514" and told.source_function in _OF_PARTITIONS else reason_of(sqlstate)
     return Refused(position, told.column_name, reason, sqlstate, message or str(error))

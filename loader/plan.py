@@ -15,7 +15,7 @@ from loader.columns import LoadColumn, match_columns
 from loader.errors import SpecError
 from loader.hooks import find_hook
 from loader.infer import PATTERNS, infer_columns
-from loader.merge import merge_key
+from loader.merge import check_rules, merge_key
 from loader.pgtypes import ColumnType
 from loader.records import Block
 from loader.spec import ColumnSpec, LoadSpec
@@ -107,6 +107,7 @@ def make_plan(
     _check_formats(match.columns)
     _check_defaults(match.columns)
     key = merge_key(spec, table, match.columns)
+    check_rules(spec, table, key)
     return Plan(
         spec=spec,
         table=table,

@@ -45,7 +45,9 @@ REASONS: dict[str, Reason] = {
     ),
     "null_value": Reason("target", "a NOT NULL column has no value"),
     "null_key": Reason("target", "a key column has no value, so there is nothing to merge by"),
-    "check_violation": Reason("target", "a CHECK constraint of the table or of a domain is violated"),
+    "check_violation": Reason(
+        "target", "a CHECK constraint of the table or of a domain is violated, or a trigger says so"
+    ),
     "unique_violation": Reason("target", "a unique constraint or index has its values already"),
     "foreign_key_violation": Reason("target", "it refers to a row that is not there"),
     "exclusion_violation": Reason("target", "an exclusion constraint is violated"),

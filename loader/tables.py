@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class TableColumn:
     """A column of an existing table. ``generated``: PostgreSQL computes it, nobody may write it.
     ``has_default``: a record that lacks it gets more than NULL. ``collation``: its quoted name, where the column has
-    another one than its type."""
+    another one than the database."""
 
     name: str
     type: str
