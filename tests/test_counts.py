@@ -12,6 +12,8 @@ from support.postgres import query
 
 import loader
 from loader import ledger
+from loader.database import Database
+from loader.shards import finish, load_shard, plan_shards
 
 ON_ALL = pytest.mark.every_postgres
 
@@ -211,6 +213,36 @@ class TestLeftOut:
         report = load(dsn, file, self.TEXT + "5,new\n", mode="merge", key=["k"])
         assert counts(report) == {"read": 5, "inserted": 1, "updated": 1, "unchanged": 1, "filtered": 2}
         assert table(dsn, "base") == [(1, "a"), (2, "b"), (3, "c"), (5, "new")]
+
+    def test_segment_by_segment(self, dsn: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Inserted while later segments are copied."""
+        monkeypatch.setattr("loader.task.STRAIGHT", 0)
+        monkeypatch.setattr("loader.ways.Ahead._will_get_through", lambda *_: True)
+        query(dsn, f"CREATE TABLE t (k int, v text); {SWALLOW}")
+        query(dsn, "CREATE TRIGGER f BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()")
+        lines = "".join(f"{k},{'gone' if k % 1000 == 0 else 'some longer text'}\n" for k in range(100_000))
+        report = load(dsn, file, f"k,v\n{lines}", segment_mb=1)
+        assert report.plan == "inserted segment by segment, while later ones were copied"
+        assert counts(report) == {"read": 100_000, "inserted": 99_900, "filtered": 100}
+        assert self.NOTE.format(100) in report.notes
+
+    @pytest.mark.parametrize("care", [False, True])
+    def test_in_shards(self, dsn: str, file: Path, care: bool) -> None:
+        """Keys of many rows, a collation of their own, a trigger: all at once, and with a refused record."""
+        query(dsn, f"CREATE TABLE t (k text COLLATE \"C\", v text, CHECK (v <> 'refused')); {SWALLOW}")
+        query(dsn, "INSERT INTO t VALUES ('1', 'a'), ('1', 'b'), ('2', 'row 2'), ('2', 'row 2'), ('3', 'x')")
+        query(dsn, "CREATE TRIGGER f BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION f()")
+        special = {3: "gone", 7: "gone", **({9: "refused"} if care else {})}
+        lines = "".join(f"{k},{special.get(k, f'row {k}')}\n" for k in range(1, 1001))
+        file.write_text(f"k,v\n{lines}5,again\n")
+        limits = {"max_rows": 10, "max_ratio": 1}
+        spec = loader.LoadSpec.from_dict({"table": "t", "mode": "merge", "key": ["k"], "rejects": limits})
+        with contextlib.closing(Database(dsn)) as database:
+            plan = plan_shards(str(file), spec, database, shards=3)
+            report = finish(plan, [load_shard(plan, number, database, threads=1) for number in range(3)], database)
+        found = {"read": 1001, "inserted": 996 - care, "updated": 1, "unchanged": 1, "duplicate": 1, "filtered": 2}
+        assert counts(report) == {**found, **({"rejected": 1} if care else {})}
+        assert self.NOTE.format(2) in report.notes
 
 
 def test_old_rows_of_the_ledger_are_put_right(dsn: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
