@@ -92,6 +92,6 @@ class Account:
             rows_updated=rows.updated,
             rows_unchanged=rows.unchanged,
             rows_duplicate=rows.duplicate,
-            rows_filtered=counted.filtered,
+            rows_filtered=counted.filtered + rows.left_out,
             rows_rejected=sum(self.rejected.values()) if merged is not None else 0,
         )

@@ -19,20 +19,31 @@ from loader.tables import Table, TableColumn
 from loader.values import shown
 
 _RELATION = """
+    WITH RECURSIVE named AS (SELECT to_regclass(%s)::oid AS oid),
+    tree AS (SELECT oid FROM named UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON tree.oid = i.inhparent),
+    triggers AS (SELECT t.tgtype FROM pg_trigger t JOIN tree ON tree.oid = t.tgrelid
+                  WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 1 = 1 AND t.tgtype & 66 <> 0)
     SELECT c.oid, n.nspname, c.relname, c.relkind::text,
-           c.relkind IN ('r', 'p') AND NOT c.relrowsecurity AND NOT c.relhasrules,
+           c.relkind IN ('r', 'p') AND NOT row_security_active(c.oid),
            EXISTS (SELECT FROM pg_constraint f WHERE f.confrelid = c.oid AND f.contype = 'f' AND f.conrelid <> c.oid),
-           EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgtype & 7 = 7),
-           c.relkind = 'r' AND NOT c.relispartition AND pg_has_role(c.relowner, 'USAGE')
-      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE c.oid = to_regclass(%s)
-"""  # tgtype: bit 0 for each row, bit 1 before, bit 2 on insert
+           EXISTS (SELECT FROM triggers t WHERE t.tgtype & 6 = 6),
+           c.relkind = 'r' AND NOT c.relispartition AND pg_has_role(c.relowner, 'USAGE'),
+           EXISTS (SELECT FROM triggers t WHERE t.tgtype & CASE c.relkind WHEN 'p' THEN 28 ELSE 20 END <> 0),
+           row_security_active(c.oid),
+           ARRAY(SELECT DISTINCT CASE r.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END
+                   FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled <> 'D')
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN named ON named.oid = c.oid
+"""
+# tgtype: bit 0 for each row, 1 before, 2 on insert, 3 on delete, 4 on update, 6 instead. An update that moves a row to
+# another partition deletes and inserts it.
 
 _COLUMNS = """
     SELECT a.attname, format_type(a.atttypid, a.atttypmod),
            a.attnotnull OR t.typnotnull, a.attgenerated <> '',
-           a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL
+           a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL,
+           CASE WHEN l.oid <> 'pg_catalog."default"'::regcollation THEN format('%%I.%%I', n.nspname, l.collname) END
       FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+           LEFT JOIN pg_collation l ON l.oid = a.attcollation LEFT JOIN pg_namespace n ON n.oid = l.collnamespace
      WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 
@@ -41,13 +52,24 @@ _PRIMARY_KEY = """
      WHERE i.indrelid = %s AND i.indisprimary AND a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.place
 """
 
+SAME_EQUALITY = """(SELECT bool_and((o.opcdefault OR o.opcname = 'varchar_ops' OR right(o.opcname, 11) = 'pattern_ops')
+                    AND (e.coll = b.attcollation OR coalesce(l.collisdeterministic, true)))
+      FROM unnest(i.indkey::int2[], i.indcollation::oid[], i.indclass::oid[]) WITH ORDINALITY
+             AS e(attnum, coll, class, place) JOIN pg_opclass o ON o.oid = e.class
+           JOIN pg_attribute b ON b.attrelid = i.indrelid AND b.attnum = e.attnum
+           LEFT JOIN pg_collation l ON l.oid = b.attcollation)"""
+"""Whether values that are equal to the columns of a row ``i`` of pg_index are equal to the index, too: it may have
+another collation, or another operator class."""
+
 _UNIQUE = """
-    SELECT array_agg(a.attname::text) FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place),
-           pg_attribute a
+    SELECT array_agg(a.attname::text) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid,
+           unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place), pg_attribute a
      WHERE i.indrelid = %s AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL
        AND i.indexprs IS NULL AND k.place <= i.indnkeyatts AND a.attrelid = i.indrelid AND a.attnum = k.attnum
+       AND NOT (c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid))
+       AND <same equality>
      GROUP BY i.indexrelid
-"""
+""".replace("<same equality>", SAME_EQUALITY)  # an index says nothing of the rows of tables that inherit
 
 
 def describe(connection: Connection, schema: str | None, name: str) -> Table:
@@ -60,13 +82,34 @@ def describe(connection: Connection, schema: str | None, name: str) -> Table:
     found = rows(connection, _RELATION, (f"{quoted[0]}.{quoted[1]}" if schema else quoted[1],))
     if not found:
         return Table(schema or _creation_schema(connection), name)
-    oid, nspname, relname, kind, plain, referenced, fills_in, owned = found[0]
+    oid, nspname, relname, kind, plain, referenced, fills_in, owned, has_triggers, is_secured, rules = found[0]
     if kind not in ("r", "p", "v", "f"):
         raise TableError(f"{nspname}.{relname}: is not a table")
     columns = tuple(TableColumn(*each) for each in rows(connection, _COLUMNS, (oid,)))
     key = tuple(each for (each,) in rows(connection, _PRIMARY_KEY, (oid,)))
     unique = tuple(frozenset(names) for (names,) in rows(connection, _UNIQUE, (oid,)))
-    return Table(nspname, relname, columns, key, oid, referenced, plain, fills_in, owned, unique)
+    return Table(
+        nspname,
+        relname,
+        columns,
+        key,
+        oid,
+        referenced,
+        plain,
+        fills_in,
+        owned,
+        unique,
+        leaves_out=_leaves_out(kind, has_triggers=has_triggers, is_secured=is_secured),
+        rules=frozenset(rules),
+        view=kind == "v",
+    )
+
+
+def _leaves_out(kind: str, *, has_triggers: bool, is_secured: bool) -> str:
+    """See `Table`; what is behind a view or a foreign table is not looked at."""
+    if kind in ("v", "f"):
+        return "a trigger or policy"
+    return " or ".join([*(["a trigger"] if has_triggers else []), *(["row security"] if is_secured else [])])
 
 
 _NEAR = """

@@ -18,6 +18,7 @@ from loader.errors import DatabaseUnavailableError
 from loader.ledger import Entry
 from loader.records import Place
 from loader.statements import execute, rows
+from loader.swallowed import NONE_SWALLOWED, Swallowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,15 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Records so far: ``read``; of those ``kept`` (staged) and ``filtered``; ``short`` and ``long`` are mended ones."""
+    """Records so far: ``read``; of those ``kept`` (staged) and ``filtered``; ``short`` and ``long`` are mended ones;
+    ``swallowed``: what stray quotes have made values of."""
 
     read: int = 0
     kept: int = 0
     filtered: int = 0
     short: int = 0
     long: int = 0
+    swallowed: Swallowed = NONE_SWALLOWED
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -50,6 +53,7 @@ class Counts:
             self.filtered + other.filtered,
             self.short + other.short,
             self.long + other.long,
+            self.swallowed + other.swallowed,
         )
 
 
@@ -68,7 +72,7 @@ class Checkpoint:
     complete: bool = False
 
 
-_COLUMNS = "plan, found, byte_offset, record_number, line_number, fields, tally, complete"
+_COLUMNS = "plan, found, byte_offset, record_number, line_number, fields, tally, complete, swallowed"
 
 
 def find(connection: Connection, load_id: int) -> Checkpoint | None:
@@ -76,9 +80,10 @@ def find(connection: Connection, load_id: int) -> Checkpoint | None:
     found = rows(connection, f"SELECT {_COLUMNS} FROM loader.checkpoints WHERE load_id = %s", (load_id,))
     if not found:
         return None
-    plan, known, offset, record, line, width, counts, complete = found[0]
+    plan, known, offset, record, line, width, tally, complete, swallowed = found[0]
     known = {each.name: known[each.name] for each in fields(Found) if each.name in known}
-    return Checkpoint(plan, Found(**known), Place(offset, record, line, width), Counts(**counts), complete)
+    counts = Counts(**tally, swallowed=Swallowed(**swallowed) if swallowed else NONE_SWALLOWED)
+    return Checkpoint(plan, Found(**known), Place(offset, record, line, width), counts, complete)
 
 
 def save(connection: Connection, entry: Entry, checkpoint: Checkpoint) -> None:
@@ -87,6 +92,8 @@ def save(connection: Connection, entry: Entry, checkpoint: Checkpoint) -> None:
     Raises DatabaseUnavailableError where another attempt at the load has begun since.
     """
     place = checkpoint.place
+    tally = asdict(checkpoint.counts)
+    swallowed = tally.pop("swallowed")  # in a column of its own: a process of an earlier version knows no such count
     values: dict[str, Any] = {
         "load_id": entry.load_id,
         "plan": checkpoint.plan,
@@ -95,7 +102,8 @@ def save(connection: Connection, entry: Entry, checkpoint: Checkpoint) -> None:
         "record_number": place.record,
         "line_number": place.line,
         "fields": place.fields,
-        "tally": json.dumps(asdict(checkpoint.counts)),
+        "tally": json.dumps(tally),
+        "swallowed": json.dumps(swallowed) if checkpoint.counts.swallowed.records else None,
         "complete": checkpoint.complete,
     }
     names, given = ", ".join(values), ", ".join(f"%({name})s" for name in values)

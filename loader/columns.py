@@ -26,6 +26,7 @@ class LoadColumn:
 
     ``field``: its place in the file's records (from 0), None where ``value`` makes it. ``zone``: where its
     local times are. ``pattern``: of a type that was inferred, the texts that prove it right; see `infer`.
+    ``collation``: see `TableColumn`; staged values are compared by it.
     """
 
     name: str
@@ -38,6 +39,7 @@ class LoadColumn:
     zone: str = "UTC"
     not_null: bool = False
     pattern: str | None = None
+    collation: str | None = None
 
     @property
     def read_as(self) -> pa.DataType:
@@ -48,6 +50,13 @@ class LoadColumn:
         if self.steps or self.format or self.pattern or pa.types.is_timestamp(self.type.arrow):
             return pa.string()
         return self.type.arrow
+
+    @property
+    def has_spellings(self) -> bool:
+        """Whether values that are equal to PostgreSQL may differ in their text, such as 1.0 and 1.00 of ``numeric``."""
+        if self.type.wire == "arrow":
+            return pa.types.is_floating(self.type.arrow) or self.collation is not None
+        return self.type.wire not in ("uuid", "enum")
 
     @property
     def is_exact(self) -> bool:
@@ -227,6 +236,7 @@ class _Matching:
             format=compile_format(column.format) if column.format else None,
             zone=column.timezone or self.session_zone,
             not_null=(stored.not_null and not self.table.fills_in) if stored is not None else is_key,
+            collation=stored.collation if stored is not None else None,
         )
 
 

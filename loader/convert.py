@@ -159,10 +159,19 @@ def _within_precision(values: pa.Array) -> bool:
 
 
 def _may_be_out_of_range(values: pa.Array, view: Bytes) -> bool:
+    """Whether a number overflowed, or one that is not 0 may have become 0: it has a negative exponent, or a run of more
+    zeros than a word has twice (44 at least for ``real``), so that an aligned word is all zeros."""
     known = arrays.numbers(values.drop_null())
     if np.isinf(known).any():
         return True
-    return bool((known == 0).any()) and bool(((view[:-1] | 0x20 == ord("e")) & (view[1:] == ord("-"))).any())
+    if not (known == 0).any():
+        return False
+    if ((view[:-1] | 0x20 == ord("e")) & (view[1:] == ord("-"))).any():
+        return True
+    return bool((view[: len(view) // 8 * 8].view(np.uint64) == _EIGHT_ZEROS).any())
+
+
+_EIGHT_ZEROS = int.from_bytes(b"0" * 8, "little")
 
 
 def _after_year_zero(values: pa.Array) -> bool:

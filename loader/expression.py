@@ -583,7 +583,7 @@ class _Binder:
     def _as_double(self, bound: _Bound) -> Run:
         if isinstance(bound.node, Number):
             value = float(bound.node.value)
-            if value in (float("inf"), float("-inf")):
+            if value in (float("inf"), float("-inf")) or (bound.node.value and not value):
                 raise ValueError(f"{bound.node} is out of the range of double precision")
             return self._constant(bound.node, "number", value, self._pa.float64()).run
         return self._cast(bound, self._pa.float64())

@@ -28,6 +28,7 @@ from loader.refusals import is_refusal
 from loader.report import LoadReport
 from loader.staging import Parts
 from loader.standing import Standing
+from loader.swallowed import Swallowed
 from loader.tally import RejectKeeper
 from loader.task import Task
 from loader.undertaking import Undertaking
@@ -210,7 +211,8 @@ def _nothing_to_do(_block: Any) -> Any:
 
 def _counts(proof: Proof) -> Counts:
     counts = proof.counts
-    return Counts(counts["records"], counts["kept"], counts["filtered"], counts["short"], counts["long"])
+    swallowed = Swallowed(**(proof.swallowed or {}))
+    return Counts(counts["records"], counts["kept"], counts["filtered"], counts["short"], counts["long"], swallowed)
 
 
 def _told(summary: Mapping[str, Any]) -> str:

@@ -88,7 +88,7 @@ class ShardReport:
     of the object. ``problem``: why it came to no end, by ``kind``: "limit" (of rejects), "endless" (a record, at
     ``place``: offset, and number and line within the shard), "widen" (an inferred type), "careful" or "refused" (the
     database refused a record), "changed" (the table), "failed" (in the database, whatever it is sent), or an error's
-    name; ``run`` is in it, too.
+    name; ``run`` is in it, too. ``swallowed``: as in `Swallowed`, its line counted within the shard.
     """
 
     load_id: int
@@ -113,6 +113,7 @@ class ShardReport:
     problem: dict[str, Any] | None = None
     bytes_read: int = 0
     seconds: float = 0.0
+    swallowed: dict[str, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -140,7 +141,7 @@ class Proof:
     beginning. ``waiting``: that others have to be loaded first to be proved. ``problem``: of a shard that is proved to
     have begun right, so it is the object's own. ``parts``: those that are proved, from the left. ``guessed``,
     ``wrong``: how many beginnings were guesses, and how many of these the proof found to be wrong. ``rising``: keys
-    rise over all those parts, so none comes twice.
+    rise over all those parts, so none comes twice. ``swallowed``: as in `Swallowed`, of all those parts.
     """
 
     proved: bool
@@ -152,6 +153,7 @@ class Proof:
     guessed: int = 0
     wrong: int = 0
     rising: bool = False
+    swallowed: dict[str, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -15,7 +15,7 @@ from loader.columns import LoadColumn, match_columns
 from loader.errors import SpecError
 from loader.hooks import find_hook
 from loader.infer import PATTERNS, infer_columns
-from loader.merge import merge_key
+from loader.merge import check_rules, merge_key
 from loader.pgtypes import ColumnType
 from loader.records import Block
 from loader.spec import ColumnSpec, LoadSpec
@@ -63,7 +63,10 @@ class Plan:
     def digest(self) -> str:
         """SHA-256 of all that decides what staged rows look like, beside the spec: where it differs, rows that were
         staged before are not those that would be staged now."""
-        types = [(each.name, each.type.name, each.type.wire, each.type.labels, each.zone) for each in self.columns]
+        types = [
+            (each.name, each.type.name, each.type.wire, each.type.labels, each.zone, *filter(None, [each.collation]))
+            for each in self.columns
+        ]
         settled = [str(self.table), self.key, types, self.fields, self.session_zone, asdict(self.found), STAGED_FORM]
         return sha256(json.dumps(settled).encode()).hexdigest()
 
@@ -104,6 +107,7 @@ def make_plan(
     _check_formats(match.columns)
     _check_defaults(match.columns)
     key = merge_key(spec, table, match.columns)
+    check_rules(spec, table, key)
     return Plan(
         spec=spec,
         table=table,

@@ -142,6 +142,8 @@ def _statements(connection: Connection, plan: Plan, size: int) -> Iterator[sql.C
 def _merging(merge: Merge) -> Iterator[sql.Composable]:
     if merge.replace:
         yield merge.deleting()
+    if "INSERT" in merge.table.rules:
+        yield sql.SQL("-- rows are moved by COPY instead of INSERT, for the table has a rewrite rule")
     if not merge.key:
         yield merge.inserting(ALL, only_new=False)
         return

@@ -16,12 +16,14 @@ The rules are told with their reasons in docs/sharding.md. Nothing here reads an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from loader import crc
 from loader.errors import LoaderError, SourceError
 from loader.parts import Known, Part, Proof, ShardPlan, ShardReport, cut
 from loader.rising import rise_together
+from loader.swallowed import NONE_SWALLOWED, Swallowed
 
 __all__ = ["Known", "Part", "Proof", "ShardPlan", "ShardReport", "cut", "prove"]
 
@@ -57,6 +59,7 @@ def prove(plan: ShardPlan, reports: Iterable[ShardReport]) -> Proof:
         problem=chain.problem,
         counts=counts,
         guessed=len(guesses),
+        swallowed=asdict(chain.swallowed) if chain.swallowed.records else None,
         rising=rise_together(run.keys for run in chain.runs),
         wrong=sum(_is_wrong(guess, chain.starts.get(guess.number), plan.text(guess.number)[1]) for guess in guesses),
     )
@@ -82,6 +85,7 @@ class _Chain:
         self.waiting: list[int] = []
         self.parts: list[Part] = []
         self.runs: list[ShardReport] = []
+        self.swallowed = NONE_SWALLOWED
         self.problem: dict[str, Any] | None = None
 
     @property
@@ -120,6 +124,7 @@ class _Chain:
             self._check(number, ended)
             self.parts.append(Part(number, run.run, place, self._record, self._line))
             self.runs.append(run)
+            self.swallowed += Swallowed(**(run.swallowed or {})).moved(self._line)
             self._record += run.records
             self._line += run.lines
             self._place = run.end

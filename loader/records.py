@@ -20,6 +20,7 @@ from loader.arrays import booleans
 from loader.fields import Dialect, UnterminatedQuoteError, split_record
 from loader.report import Reject
 from loader.rising import Run
+from loader.swallowed import NONE_SWALLOWED, Swallowed
 from loader.values import SHOWN, brief
 
 _LF, _CR = 10, 13
@@ -411,7 +412,8 @@ class Rows:
 class Encoded:
     """What became of one block: ``kept`` records as the tuples of binary COPY, the others rejected or filtered.
 
-    ``keys``: of the records that were kept; None where they do not rise, or nobody looked.
+    ``keys``: of the records that were kept; None where they do not rise, or nobody looked. ``swallowed``: what stray
+    quotes have made values of.
     """
 
     block: Block
@@ -422,6 +424,7 @@ class Encoded:
     short: int = 0
     long: int = 0
     keys: Run | None = None
+    swallowed: Swallowed = NONE_SWALLOWED
 
 
 def reject(

@@ -47,7 +47,9 @@ REASONS: dict[str, Reason] = {
     ),
     "null_value": Reason("target", "a NOT NULL column has no value"),
     "null_key": Reason("target", "a key column has no value, so there is nothing to merge by"),
-    "check_violation": Reason("target", "a CHECK constraint of the table or of a domain is violated"),
+    "check_violation": Reason(
+        "target", "a CHECK constraint of the table or of a domain is violated, or a trigger says so"
+    ),
     "unique_violation": Reason("target", "a unique constraint or index has its values already"),
     "foreign_key_violation": Reason("target", "it refers to a row that is not there"),
     "exclusion_violation": Reason("target", "an exclusion constraint is violated"),
@@ -147,6 +149,12 @@ class LoadReport:
     def __post_init__(self) -> None:
         object.__setattr__(self, "notes", tuple(map(printable, self.notes)))
         object.__setattr__(self, "error", self.error and printable(self.error, lines=True))
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the six counts make up the records that were read, and none of them is negative."""
+        counts: list[int] = [getattr(self, name) for name in ROW_COUNTS]
+        return min(counts) >= 0 and self.rows_read == sum(counts)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values that JSON can carry. ``loads`` is there only for several sources."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import psycopg2
@@ -164,6 +164,7 @@ class ShardLoad:
             crc=cutter.crc,
             broken=cutter.broken,
             keys=account.tally.keys.bounds,
+            swallowed=asdict(counts.swallowed) if counts.swallowed.records else None,
         )
 
     def _copy(self, cutter: Cutter, work: Callable[[Block], Any], books: Books, staging: Staging) -> None:

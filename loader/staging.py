@@ -1,7 +1,8 @@
 """Staging tables, and `copy_expert` into them or straight into the target.
 
 A staging table is UNLOGGED and lives in schema ``loader``. It has the load's columns, each of its own type or,
-where the server is to cast it, of type text, and `POSITION`: the merge needs the file's order, and a load that is
+where the server is to cast it, of type text, with the collation of the target's column, so that staged keys are the
+same where the target's are; and `POSITION`: the merge needs the file's order, and a load that is
 continued has to know what was staged beyond its checkpoint.
 
 Each attempt at a load has a staging table of its own name. Whoever holds the turn of the load's target may take over
@@ -79,7 +80,9 @@ class Staging:
     def creating(self) -> list[sql.Composed]:
         """The statements that create the table."""
         columns = [
-            sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(column.type.staging_name))
+            sql.SQL("{} {}{}").format(
+                sql.Identifier(column.name), sql.SQL(column.type.staging_name), collating(column.collation)
+            )
             for column in self.columns
         ]
         columns.append(sql.SQL("{} bigint").format(sql.Identifier(self.position)))
@@ -162,6 +165,11 @@ class Parts(Staging):
     def drop(self, connection: Connection) -> None:
         """Drop it, and the tables of all runs, also of those that were for nothing."""
         drop_tables(connection, self.load_id)
+
+
+def collating(collation: str | None) -> sql.SQL:
+    """The COLLATE clause for a collation by its quoted name; nothing for None."""
+    return sql.SQL("" if collation is None else f" COLLATE {collation}")
 
 
 def tables_of(connection: Connection, load_id: int) -> list[str]:

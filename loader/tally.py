@@ -52,12 +52,12 @@ class Tally:
         self.keys = Rising(so_far=False)
 
     def notes(self) -> tuple[str, ...]:
-        """What was done to records to make them fit."""
+        """What was done to records to make them fit, and what is odd about them."""
         told = (
             (self.counts.short, "records had too few fields and were filled with NULL"),
             (self.counts.long, "records had too many fields, and the surplus ones were dropped"),
         )
-        return tuple(f"{count:,} {what}" for count, what in told if count)
+        return tuple(f"{count:,} {what}" for count, what in told if count) + self.counts.swallowed.notes()
 
     def watch(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """The chunks, counted."""
@@ -67,7 +67,9 @@ class Tally:
 
     def add(self, encoded: Encoded) -> None:
         """Count the records of one block."""
-        self.counts += Counts(encoded.block.records, encoded.kept, encoded.filtered, encoded.short, encoded.long)
+        self.counts += Counts(
+            encoded.block.records, encoded.kept, encoded.filtered, encoded.short, encoded.long, encoded.swallowed
+        )
         self.keys.add(encoded.keys)
         if self._progress is not None:
             self._progress(Progress(self.bytes_read, self._size, self.counts.read))

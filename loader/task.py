@@ -12,6 +12,7 @@ from loader import catalog, checkpoints, ledger
 from loader.account import Account
 from loader.checkpoints import Found
 from loader.database import Database
+from loader.errors import DatabaseError
 from loader.judge import Judge
 from loader.lane import TextLane
 from loader.merge import Counts
@@ -19,11 +20,12 @@ from loader.parse import Parser
 from loader.plan import Plan, make_plan
 from loader.reading import Records
 from loader.records import Block, Encoded
-from loader.report import LoadReport
+from loader.report import ROW_COUNTS, LoadReport
 from loader.sniff import sniffed
 from loader.source import Source
 from loader.spec import LoadSpec
 from loader.staging import drop_tables
+from loader.stray_quotes import find_swallowed
 from loader.tables import Table
 from loader.target import is_empty
 from loader.transform import Transformer
@@ -69,9 +71,13 @@ class Task:
         """Enter the load as loaded, in the transaction that filled the target, and commit."""
         account = self.account
         self.source.digest()
-        told = sniffed(self.spec.csv, records.csv) + plan.notes + account.tally.notes() + _notes(counts)
+        told = sniffed(self.spec.csv, records.csv) + plan.notes + account.tally.notes() + _notes(counts, plan.table)
         account.notes = self.how.notes + notes + told
         report = account.report("loaded", counts)
+        if not report.adds_up:
+            raise DatabaseError(
+                f"{report.source}: {_sum_of(report)}; this is a defect of the loader, nothing was loaded"
+            )
         checkpoints.forget(connection, account.entry.load_id)
         ledger.finish(connection, report, "loaded", created=plan.table.oid is None)
         connection.commit()
@@ -90,7 +96,7 @@ class Task:
             rows = transformer.convert(parser.parse(block))
             if transformer.looks:
                 rows = transformer.finish(judge.show(rows))
-            return judge.encode(rows)
+            return replace(judge.encode(rows), swallowed=find_swallowed(block, plan.fields))
 
         return work
 
@@ -140,5 +146,15 @@ class Task:
         }
 
 
-def _notes(counts: Counts) -> tuple[str, ...]:
-    return (f"{counts.deleted:,} rows of the table that the file does not have were deleted",) if counts.deleted else ()
+def _notes(counts: Counts, table: Table) -> tuple[str, ...]:
+    told = (
+        (counts.deleted, "rows of the table that the file does not have were deleted"),
+        (counts.left_out, f"records were left out by {table.leaves_out} of {table} (counted as filtered)"),
+    )
+    return tuple(f"{count:,} {what}" for count, what in told if count)
+
+
+def _sum_of(report: LoadReport) -> str:
+    """The equation of a report that does not hold."""
+    counts = ", ".join(f"{getattr(report, name):,} {name.removeprefix('rows_')}" for name in ROW_COUNTS)
+    return f"{report.rows_read:,} records were read, but the counts do not add up: {counts}"

@@ -25,6 +25,7 @@ from loader.database import Database, bound
 from loader.deadline import Deadline
 from loader.errors import DatabaseError, PausedError
 from loader.ledger import Entry
+from loader.matching import Written
 from loader.merge import Counts, Merge
 from loader.overlap import overlapped
 from loader.plan import Plan
@@ -276,14 +277,14 @@ class Staged(Way):
     def merge_staged(self, merge: Merge, ahead: Ahead) -> Counts:
         """Merge what is staged; records that the target does not take become rejects."""
         kept = self.account.tally.counts.kept
-        if self.deadline.reached or self._is_late(kept - ahead.rows):
+        if self.deadline.reached or self._is_late(kept - ahead.written.inserted):
             raise self._paused("all of it is staged, and the same call goes on from there")
         rejected = self.keeper.count
         bound(self.connection, self.deadline)
         with self.deadline.calling(self.connection.cancel):
             counts = ahead.finish(self.account.tally.counts.read + 1) or self._merge_at_once(merge)
-        merged = counts.inserted + counts.updated + counts.unchanged + counts.duplicate
-        self.account_for(merged + self.keeper.count - rejected, kept)
+        lost = 0 if self.plan.table.leaves_out else counts.left_out
+        self.account_for(counts.records - lost + self.keeper.count - rejected, kept)
         merge.staging.drop(self.connection)
         return counts
 
@@ -339,7 +340,8 @@ class Ahead:
 
     Copying and inserting take two sessions of the server, so the one hides behind the other. Lineitem, 1.8 M rows, two
     cores shared with the server: 6.8 s instead of 8.9 s; where the server has cores of its own, more. What is inserted
-    is lost when the attempt ends early, so this waits until the attempt looks like getting through. ``rows``: so far.
+    is lost when the attempt ends early, so this waits until the attempt looks like getting through. ``written``: what
+    became of the records so far.
 
     Only where rows need not be matched: in an append, or where a sample shows that a segment is new to the table. A
     key that was there all the same is refused by the table itself, and then all is undone and merged at once.
@@ -353,7 +355,7 @@ class Ahead:
         # a column is added at the end, for from then on nobody can read the table
         self._apt = not (merge.replace or plan.found.careful or plan.added)
         self._next: int | None = None
-        self.rows = 0
+        self.written = Written()
 
     def insert(self, checkpoint: Checkpoint) -> None:
         """Insert what is staged up to the checkpoint, if that is worth it by now."""
@@ -370,7 +372,7 @@ class Ahead:
                 self._give_up()
         if self._next is None:
             return None
-        return Counts(inserted=self.rows, course="inserted segment by segment, while later ones were copied")
+        return Counts.of(self.written, "inserted segment by segment, while later ones were copied")
 
     def _insert_up_to(self, past: int) -> bool:
         connection, first = self._way.connection, self._next or 1
@@ -383,7 +385,7 @@ class Ahead:
                     return False
                 if self._next is None:
                     self._way.make_ready()
-                self.rows += self._merge.insert_part(first, past)
+                self.written += self._merge.insert_part(first, past)
             self._next = past
         except psycopg2.Error as error:
             called_back = isinstance(error, psycopg2.errors.QueryCanceled) and self._way.deadline.reached
@@ -395,7 +397,7 @@ class Ahead:
     def _give_up(self) -> None:
         """Undo it; all is merged at once in the end."""
         self._way.connection.rollback()
-        self._apt, self._next, self.rows = False, None, 0
+        self._apt, self._next, self.written = False, None, Written()
 
     def _will_get_through(self, checkpoint: Checkpoint) -> bool:
         """Whether there is a rest of the file, and it will take well less than the time left, by how long it took so

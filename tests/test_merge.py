@@ -65,9 +65,10 @@ def outcome(connection: Any, there: dict[Any, Any], file: list[Any], course: Cou
         made._prepare()
         duplicate = made.drop_repeated()
         left = made.count()
-        updated, inserted = made._follow(course, left)
+        written = made._follow(course, left)
         table = catalog.rows(connection, "SELECT t::text FROM t ORDER BY 1")
-        return table, duplicate, left, updated, inserted
+        assert left == written.inserted + written.updated + written.unchanged
+        return table, duplicate, left, written.updated, written.inserted
     finally:
         connection.rollback()
 

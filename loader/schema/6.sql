@@ -6,3 +6,24 @@ ALTER TABLE loader.loads ADD COLUMN created boolean NOT NULL DEFAULT false;
 DROP INDEX loader.loads_replayed_once;
 CREATE UNIQUE INDEX loads_replayed_once ON loader.loads (replay_of, target, coalesce(bucket, ''), (CASE WHEN bucket IS NULL THEN '' ELSE key END), version, follows)
     WHERE state = 'loaded' AND NOT forced AND replay_of IS NOT NULL AND rows_rejected < rows_read;
+-- Version 6: no count of a load is negative. Up to version 5 a merge counted rows of the table that it updated as
+-- records, and what was left over as unchanged: so these two are put right first, and their sum stays.
+UPDATE loader.loads
+   SET rows_inserted = rows_inserted + least(0, rows_updated + rows_unchanged),
+       rows_updated = greatest(0, rows_updated + rows_unchanged),
+       rows_unchanged = 0
+ WHERE rows_unchanged < 0;
+
+UPDATE loader.loads
+   SET rows_inserted = greatest(0, rows_inserted), rows_updated = greatest(0, rows_updated),
+       rows_unchanged = greatest(0, rows_unchanged), rows_duplicate = greatest(0, rows_duplicate),
+       rows_filtered = greatest(0, rows_filtered), rows_rejected = greatest(0, rows_rejected),
+       rows_read = greatest(0, rows_inserted) + greatest(0, rows_updated) + greatest(0, rows_unchanged)
+                 + greatest(0, rows_duplicate) + greatest(0, rows_filtered) + greatest(0, rows_rejected)
+ WHERE least(rows_read, rows_inserted, rows_updated, rows_unchanged, rows_duplicate, rows_filtered, rows_rejected) < 0;
+
+ALTER TABLE loader.loads ADD CONSTRAINT loads_counts_check CHECK (
+    least(rows_read, rows_inserted, rows_updated, rows_unchanged, rows_duplicate, rows_filtered, rows_rejected) >= 0);
+
+-- What stray quotes have made values of, see loader/swallowed.py; beside the tally, of which version 5 knows every key.
+ALTER TABLE loader.checkpoints ADD COLUMN swallowed json;
