@@ -13,6 +13,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import ledger
+from loader.callbacks import call
 from loader.checkpoints import NOTHING, Counts
 from loader.database import Database
 from loader.errors import DatabaseUnavailableError, LoaderError, RejectLimitError
@@ -65,11 +66,11 @@ class Tally:
             yield chunk
 
     def add(self, encoded: Encoded) -> None:
-        """Count the records of one block."""
+        """Count the records of one block. Raises CallbackError where the progress callback raises."""
         self.counts += Counts(encoded.block.records, encoded.kept, encoded.filtered, encoded.short, encoded.long)
         self.keys.add(encoded.keys)
         if self._progress is not None:
-            self._progress(Progress(self.bytes_read, self._size, self.counts.read))
+            call("progress", self._progress, Progress(self.bytes_read, self._size, self.counts.read))
 
 
 class RejectKeeper:

@@ -17,19 +17,21 @@ PACKAGE = Path(loader.__file__).parent
 SHELVES: list[set[str]] = [
     {
         "arrays",
+        "callbacks",
         "crc",
         "deadline",
         "errors",
         "faults",
         "memory",
         "names",
+        "output",
         "overlap",
         "pgtypes",
-        "report",
         "rising",
         "tables",
     },  # words
-    {"datetimes", "expression", "header", "parts"},
+    {"cores", "datetimes", "expression", "header", "stored"},
+    {"parts", "report"},
     {"proof", "spec"},
     {"columns", "fields", "steps", "wire"},
     {"convert", "records"},
