@@ -7,9 +7,12 @@ like the deadline. Inside the load it travels as `CallbackError`, which ends the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class CallbackError(Exception):
@@ -30,13 +33,15 @@ def call(name: str, callback: Callable[..., object], *arguments: Any) -> None:
         raise CallbackError(name, error) from error
 
 
-@contextmanager
-def passing_on() -> Iterator[None]:
-    """Raises a callback's own error, with its own traceback, where the body raises CallbackError."""
-    try:
-        yield
-    except CallbackError as carrier:
-        error = carrier.error
-    else:
-        return
-    raise error
+def passing_on(function: Callable[P, R]) -> Callable[P, R]:
+    """``function``, which raises a callback's own error, with its own traceback, where it would raise CallbackError."""
+
+    @wraps(function)
+    def called(*arguments: P.args, **options: P.kwargs) -> R:
+        try:
+            return function(*arguments, **options)
+        except CallbackError as carrier:
+            error = carrier.error
+        raise error
+
+    return called

@@ -84,7 +84,7 @@ def load(
     return report
 
 
-@passing_on()
+@passing_on
 def load_one(
     uri: str, spec: LoadSpec, database: Database, how: How = PLAINLY, *, version_id: str | None = None, s3: Any = None
 ) -> LoadReport:

@@ -70,7 +70,7 @@ STAGED = "it is loaded by many workers"
 # --- the plan
 
 
-@passing_on()
+@passing_on
 def plan_shards(
     uri: str,
     spec: LoadSpec,
@@ -218,7 +218,7 @@ class _Planning(Undertaking):
 # --- a shard
 
 
-@passing_on()
+@passing_on
 def load_shard(
     plan: ShardPlan,
     number: int,
@@ -248,7 +248,7 @@ def load_shard(
 # --- the end
 
 
-@passing_on()
+@passing_on
 def finish(
     plan: ShardPlan,
     reports: Iterable[ShardReport] | None,

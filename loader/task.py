@@ -44,6 +44,13 @@ UNPACKED = 8
 """Bytes of text, about, in a byte of a compressed object."""
 
 
+def is_large(size: int, segment: int, *, compression: str) -> bool:
+    """Whether to read an object of ``size`` bytes once more would cost so much that there have to be checkpoints on the
+    way, one each ``segment`` bytes of its text."""
+    text = size * (1 if compression == "none" else UNPACKED)
+    return text > max(segment, min(STRAIGHT * segment, STRAIGHT_BYTES))
+
+
 class Task:
     """What a load, or a shard of one, has to do: a version of an object, a spec, a database, and what follows of them.
 
@@ -121,14 +128,8 @@ class Task:
             name=self.source.uri,
             session_zone=catalog.session_zone(connection),
             found=found,
-            resumable=again or self._is_large(records),
+            resumable=again or is_large(self.source.size, self.spec.segment_size, compression=records.form.compression),
         )
-
-    def _is_large(self, records: Records) -> bool:
-        """Whether to begin again would cost so much that there have to be checkpoints on the way."""
-        text = self.source.size * (1 if records.form.compression == "none" else UNPACKED)
-        segment = self.spec.segment_size
-        return text > max(segment, min(STRAIGHT * segment, STRAIGHT_BYTES))
 
     def constants(self, load_id: int) -> dict[str, str]:
         """What stands for the placeholders of ``value`` columns."""
