@@ -48,7 +48,7 @@ def is_large(size: int, segment: int, *, compression: str) -> bool:
     """Whether to read an object of ``size`` bytes once more would cost so much that there have to be checkpoints on the
     way, one each ``segment`` bytes of its text."""
     text = size * (1 if compression == "none" else UNPACKED)
-    return text > max(segment, min(STRAIGHT * segment, STRAIGHT_BYTES))
+    return text > min(STRAIGHT * segment, max(segment, STRAIGHT_BYTES))
 
 
 class Task:
