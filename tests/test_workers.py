@@ -19,7 +19,7 @@ import loader
 from loader import cli
 from loader.pipeline import load
 
-HOOKS = """
+HOOKS = r"""
 import os, pathlib, signal, sys, time
 
 def _first(name):
