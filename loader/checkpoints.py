@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
@@ -18,6 +18,7 @@ from loader.errors import DatabaseUnavailableError
 from loader.ledger import Entry
 from loader.records import Place
 from loader.statements import execute, rows
+from loader.stored import StoredFormError, read_stored, unknown_counts
 from loader.swallowed import NONE_SWALLOWED, Swallowed
 
 
@@ -76,14 +77,23 @@ _COLUMNS = "plan, found, byte_offset, record_number, line_number, fields, tally,
 
 
 def find(connection: Connection, load_id: int) -> Checkpoint | None:
-    """The load's newest checkpoint, if there is one."""
+    """The load's newest checkpoint; None where there is none, or none that this version of the program understands.
+
+    Keys that it does not know are ignored, apart from counts of records: those would be missing in the load's sum.
+    """
     found = rows(connection, f"SELECT {_COLUMNS} FROM loader.checkpoints WHERE load_id = %s", (load_id,))
     if not found:
         return None
     plan, known, offset, record, line, width, tally, complete, swallowed = found[0]
-    known = {each.name: known[each.name] for each in fields(Found) if each.name in known}
-    counts = Counts(**tally, swallowed=Swallowed(**swallowed) if swallowed else NONE_SWALLOWED)
-    return Checkpoint(plan, Found(**known), Place(offset, record, line, width), counts, complete)
+    try:
+        kept = read_stored(Counts, tally, what="a checkpoint's counts")
+        beside = read_stored(Swallowed, swallowed or {}, what="a checkpoint's stray quotes")
+        findings = read_stored(Found, known, what="a checkpoint's findings")
+    except StoredFormError:
+        return None
+    if unknown_counts(Counts, tally):
+        return None
+    return Checkpoint(plan, findings, Place(offset, record, line, width), replace(kept, swallowed=beside), complete)
 
 
 def save(connection: Connection, entry: Entry, checkpoint: Checkpoint) -> None:
@@ -128,6 +138,8 @@ def forget(connection: Connection, load_id: int) -> None:
 
 def is_vouched_for(connection: Connection, load_id: int) -> bool:
     """Whether what is staged may be of use yet."""
-    return find(connection, load_id) is not None or bool(
-        rows(connection, "SELECT FROM loader.shards WHERE load_id = %s LIMIT 1", (load_id,))
+    vouching = (
+        "SELECT FROM loader.checkpoints WHERE load_id = %s"
+        " UNION ALL SELECT FROM loader.shards WHERE load_id = %s LIMIT 1"
     )
+    return bool(rows(connection, vouching, (load_id, load_id)))

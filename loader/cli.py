@@ -1,7 +1,11 @@
 """The command line. Results go to standard output, messages and progress to standard error.
 
 Exit codes: 0 loaded or already loaded, 1 the load failed and changed nothing, 2 wrong usage or spec; 130 and 143 where
-SIGINT (Ctrl-C) or SIGTERM came first: then the load rests at a checkpoint, and the same command goes on from there.
+SIGINT (Ctrl-C) or SIGTERM came first. Then the same command goes on from the last checkpoint, or from the beginning
+where a small file was being copied straight into its table.
+
+A load does not depend on who reads its output: with ``| head`` or on a full disk it goes on, and the exit code is that
+of the loads. Other commands end quietly, with 0, when nobody reads them any more.
 """
 
 from __future__ import annotations
@@ -11,12 +15,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from loader.errors import LoaderError, UsageError
 from loader.memory import spare_threads
+from loader.output import Output, OutputError, standard_streams
 from loader.values import printable, to_json
 
 if TYPE_CHECKING:
@@ -36,20 +41,31 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
+    with standard_streams() as output:
+        try:
+            code = _run(arguments, output)
+            output.flush()
+        except LoaderError as error:
+            _say(f"loader: {error}")
+            code = error.exit_code
+        except KeyboardInterrupt:
+            _say("loader: interrupted")
+            code = INTERRUPTED
+        except OutputError as error:
+            if not error.is_gone:
+                _say(f"loader: {error}")
+            return 0 if error.is_gone else 1
+        finally:
+            with suppress(OutputError):
+                output.flush()
+    return code
+
+
+def _run(arguments: Sequence[str] | None, output: Output) -> int:
     options = _parser().parse_args(arguments)
+    output.goes_on = options.run in (_load, _replay)
     spare_threads()
-    try:
-        code: int = options.run(options)
-        sys.stdout.flush()
-    except LoaderError as error:
-        _say(f"loader: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        _say("loader: interrupted")
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of standard output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    code: int = options.run(options)
     return code
 
 
@@ -124,10 +140,12 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
+    from loader.cores import positive_text
+
+    try:
+        return positive_text(text, "the number")
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _load(options: argparse.Namespace) -> int:

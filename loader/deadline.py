@@ -45,12 +45,23 @@ class Deadline:
         return self._reason is not None
 
     def stop(self, reason: str) -> None:
-        """Work has to stop now. The first reason counts."""
+        """Work has to stop now. The first reason counts.
+
+        Every callback is called, whatever others raise; after that the first error is raised, with the rest as notes.
+        """
         with self._lock:
             self._reason = self._reason or reason
             callbacks = list(self._callbacks)
+        errors: list[Exception] = []
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            for other in errors[1:]:
+                errors[0].add_note(f"another callback raised {type(other).__name__}: {other}")
+            raise errors[0]
 
     @contextmanager
     def calling(self, callback: Callable[[], object]) -> Iterator[None]:

@@ -53,6 +53,22 @@ def open_source(path: str) -> FileSource:
     return FileSource(path)
 
 
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _moment(seconds: float) -> datetime:
+    """A file's time; the nearest that a datetime holds, for a file may have any."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return (datetime.max if seconds > 0 else datetime.min).replace(tzinfo=UTC)
+
+
 class FileSource:
     """One state of a regular file, told by which file it is, its size and its time of change.
 
@@ -67,13 +83,15 @@ class FileSource:
         self.uri = name or self._path
         self.bucket: str | None = None
         self.key = self.uri
+        if not _is_text(self.uri):
+            raise SourceError(f"{self.uri!a}: the path is not valid UTF-8, so the ledger cannot hold it; rename it")
         with self._clear_errors():
             found = Path(self._path).stat()
             self._refuse_irregular(found.st_mode)
             if not os.access(self._path, os.R_OK):
                 raise PermissionError(None, "Permission denied")
         self.size = found.st_size
-        self.last_modified = datetime.fromtimestamp(found.st_mtime, UTC)
+        self.last_modified = _moment(found.st_mtime)
         self.version = version if version or self.size else _version(sha256().hexdigest())
         self.deadline = NEVER  # a file does not keep anybody waiting
         self._state = _state(found)

@@ -28,6 +28,7 @@ from loader.refusals import is_refusal
 from loader.report import LoadReport
 from loader.staging import Parts
 from loader.standing import Standing
+from loader.stored import read_stored
 from loader.swallowed import Swallowed
 from loader.tally import RejectKeeper
 from loader.task import Task
@@ -59,7 +60,7 @@ def replanned(plan: ShardPlan, proof: Proof) -> dict[str, Any] | None:
     if problem["kind"] == "careful":
         found = {**found, "careful": True}
     elif problem["kind"] == "widen":
-        found = {**found, "widened": {**found["widened"], problem["column"]: problem["type"]}}
+        found = {**found, "widened": {**found.get("widened", {}), problem["column"]: problem["type"]}}
     return {"after": plan.attempt, "found": found}
 
 
@@ -111,7 +112,9 @@ class Finishing(Undertaking):
         table = load.target(connection)
         fields = fields_by_position(load.spec, table)
         records = open_records(head(load.source), load.spec.csv, name=plan.uri, fields=fields)
-        whole = load.plan(connection, records, table, Found(**plan.found), again=True)
+        whole = load.plan(
+            connection, records, table, read_stored(Found, plan.found, what="a shard plan's findings"), again=True
+        )
         connection.rollback()
         if whole.digest != plan.digest:
             again = {"after": plan.attempt, "found": plan.found}

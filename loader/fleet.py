@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from loader import runs, shards, telemetry
+from loader.cores import positive
 from loader.deadline import Deadline
 from loader.errors import DatabaseError, LoaderError, PausedError, UsageError
 from loader.events import direct_of, shown
@@ -145,8 +146,15 @@ def _how(direct: Mapping[str, Any], deadline: Deadline) -> How:
 
 
 def shards_for(size: int, workers: int) -> int:
-    """As many shards as make whole rounds of so many workers, none larger than `SHARD_BYTES`."""
-    largest = int(os.environ.get("LOADER_SHARD_BYTES", SHARD_BYTES))
+    """As many shards as make whole rounds of so many workers, none larger than `SHARD_BYTES`.
+
+    Raises UsageError where the state machine's number of workers, or the variable, is no positive number.
+    """
+    positive(workers, "the state machine's number of workers")
+    told = os.environ.get("LOADER_SHARD_BYTES") or str(SHARD_BYTES)
+    largest = int(told) if told.isascii() and told.isdecimal() and len(told) < 19 else 0
+    if largest < 1:
+        raise UsageError(f"LOADER_SHARD_BYTES has to be a number of bytes, 1 or more, and is {shown(told)}")
     return workers * max(1, -(-size // (workers * largest)))
 
 

@@ -40,7 +40,10 @@ _MIGRATION_LOCK = 0x6C6F616465720001  # "loader" and a number: any constant of i
 
 
 def migrate(connection: Connection) -> None:
-    """Create schema ``loader`` or bring it up to this version, and commit. Idempotent, safe to run at once."""
+    """Create schema ``loader`` or bring it up to this version, and commit. Idempotent, safe to run at once.
+
+    A ledger of a later version stays as it is: each migration keeps the processes of the version before running.
+    """
     if _installed_version(connection) < SCHEMA_VERSION:
         execute(connection, "SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
         for version in range(_installed_version(connection) + 1, SCHEMA_VERSION + 1):
@@ -58,8 +61,8 @@ def _is_there(connection: Connection) -> bool:
 
 
 def is_current(connection: Connection) -> bool:
-    """Whether there is a ledger of this version to read."""
-    return _installed_version(connection) == SCHEMA_VERSION
+    """Whether there is a ledger to read that has all that this version knows: of this version or of a later one."""
+    return _installed_version(connection) >= SCHEMA_VERSION
 
 
 def _installed_version(connection: Connection) -> int:

@@ -8,6 +8,7 @@ the careful way. Records with the wrong number of fields are set aside here.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -57,7 +58,8 @@ class Parser:
         }
         self._place_of = {column.field: place for place, column in enumerate(self._columns)}
         self._every = set(range(len(self._columns)))
-        self._suspicion: dict[int, int] = {}  # blocks for which a column is still read as text
+        self._suspicion = [0] * len(self._columns)  # blocks for which each column is still read as text
+        self._lock = threading.Lock()  # of the suspicion
 
     def parse(self, block: Block) -> Rows:
         """The rows of ``block``. Never raises for what a record holds; such records are among the rejects."""
@@ -103,9 +105,10 @@ class Parser:
         """Columns to be read as text from the start: those that a block before had to, for a while."""
         if not data.all():  # a NUL
             return set(self._every)
-        suspects = {place for place, blocks in self._suspicion.items() if blocks > 0}
-        for place in suspects:
-            self._suspicion[place] -= 1
+        with self._lock:
+            suspects = {place for place, blocks in enumerate(self._suspicion) if blocks}
+            for place in suspects:
+                self._suspicion[place] -= 1
         for kind, places in self._misled.items():
             if places - suspects and may_mislead(kind, data):
                 suspects |= places
@@ -117,7 +120,8 @@ class Parser:
         place = self._place_of.get(int(named[1])) if named else None
         if place is None:
             return set(self._every)
-        self._suspicion[place] = SUSPICION
+        with self._lock:
+            self._suspicion[place] = SUSPICION
         return {place}
 
     def _read(self, block: Block, text: Spelling, as_text: set[int], gone: Sequence[tuple[int, int]]) -> Rows:

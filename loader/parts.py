@@ -6,22 +6,16 @@ JSON can carry all of them, and each version of the loader takes from it what it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from loader import crc
+from loader.stored import StoredFormError, read_stored
 
 Known = Mapping[str, Any]
 """What is known of a shard's beginning: ``{"start": offset}``, proved by the chain, or ``{"inside": bool}``, told by
 the parities."""
-
-_T = TypeVar("_T")
-
-
-def _made(kind: type[_T], mapping: Mapping[str, Any]) -> _T:
-    """Of what JSON carries, that which this version knows."""
-    return kind(**{each.name: mapping[each.name] for each in fields(kind) if each.name in mapping})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +59,12 @@ class ShardPlan:
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> Self:
-        made = _made(cls, mapping)
-        return replace(made, ranges=tuple((first, past) for first, past in made.ranges))
+        """The plan that `to_dict` gave, in this process or in one of another version. Raises StoredFormError."""
+        made = read_stored(cls, mapping, what="a shard plan")
+        try:
+            return replace(made, ranges=tuple((int(first), int(past)) for first, past in made.ranges))
+        except (TypeError, ValueError) as error:
+            raise StoredFormError("a shard plan: its ranges are not pairs of offsets") from error
 
     def text(self, number: int) -> tuple[int, int]:
         """The part of the text, [from, to), in which the shard's records begin; it may be empty."""
@@ -120,7 +118,8 @@ class ShardReport:
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> Self:
-        return _made(cls, mapping)
+        """The report that `to_dict` gave, in this process or in one of another version. Raises StoredFormError."""
+        return read_stored(cls, mapping, what="a shard's report")
 
 
 @dataclass(frozen=True, slots=True)

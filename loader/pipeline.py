@@ -12,6 +12,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import checkpoints, ledger
+from loader.callbacks import passing_on
 from loader.checkpoints import Checkpoint, Found
 from loader.columns import fields_by_position
 from loader.database import Database
@@ -29,7 +30,7 @@ from loader.spec import LoadSpec
 from loader.tally import Progress, RejectKeeper
 from loader.task import Task
 from loader.transform import WidenColumn
-from loader.undertaking import PLAINLY, TURN_WAIT, How, Undertaking, note_unopened
+from loader.undertaking import PLAINLY, TURN_WAIT, How, Undertaking, note_unopened, within_cores
 from loader.ways import PlanChangedError, Staged, Straight, begins_new
 from loader.workers import load_by_workers
 
@@ -54,10 +55,11 @@ def load(
     """Load each object or file that ``source`` names: a path, a glob, s3://bucket/key or s3://bucket/prefix/.
 
     ``dsn`` or ``database`` says where to, ``s3`` is a boto3 client to use. ``workers`` processes may load parts of a
-    large object side by side, see `loader.shards`. For the rest see `How`.
+    large object side by side, see `loader.shards`; at most one a core does. For the rest see `How`.
 
     Each object is a load of its own, and all at once or not at all. With several, all are tried, and the
-    report adds them up. Raises LoaderError for the first that failed; its ``report`` says what became of all.
+    report adds them up. Raises LoaderError for the first that failed; its ``report`` says what became of all. Raises
+    what ``progress`` raises: the load that it interrupts ends as failed, and the same call continues it.
     """
     spec = as_spec(spec)
     if (dsn is None) == (database is None):
@@ -84,14 +86,17 @@ def load(
     return report
 
 
+@passing_on
 def load_one(
     uri: str, spec: LoadSpec, database: Database, how: How = PLAINLY, *, version_id: str | None = None, s3: Any = None
 ) -> LoadReport:
     """Load the one object or file of that name; no character of it is a pattern.
 
-    ``version_id`` pins a version of the object. Raises LoaderError; its ``report`` says what became of it.
+    ``version_id`` pins a version of the object. Raises LoaderError; its ``report`` says what became of it. Raises what
+    a callback of ``how`` raises, after the load has come to its end: it is then entered as failed and can be continued.
     """
     try:
+        how = within_cores(how)
         if how.workers > 1:
             loaded = load_by_workers(uri, spec, database, how, version_id=version_id, s3=s3)
             if isinstance(loaded, LoadReport):

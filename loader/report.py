@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple
 
+from loader.stored import read_stored
 from loader.values import printable
 
 State = Literal["loaded", "skipped", "failed"]
@@ -167,8 +168,9 @@ class LoadReport:
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> LoadReport:
-        """The report of one source that `to_dict` gave."""
-        return cls(**{**mapping, "notes": tuple(mapping["notes"])})
+        """The report of one source that `to_dict` gave, in this process or in one of another version."""
+        made = read_stored(cls, {**mapping, "loads": ()}, what="a load's report")
+        return replace(made, notes=tuple(made.notes))
 
     @classmethod
     def combine(cls, reports: Sequence[LoadReport]) -> LoadReport:

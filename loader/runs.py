@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from loader.ledger import Entry
 from loader.proof import Part, Proof, ShardPlan, ShardReport, prove
 from loader.report import Reject
 from loader.statements import execute, rows
+from loader.stored import StoredFormError
 from loader.tally import RejectKeeper
 
 _OPEN = "state = 'sharded' OR (state = 'running' AND shard_plan IS NOT NULL) OR (state = 'failed' AND retryable)"
@@ -56,7 +58,9 @@ def find_open_plan(
         " ORDER BY load_id DESC LIMIT 1",
         (target, pin, fingerprint, forced),
     )
-    return ShardPlan.from_dict(found[0][0]) if found else None
+    with suppress(StoredFormError):  # of another version: the object is planned anew
+        return ShardPlan.from_dict(found[0][0]) if found else None
+    return None
 
 
 def take_up(connection: Connection, plan: ShardPlan, waited: float, *, follows: int = 0) -> Entry:
@@ -129,7 +133,11 @@ def reports(connection: Connection, plan: ShardPlan, number: int | None = None) 
         " AND (%s::int IS NULL OR number = %s) ORDER BY run",
         (plan.load_id, plan.attempt, number, number),
     )
-    return [ShardReport.from_dict(report) for (report,) in found]
+    told = []
+    for (report,) in found:
+        with suppress(StoredFormError):  # of another version: its shard is loaded again
+            told.append(ShardReport.from_dict(report))
+    return told
 
 
 def give_up(connection: Connection, plan: ShardPlan, why: str, *, retryable: bool = True) -> None:
@@ -221,7 +229,10 @@ def find_summary(connection: Connection, load_id: int) -> dict[str, Any] | None:
     summary, told = found[0] if found else (None, None)
     if summary is not None or told is None:
         return dict(summary) if summary else None
-    plan = ShardPlan.from_dict(told)
+    try:
+        plan = ShardPlan.from_dict(told)
+    except StoredFormError:
+        return None
     through = reports(connection, plan)
     begun = "SELECT count(*) FROM loader.shards WHERE load_id = %s AND attempt = %s AND report IS NULL"
     under_way = rows(connection, begun, (load_id, plan.attempt))[0][0]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from loader.cores import positive_text
 from loader.database import Database, SecretCredentials
 from loader.errors import UsageError
 from loader.shelf import SpecShelf
 from loader.source import s3_client
-from loader.values import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +49,10 @@ class Settings:
                 "the environment has neither LOADER_SECRET_ID nor LOADER_DSN: there is no database to load into"
             )
         database = Database(SecretCredentials(secret_id) if secret_id else str(dsn))
+        workers = positive_text(os.environ.get("LOADER_WORKERS") or "1", "LOADER_WORKERS")
         client = s3_client()
         shelf = SpecShelf(specs_place(), client)
-        return cls(database, client, shelf, bool(os.environ.get("LOADER_REINVOKE")), _workers())
-
-
-def _workers() -> int:
-    told = os.environ.get("LOADER_WORKERS") or "1"
-    if not told.isdecimal() or int(told) < 1:
-        raise UsageError(f"LOADER_WORKERS is {shown(told)}, and has to be a number of processes")
-    return int(told)
+        return cls(database, client, shelf, bool(os.environ.get("LOADER_REINVOKE")), workers)
 
 
 def specs_place() -> str:

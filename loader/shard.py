@@ -29,6 +29,7 @@ from loader.refusals import is_refusal
 from loader.runs import ShardRejects
 from loader.segments import Segments, copy_segments
 from loader.staging import Staging
+from loader.stored import read_stored
 from loader.tally import Books
 from loader.task import Task
 from loader.transform import Transformer, WidenColumn
@@ -65,7 +66,9 @@ class ShardLoad:
             table = load.target(connection)
             fields = fields_by_position(load.spec, table)
             records = open_records(head(self._source), load.spec.csv, name=plan.uri, fields=fields)
-            whole = load.plan(connection, records, table, Found(**plan.found), again=True)
+            whole = load.plan(
+                connection, records, table, read_stored(Found, plan.found, what="a shard plan's findings"), again=True
+            )
             report = ShardReport(
                 plan.load_id or 0, plan.attempt, self._number, run, known=dict(known) if known else None
             )

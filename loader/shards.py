@@ -23,6 +23,7 @@ from typing import Any
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import crc, ledger, runs
+from loader.callbacks import passing_on
 from loader.checkpoints import Found
 from loader.columns import fields_by_position
 from loader.cuts import counts_quotes
@@ -41,6 +42,7 @@ from loader.shard import ShardLoad
 from loader.source import Source, open_source
 from loader.spec import LoadSpec
 from loader.standing import Standing
+from loader.stored import read_stored
 from loader.tally import Progress
 from loader.task import Task
 from loader.undertaking import PLAINLY, How, Undertaking
@@ -68,6 +70,7 @@ STAGED = "it is loaded by many workers"
 # --- the plan
 
 
+@passing_on
 def plan_shards(
     uri: str,
     spec: LoadSpec,
@@ -176,7 +179,7 @@ class _Planning(Undertaking):
         self._load = load
         self._records = records
         self._plan = plan
-        self._found = Found(**{**again.get("found", {}), "staged": STAGED})
+        self._found = replace(read_stored(Found, again.get("found") or {}, what="what a plan found"), staged=STAGED)
         self._after = int(again.get("after", 0))
         self._made: ShardPlan | None = None
 
@@ -215,6 +218,7 @@ class _Planning(Undertaking):
 # --- a shard
 
 
+@passing_on
 def load_shard(
     plan: ShardPlan,
     number: int,
@@ -236,7 +240,7 @@ def load_shard(
     with open_source(plan.uri, version_id=plan.version_id, client=s3) as source:
         if source.pin != plan.pin:
             raise SourceChangedError(f"{plan.uri}: is another version than load {plan.load_id} was planned for")
-        spec = LoadSpec.from_dict(plan.spec, origin="shard plan")
+        spec = LoadSpec.from_stored(plan.spec, origin="shard plan")
         how = How(threads=threads, deadline=deadline, progress=progress)
         return ShardLoad(plan, number, Task(source, spec, database, how)).run(known)
 
@@ -244,6 +248,7 @@ def load_shard(
 # --- the end
 
 
+@passing_on
 def finish(
     plan: ShardPlan,
     reports: Iterable[ShardReport] | None,
@@ -261,7 +266,7 @@ def finish(
     with open_source(plan.uri, version_id=plan.version_id, client=s3) as source:
         if source.pin != plan.pin:
             raise SourceChangedError(f"{plan.uri}: is another version than load {plan.load_id} was planned for")
-        spec = LoadSpec.from_dict(plan.spec, origin="shard plan")
+        spec = LoadSpec.from_stored(plan.spec, origin="shard plan")
         load = Task(source, spec, database, how)
         assert plan.load_id is not None
         load.account.entry = Entry(plan.load_id, plan.attempt)

@@ -23,6 +23,7 @@ from typing import Literal, cast, get_args
 from loader.errors import SpecError
 from loader.header import NAME_LIMIT
 from loader.names import did_you_mean, nearest
+from loader.stored import StoredFormError
 from loader.values import SHOWN, printable, to_json
 
 Mode = Literal["append", "replace", "merge"]
@@ -146,6 +147,22 @@ class LoadSpec:
         if problems:
             raise SpecError(problems, origin)
         return spec
+
+    @classmethod
+    def from_stored(cls, mapping: Mapping[str, object], *, origin: str) -> LoadSpec:
+        """The spec that `to_dict` gave, in this process or in one of another version of the program.
+
+        Settings that this version does not know are ignored where they say nothing (null, false, 0 or empty). Raises
+        StoredFormError (retryable) for others, because they may decide what a file becomes, and SpecError as
+        `from_dict` does.
+        """
+        told, unknown = _of_this_version(mapping) if isinstance(mapping, Mapping) else (mapping, [])
+        if unknown:
+            raise StoredFormError(
+                f'{origin}: has the setting "{unknown[0]}", which this version of the loader does not know; '
+                "a newer version stored it and can read it"
+            )
+        return cls.from_dict(told, origin=origin)
 
     @classmethod
     def from_toml(
@@ -518,6 +535,29 @@ _CSV = tuple(each.name for each in fields(CsvSpec))
 _REJECTS = tuple(each.name for each in fields(RejectSpec))
 _TRANSFORM = tuple(each.name for each in fields(TransformSpec))
 _COLUMN = ("type", "from", "format", "timezone", "transform", "default", "value")
+
+
+def _of_this_version(mapping: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
+    """A stored spec without settings that are unknown and say nothing, and the paths of unknown ones that do."""
+    unknown: list[str] = []
+
+    def known_alone(values: object, known: Sequence[str], path: str = "") -> object:
+        if not isinstance(values, Mapping):
+            return values
+        unknown.extend(f"{path}{name}" for name in values if name not in known and _says_something(values[name]))
+        return {name: values[name] for name in values if name in known}
+
+    told = cast(dict[str, object], known_alone(mapping, _TOP))
+    for name, known in (("csv", _CSV), ("rejects", _REJECTS), ("transform", _TRANSFORM)):
+        if name in told:
+            told[name] = known_alone(told[name], known, f"{name}.")
+    if isinstance(columns := told.get("columns"), Mapping):
+        told["columns"] = {name: known_alone(columns[name], _COLUMN, f"columns.{name}.") for name in columns}
+    return told, unknown
+
+
+def _says_something(value: object) -> bool:
+    return any(map(_says_something, value.values())) if isinstance(value, Mapping) else bool(value)
 
 
 def _read_spec(top: _Section) -> LoadSpec:

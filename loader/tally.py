@@ -13,6 +13,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import ledger
+from loader.callbacks import call
 from loader.charset import suggest_encoding
 from loader.checkpoints import NOTHING, Counts
 from loader.database import Database
@@ -66,13 +67,13 @@ class Tally:
             yield chunk
 
     def add(self, encoded: Encoded) -> None:
-        """Count the records of one block."""
+        """Count the records of one block. Raises CallbackError where the progress callback raises."""
         self.counts += Counts(
             encoded.block.records, encoded.kept, encoded.filtered, encoded.short, encoded.long, encoded.swallowed
         )
         self.keys.add(encoded.keys)
         if self._progress is not None:
-            self._progress(Progress(self.bytes_read, self._size, self.counts.read))
+            call("progress", self._progress, Progress(self.bytes_read, self._size, self.counts.read))
 
 
 _MISREAD = ("invalid_encoding", "nul_byte")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader import catalog, checkpoints, ledger
 from loader.account import Account
 from loader.checkpoints import Found
+from loader.cores import available_cores
 from loader.database import Database
 from loader.errors import DatabaseError
 from loader.judge import Judge
@@ -31,14 +31,26 @@ from loader.target import is_empty
 from loader.transform import Transformer
 from loader.undertaking import How
 
-STRAIGHT = 24
-"""Segments that an object may have to go straight into the target: 768 MiB by default, some ten seconds. To begin again
-costs little then, and staging what need not be merged costs half as much again (`bench.segments`)."""
+STRAIGHT = 8
+"""Segments that an object may have to go straight into the target: 256 MiB by default, some three seconds. That is
+all that a load without checkpoints can lose. Staging what need not be merged costs half as much again
+(`bench.segments`)."""
+
+STRAIGHT_BYTES = 256 << 20
+"""Bytes of text that an object may have to go straight into the target, however long its segments are: more than that
+is too much to lose. An object of one segment has no checkpoint on the way in any case."""
 
 NOTHING_FOUND = Found()
 
 UNPACKED = 8
 """Bytes of text, about, in a byte of a compressed object."""
+
+
+def is_large(size: int, segment: int, *, compression: str) -> bool:
+    """Whether to read an object of ``size`` bytes once more would cost so much that there have to be checkpoints on the
+    way, one each ``segment`` bytes of its text."""
+    text = size * (1 if compression == "none" else UNPACKED)
+    return text > min(STRAIGHT * segment, max(segment, STRAIGHT_BYTES))
 
 
 class Task:
@@ -53,7 +65,7 @@ class Task:
         self.spec = spec
         self.database = database.until(how.deadline)
         self.how = how
-        self.threads = how.threads or max(1, len(os.sched_getaffinity(0)) // how.workers)
+        self.threads = how.threads or max(1, available_cores() // how.workers)
         self.account = Account(source, spec, progress=how.progress, replay_of=how.replay_of)
 
     def start_over(self, connection: Connection, load_id: int) -> None:
@@ -126,14 +138,9 @@ class Task:
             name=self.source.uri,
             session_zone=catalog.session_zone(connection),
             found=found,
-            resumable=again or self._is_large(records),
+            resumable=again or is_large(self.source.size, self.spec.segment_size, compression=records.form.compression),
         )
         return replace(plan, notes=named + plan.notes)
-
-    def _is_large(self, records: Records) -> bool:
-        """Whether to begin again would cost so much that there have to be checkpoints on the way."""
-        text = self.source.size * (1 if records.form.compression == "none" else UNPACKED)
-        return text > STRAIGHT * self.spec.segment_size
 
     def constants(self, load_id: int) -> dict[str, str]:
         """What stands for the placeholders of ``value`` columns."""

@@ -17,6 +17,8 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader import catalog, checkpoints, ledger
 from loader.account import Account
+from loader.callbacks import call
+from loader.cores import available_cores, positive
 from loader.database import Database, translate
 from loader.deadline import NEVER, Deadline
 from loader.errors import DatabaseError, LoaderError, PausedError
@@ -72,8 +74,28 @@ class How:
     told: Callable[[str, Mapping[str, Any]], None] | None = None
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Raises UsageError where ``workers`` or ``threads`` is no number of processes or threads."""
+        positive(self.workers, "workers")
+        if self.threads is not None:
+            positive(self.threads, "threads")
+
 
 PLAINLY = How()
+
+
+def within_cores(how: How) -> How:
+    """``how`` with at most one worker process a core, and a note where that is fewer than it asks for.
+
+    More processes than cores only take memory and connections: each has a session with the server for each stream.
+    """
+    cores = available_cores()
+    if how.workers <= cores:
+        return how
+    few = f"{cores} cores" if cores > 1 else "one core"
+    note = f"{how.workers:,} workers were asked for and this machine has {few}, so it used {cores}"
+    return replace(how, workers=cores, notes=(*how.notes, note))
+
 
 Attempt = Callable[[Connection, Entry], LoadReport]
 """One attempt, on the connection that holds the table's turn. It has committed when it gives its report."""
@@ -127,8 +149,8 @@ class Undertaking:
                 if standing.verdict != "due":
                     return self._not_due(connection, errand, standing, waited)
                 account.entry = entry = self._enter(connection, errand, standing, waited)
-                self._tell("begun", table=account.table, attempt=entry.attempts, waited=round(waited, 3))
                 try:
+                    self._tell("begun", table=account.table, attempt=entry.attempts, waited=round(waited, 3))
                     with self._clear_errors():
                         self._check_handovers(entry)
                         report = attempt(connection, entry)
@@ -144,7 +166,7 @@ class Undertaking:
 
     def _tell(self, what: str, **facts: Any) -> None:
         if self._how.told is not None:
-            self._how.told(what, {"load_id": self._account.entry.load_id, **facts})
+            call("told", self._how.told, what, {"load_id": self._account.entry.load_id, **facts})
 
     def _not_due(self, connection: Connection, errand: Errand, standing: Standing, waited: float) -> LoadReport:
         account = self._account

@@ -1,7 +1,8 @@
 """The two ways of a load's blocks into its target: straight, or by way of a staging table.
 
-Straight is one COPY within the one transaction: the fastest there is, but after a fault it begins again from the first
-byte. Staged is for what has to be merged, judged or continued: segments with checkpoints, then one merge.
+Straight is one COPY within the one transaction: the fastest there is, but after a fault or Ctrl-C it begins again from
+the first byte, so it is for what is read again in a few seconds (`task.STRAIGHT_BYTES`). Staged is for what has to be
+merged, judged or continued: segments with checkpoints, then one merge.
 """
 
 from __future__ import annotations

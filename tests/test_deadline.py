@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
 from loader.deadline import NEVER, Deadline
 
 
@@ -42,3 +44,22 @@ def test_a_sleeper_is_woken() -> None:
     threading.Timer(0.05, deadline.stop, ("enough",)).start()
     deadline.sleep(30)
     assert time.monotonic() - began < 10
+
+
+def test_a_callback_that_raises_keeps_no_other_from_being_called() -> None:
+    """Whoever asked to stop gets the first error, once all were called."""
+    deadline, calls = Deadline(), []
+
+    def fail(number: int) -> None:
+        calls.append(number)
+        raise ValueError(f"of {number}")
+
+    with (
+        deadline.calling(lambda: fail(1)),
+        deadline.calling(lambda: fail(2)),
+        deadline.calling(lambda: calls.append(3)),
+        pytest.raises(ValueError, match="of 1") as caught,
+    ):
+        deadline.stop("enough")
+    assert (calls, deadline.reached) == ([1, 2, 3], "enough")
+    assert caught.value.__notes__ == ["another callback raised ValueError: of 2"]

@@ -77,6 +77,46 @@ def test_what_the_work_gives_or_raises_is_given_or_raised() -> None:
         run_stoppable(fail, Deadline())
 
 
+def test_a_callback_that_raises_does_not_leave_the_work_to_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """The others are called, the work comes to rest and is waited for, and the log has the callback's error."""
+    deadline, stopped = Deadline(), threading.Event()
+
+    def fail() -> None:
+        raise ValueError("in the callback")
+
+    def work() -> str:
+        with deadline.calling(fail), deadline.calling(stopped.set):
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stopped.wait(60)
+        return "at rest"
+
+    assert run_stoppable(work, deadline) == "at rest"
+    assert "in the callback" in caplog.text
+
+
+def test_what_is_raised_in_the_main_thread_waits_for_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as by somebody else's handler: the work is asked to stop, and is over when the error comes through."""
+    deadline, ended = Deadline(), []
+    join, began = threading.Thread.join, threading.Event()
+
+    def once(self: threading.Thread, timeout: float | None = None) -> None:
+        if self.name == "loader-main" and not deadline.stopped:
+            began.wait(60)
+            raise KeyError("of somebody else")
+        join(self, timeout)
+
+    def work() -> None:
+        stopped = threading.Event()
+        with deadline.calling(stopped.set):
+            began.set()
+            ended.append(stopped.wait(60))
+
+    monkeypatch.setattr(threading.Thread, "join", once)
+    with pytest.raises(KeyError, match="of somebody else"):
+        run_stoppable(work, deadline)
+    assert ended == [True]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_second_signal_ends_the_process(number: signal.Signals) -> None:
     """At once, whatever its threads wait for."""
@@ -224,14 +264,15 @@ def test_while_it_merges_behind_a_lock(dsn: str, loader: Loader, target: Path) -
 
 
 @pytest.mark.parametrize("mode", ["append", "merge"])
-def test_while_it_copies(dsn: str, loader: Loader, target: Path, tmp_path: Path, mode: str) -> None:
-    """Straight into the target, nothing of it is in the table afterwards; staged, what has come is kept."""
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_while_it_copies(dsn: str, loader: Loader, target: Path, tmp_path: Path, mode: str, size: str) -> None:
+    """Staged, what has come is kept. A small append goes straight into its table: then nothing of it is there."""
     big = tmp_path / "big.csv"
     with big.open("w") as file:
         file.write("a\n")
         for first in range(0, 8_000_000, 100_000):
             file.write("".join(f"{number}\n" for number in range(first, first + 100_000)))
-    loader.spec.write_text(f'table = "trips"\nmode = "{mode}"\nsegment_mb = 4\n')
+    loader.spec.write_text(f'table = "trips"\nmode = "{mode}"\nsegment_mb = {4 if size == "large" else 10}\n')
     if mode == "append":
         query(dsn, "TRUNCATE trips")
     process = loader.start(big)
@@ -241,8 +282,11 @@ def test_while_it_copies(dsn: str, loader: Loader, target: Path, tmp_path: Path,
     assert query(dsn, "SELECT count(*) FROM trips") == [(0 if mode == "append" else 6_000,)]
     ((state, staged),) = query(dsn, "SELECT state, (SELECT count(*) FROM loader.checkpoints) FROM loader.loads")
     assert state == "paused"
-    assert ("records are staged" in errors) == (staged == 1)
-    assert staged == (mode == "merge")
+    assert ("records are staged, and the same call goes on from there" in errors) == (staged == 1)
+    straight = (mode, size) == ("append", "small")
+    assert staged == (not straight)
+    told = "it was being copied straight into the table, so nothing of it was staged, and the same call begins anew"
+    assert (told in errors) == straight
 
 
 def test_while_it_waits_for_s3(dsn: str, loader: Loader, target: Path, s3: Any, fault_proxy: FaultProxy) -> None:
