@@ -10,6 +10,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader.errors import TableError
 from loader.pgtypes import ColumnType, TypeFacts, column_type
+from loader.spec import reserved_schema
 from loader.tables import Table, TableColumn
 
 _RELATION = """
@@ -55,19 +56,28 @@ def describe(connection: Connection, schema: str | None, name: str) -> Table:
     """The table as the catalog has it; one with ``oid`` None where it does not exist yet.
 
     Without ``schema`` the session's search_path decides, and where the table is absent its first schema.
-    Raises TableError for what is no table that rows can be put into.
+    Raises TableError for what is no table that rows can be put into, and for the schemas that no load may change.
     """
     quoted = rows(connection, "SELECT quote_ident(%s), quote_ident(%s)", (schema or "", name))[0]
     found = rows(connection, _RELATION, (f"{quoted[0]}.{quoted[1]}" if schema else quoted[1],))
     if not found:
-        return Table(schema or _creation_schema(connection), name)
+        schema = schema or _creation_schema(connection)
+        _refuse_reserved(schema, name)
+        return Table(schema, name)
     oid, nspname, relname, kind, plain, referenced, fills_in, owned = found[0]
+    _refuse_reserved(nspname, relname)
     if kind not in ("r", "p", "v", "f"):
         raise TableError(f"{nspname}.{relname}: is not a table")
     columns = tuple(TableColumn(*each) for each in rows(connection, _COLUMNS, (oid,)))
     key = tuple(each for (each,) in rows(connection, _PRIMARY_KEY, (oid,)))
     unique = tuple(frozenset(names) for (names,) in rows(connection, _UNIQUE, (oid,)))
     return Table(nspname, relname, columns, key, oid, referenced, plain, fills_in, owned, unique)
+
+
+def _refuse_reserved(schema: str, name: str) -> None:
+    """Whatever the spec says, the search path decides about a name without a schema."""
+    if fault := reserved_schema(schema):
+        raise TableError(f"{schema}.{name}: {fault}")
 
 
 def _creation_schema(connection: Connection) -> str:

@@ -15,6 +15,7 @@
      └── DatabaseError              PostgreSQL refused; carries its SQLSTATE
           ├── TableError               the target's columns or keys do not fit the spec
           └── DatabaseUnavailableError  no connection, or one that was lost             (retryable)
+               └── BusyError                another load has the table's turn           (retryable)
 
 A message is one sentence that names the object first, then the record, column and value where there are any,
 then the cause. ``retryable`` says whether the same call may succeed later with nothing changed by anybody.
@@ -26,6 +27,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from loader.printable import printable_lines
+
 if TYPE_CHECKING:
     from loader.report import LoadReport
 
@@ -36,6 +39,9 @@ class LoaderError(Exception):
     retryable: bool = False
     exit_code: ClassVar[int] = 1  # of the command line
     report: LoadReport | None = None
+
+    def __str__(self) -> str:
+        return printable_lines(super().__str__())  # it quotes what others wrote: names, values, specs
 
 
 class UsageError(LoaderError):
@@ -128,3 +134,24 @@ class DatabaseUnavailableError(DatabaseError):
     """No connection could be made, or one was lost."""
 
     retryable = True
+
+
+class BusyError(DatabaseUnavailableError):
+    """Another load has the table's turn, and kept it for as long as this one was to wait."""
+
+
+def recalled(kind: str, message: str) -> LoaderError | None:
+    """The error of the class named ``kind`` that failed a load earlier, from its message; None for no such class."""
+    pending: list[type[LoaderError]] = [LoaderError]
+    while pending:
+        each = pending.pop()
+        if each.__name__ == kind:
+            error = each.__new__(each)
+            Exception.__init__(error, message)
+            if isinstance(error, SpecError):
+                error.problems, error.origin = (message,), ""
+            if isinstance(error, DatabaseError):
+                error.sqlstate = None
+            return error
+        pending += each.__subclasses__()
+    return None

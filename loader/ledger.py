@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +26,7 @@ from psycopg2.extras import execute_values
 from loader.catalog import rows
 from loader.database import end_overdue
 from loader.deadline import Deadline
-from loader.errors import DatabaseUnavailableError, PausedError
+from loader.errors import BusyError, DatabaseUnavailableError, PausedError
 from loader.report import REASONS, ROW_COUNTS, LoadReport, Reject
 from loader.spec import CsvSpec, LoadSpec
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 LedgerState = Literal["running", "paused", "sharded", "loaded", "superseded", "failed"]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """The newest of the files in ``schema/``, which bring the ledger from one version to the next."""
 
 _MIGRATION_LOCK = 0x6C6F616465720001  # "loader" and a number: any constant of its own will do
@@ -81,7 +82,7 @@ def turn(connection: Connection, target: str, *, wait: float, deadline: Deadline
     """Hold the turn of the table ``target``; gives the seconds that it took to get it.
 
     Loads into one table go one after the other, in the order in which they asked. The lock is the session's: it
-    outlives commits and rollbacks, and dies with the connection. Raises DatabaseUnavailableError (retryable) after
+    outlives commits and rollbacks, and dies with the connection. Raises BusyError (retryable) after
     ``wait`` seconds, or when the deadline comes first, and PausedError where the deadline was told to stop.
     """
     began = time.monotonic()
@@ -105,7 +106,7 @@ def _take_turn(connection: Connection, target: str, patience: float, deadline: D
             connection.rollback()
             if deadline.stopped:
                 raise PausedError(f"{target}: {deadline.reached} while waiting for its turn", handover=False) from error
-            raise DatabaseUnavailableError(
+            raise BusyError(
                 f"{target}: another load has had its turn for {patience:g} seconds", error.pgcode
             ) from error
     connection.commit()
@@ -225,6 +226,39 @@ def is_settled(connection: Connection, errand: Errand) -> bool:
     return bool(rows(connection, statement, (errand.target, source.bucket, source.key, source.pin)))
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a load failed of: ``kind`` is the name of the error's class, ``error`` its message."""
+
+    entry: Entry
+    kind: str
+    error: str
+
+
+def find_failure(connection: Connection, errand: Errand, since: datetime) -> Failure | None:
+    """What the same errand failed of last, if that was at ``since`` or later and would happen again."""
+    source = errand.source
+    values = {
+        "target": errand.target,
+        "bucket": source.bucket,
+        "key": source.key,
+        "pin": source.pin,
+        "fingerprint": errand.spec.fingerprint(),
+        "forced": errand.forced,
+        "replay_of": errand.replay_of,
+        "since": since,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT load_id, attempts, handovers, resumes, waited, error_type, error FROM loader.loads"
+            f" WHERE load_id = (SELECT max(load_id) FROM loader.loads WHERE {_SAME} AND state <> 'loaded')"
+            " AND state = 'failed' AND NOT retryable AND error_type IS NOT NULL AND finished_at >= %(since)s",
+            values,
+        )
+        found = cursor.fetchone()
+    return Failure(Entry(*found[:5]), *found[5:]) if found else None
+
+
 def note_resume(connection: Connection, entry: Entry) -> Entry:
     """Enter that this attempt takes up at a checkpoint, in the transaction that is open."""
     with connection.cursor() as cursor:
@@ -247,18 +281,26 @@ def note_file(connection: Connection, load_id: int, header: Sequence[str] | None
     connection.commit()
 
 
-def finish(connection: Connection, report: LoadReport, state: LedgerState, *, handover: bool = False) -> None:
+def finish(
+    connection: Connection,
+    report: LoadReport,
+    state: LedgerState,
+    *,
+    handover: bool = False,
+    error_type: str | None = None,
+) -> None:
     """Enter an attempt's outcome in the transaction that is open: for a success that of the merge.
 
-    ``handover``: it stopped because its time was up. Raises DatabaseUnavailableError where another attempt at the load
-    has begun since: then this one has lost its turn, and its outcome is none.
+    ``handover``: it stopped because its time was up. ``error_type``: the class of what it failed of. Raises
+    DatabaseUnavailableError where another attempt at the load has begun since: then this one has lost its turn, and its
+    outcome is none.
     """
     told = ("rows_read", *ROW_COUNTS, "bytes_read", "version", "retryable", "plan")
     values = {name: getattr(report, name) for name in told}
     values |= {name: json.dumps(getattr(report, name)) for name in ("rejects_by_reason", "rejects_by_column")}
     spelt = spelling(connection)
     values |= {"notes": [spelt(note) for note in report.notes], "error": report.error and spelt(report.error)}
-    values |= {"state": state, "handovers": report.handovers + handover}
+    values |= {"state": state, "handovers": report.handovers + handover, "error_type": error_type}
     assignments = ", ".join(f"{name} = %({name})s" for name in values)
     applied = "(SELECT coalesce(max(applied), 0) + 1 FROM loader.loads o WHERE o.target = l.target)"
     with connection.cursor() as cursor:

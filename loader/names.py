@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from itertools import islice
 
+from loader.printable import printable
+
 SHOWN = 20
 """Names that a message lists at most."""
 
@@ -17,7 +19,7 @@ _COMPARED = 10_000  # names; a comparison takes 2 µs and more
 
 def quoted(name: str) -> str:
     """``"name"``, cut to a length that can be read."""
-    return f'"{name[:LENGTH]}{"…" if len(name) > LENGTH else ""}"'
+    return f'"{printable(name[:LENGTH], None)}{"…" if len(name) > LENGTH else ""}"'
 
 
 def listed(names: Sequence[str]) -> str:

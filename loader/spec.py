@@ -17,12 +17,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date, datetime, time
 from fnmatch import fnmatchcase
 from hashlib import sha256
-from pathlib import Path
 from typing import Literal, cast, get_args
 
 from loader.errors import SpecError
 from loader.header import NAME_LIMIT
-from loader.names import did_you_mean, nearest
+from loader.names import LENGTH, did_you_mean, nearest
+from loader.printable import printable
+from loader.spec_text import read_toml
 
 Mode = Literal["append", "replace", "merge"]
 Compression = Literal["auto", "none", "gzip", "zstd", "bz2"]
@@ -157,14 +158,7 @@ class LoadSpec:
     ) -> LoadSpec:
         """The spec in the TOML file at ``path``, as `from_dict` reads it. Raises SpecError."""
         origin = os.fspath(path)
-        try:
-            text = Path(path).read_text("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise SpecError([f"not valid UTF-8 at byte {error.start}"], origin) from error
-        except (OSError, ValueError) as error:
-            cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise SpecError([f"cannot be read: {cause}"], origin) from error
-        return cls.from_toml_text(text, origin=origin, table=table, mode=mode, key=key)
+        return cls.from_toml_text(read_toml(path), origin=origin, table=table, mode=mode, key=key)
 
     @classmethod
     def from_toml_text(
@@ -272,6 +266,16 @@ def split_table(text: str) -> tuple[str | None, str]:
         if part is not None and (fault := _name_fault(part)):
             raise ValueError(fault)
     return schema, name
+
+
+def reserved_schema(schema: str | None) -> str | None:
+    """Why no load may write into ``schema``, in any case of its letters; None where it may."""
+    folded = (schema or "").lower()
+    if folded == "loader":
+        return 'the schema "loader" holds the ledger, which only the loader itself writes; choose another schema'
+    if folded.startswith("pg_") or folded == "information_schema":
+        return f"the schema {_shown(schema)} is PostgreSQL's own; choose another schema"
+    return None
 
 
 def _unquoted(name: str) -> str:
@@ -403,7 +407,7 @@ class _Section:
         return key in self.values
 
     def note(self, key: str, problem: str) -> None:
-        self.problems.append(f"{self.path}{_toml_key(str(key))}: {problem}")
+        self.problems.append(f"{self.path}{_toml_key(printable(str(key), LENGTH))}: {problem}")
 
     def text(self, key: str) -> str | None:
         value = self.values.get(key)
@@ -482,7 +486,7 @@ class _Section:
         if not isinstance(value, Mapping):
             self.note(key, f"must be a table, not {_shown(value)}")
             value = {}
-        return _Section(value, known, self.problems, f"{self.path}{_toml_key(key)}.")
+        return _Section(value, known, self.problems, f"{self.path}{_toml_key(printable(key, LENGTH))}.")
 
 
 _CSV_DEFAULT = CsvSpec()
@@ -549,9 +553,11 @@ def _read_table(top: _Section) -> str:
     if table is None:
         return ""
     try:
-        split_table(table)
+        fault = reserved_schema(split_table(table)[0])
     except ValueError as error:
-        top.note("table", str(error))
+        fault = str(error)
+    if fault:
+        top.note("table", fault)
     return table
 
 
@@ -915,7 +921,7 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 def _shown(value: object) -> str:
     """``value`` as a message shows it: in TOML's words, cut to a length that can be read."""
     if isinstance(value, str):
-        return _toml_value(value if len(value) <= 100 else value[:100] + "…")
+        return printable(_toml_value(value if len(value) <= 100 else value[:100] + "…"), None)
     if isinstance(value, Mapping):
         return "a table" if value else "an empty table"
     if isinstance(value, list | tuple):

@@ -91,7 +91,7 @@ def _give_up(plan: ShardPlan, spec: LoadSpec, error: LoaderError, database: Data
     )
     with suppress(psycopg2.Error, LoaderError), database.session() as connection:
         if not isinstance(error, PausedError):
-            runs.give_up(connection, plan, str(error), retryable=error.retryable)
+            runs.give_up(connection, plan, str(error), retryable=error.retryable, error_type=type(error).__name__)
         elif error.handover:
             report = replace(report, handovers=runs.note_handover(connection, plan))
     return report

@@ -15,6 +15,7 @@ PACKAGE = Path(loader.__file__).parent
 
 # Lowest first. A module may import from lower shelves; on its own shelf from nobody.
 SHELVES: list[set[str]] = [
+    {"printable"},
     {
         "arrays",
         "crc",
@@ -29,7 +30,7 @@ SHELVES: list[set[str]] = [
         "rising",
         "tables",
     },  # words
-    {"datetimes", "expression", "header", "parts"},
+    {"datetimes", "expression", "header", "parts", "spec_text"},
     {"proof", "spec"},
     {"columns", "fields", "steps", "wire"},
     {"convert", "records"},
@@ -50,7 +51,8 @@ SHELVES: list[set[str]] = [
     {"workers"},
     {"pipeline"},
     {"preview", "replay"},
-    {"events", "local", "settings", "signals", "telemetry"},  # faces
+    {"events", "local", "signals", "telemetry"},  # faces
+    {"settings"},
     {"dispatch", "health", "plans", "redelivery"},
     {"cli", "giving_up", "handler"},
     {"fleet", "provision"},
