@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loader.errors import (
+        BusyError,
         DatabaseError,
         DatabaseUnavailableError,
         DecodeError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     )
     from loader.pipeline import load
     from loader.report import LoadReport, Reject
+    from loader.shelf import check_specs
     from loader.spec import LoadSpec
 
 _HOME = {
@@ -38,9 +40,11 @@ _HOME = {
     "LoadSpec": "loader.spec",
     "LoadReport": "loader.report",
     "Reject": "loader.report",
+    "check_specs": "loader.shelf",
 }
 
 __all__ = [
+    "BusyError",
     "DatabaseError",
     "DatabaseUnavailableError",
     "DecodeError",
@@ -59,6 +63,7 @@ __all__ = [
     "TableError",
     "TransformError",
     "UsageError",
+    "check_specs",
     "load",
 ]
 

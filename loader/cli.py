@@ -7,7 +7,6 @@ SIGINT (Ctrl-C) or SIGTERM came first: then the load rests at a checkpoint, and 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from loader.errors import LoaderError, UsageError
 from loader.memory import spare_threads
+from loader.printable import json_line, printable, printable_lines
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
@@ -101,6 +101,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_dsn(replay)
     _add_json(replay)
     replay.set_defaults(run=_replay)
+
+    specs = commands.add_parser("specs", help="look for mistakes in specs")
+    actions = specs.add_subparsers(required=True, metavar="ACTION")
+    check = actions.add_parser(
+        "check", help="every spec of a folder or of s3://bucket/prefix/, and what is wrong with it"
+    )
+    check.add_argument("place", metavar="WHERE", help="folder, or s3://bucket/prefix/")
+    _add_json(check)
+    check.set_defaults(run=_check_specs)
 
     local = commands.add_parser("local", help="the embedded PostgreSQL: start it, stop it, how to connect")
     local.add_argument("action", choices=["start", "stop"])
@@ -280,13 +289,13 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _print_preview(told: Preview) -> None:
     keyed = f" by {', '.join(told.key)}" if told.key else ""
-    print(f"{told.source} → {told.table}: {told.mode}{keyed}, {told.size:,} bytes")
+    print(printable(f"{told.source} → {told.table}: {told.mode}{keyed}, {told.size:,} bytes", None))
     print(f"  {told.verdict}")
     print(f"  {told.way}")
     for column in told.columns:
-        print(f"    {column.name} {column.type} ← {column.read_from or 'the spec'}")
+        print(printable(f"    {column.name} {column.type} ← {column.read_from or 'the spec'}", None))
     for note in told.notes:
-        print(f"  note: {note}")
+        print(printable(f"  note: {note}", None))
     for statement in told.statements:
         print(statement if statement.startswith("--") else f"{statement};")
 
@@ -333,8 +342,24 @@ def _rejects(options: argparse.Namespace) -> int:
         if find_load(connection, options.load_id) is None:
             raise LoaderError(f"there is no load {options.load_id}")
         for each in rejects(connection, options.load_id):
-            print(json.dumps(each, ensure_ascii=False))
+            print(json_line(each))
     return 0
+
+
+def _check_specs(options: argparse.Namespace) -> int:
+    from loader.shelf import check_specs
+
+    found = check_specs(options.place)
+    wrong = sum(bool(each["problems"]) for each in found)
+    if options.json:
+        _print_json(found)
+    else:
+        for each in found:
+            print(printable(f"{each['name']}: {'wrong' if each['problems'] else 'ok'}", None))
+            for problem in each["problems"]:
+                print(printable(f"  - {problem}", None))
+        _say(f"{len(found)} specs, {wrong} of them wrong")
+    return UsageError.exit_code if wrong else 0
 
 
 def _local(options: argparse.Namespace) -> int:
@@ -403,17 +428,18 @@ def _progress_bar(uri: str, *, shown: bool) -> Iterator[Callable[[Progress], Non
 def _print_report(report: LoadReport) -> None:
     from loader.report import summarize_rejects
 
-    print(f"{report.source} → {report.table}: {report.state} (load {report.load_id}) in {report.seconds:.1f} s")
+    names = printable(f"{report.source} → {report.table}", None)
+    print(f"{names}: {report.state} (load {report.load_id}) in {report.seconds:.1f} s")
     if report.state == "loaded":
         counts = ("inserted", "updated", "unchanged", "duplicate", "filtered", "rejected")
         parts = [(name, getattr(report, f"rows_{name}")) for name in counts]
         sums = " + ".join(f"{count:,} {name}" for name, count in parts if count) or "nothing"
         print(f"  {report.rows_read:,} read = {sums}")
     for note in report.notes:
-        print(f"  note: {note}")
+        print(printable(f"  note: {note}", None))
     if report.rows_rejected:
         for line in summarize_rejects(report.rejects_by_reason, report.rejects_by_column):
-            print(f"    {line}")
+            print(printable(f"    {line}", None))
         print(
             f"  see what was rejected with: loader rejects {report.load_id}; "
             f"mend it and load it with: loader replay {report.load_id} FILE"
@@ -426,11 +452,12 @@ def _print_history(loads: Iterable[dict[str, Any]]) -> None:
     for load in loads:
         started = f"{load['started_at']:%Y-%m-%d %H:%M:%S}"
         counts = f"{load['rows_read']:,}", f"{load['rows_rejected']:,}"
-        print(line.format(load["load_id"], load["state"], started, *counts, load["target"], load["source"]))
+        names = printable(load["target"], None), printable(load["source"], None)
+        print(line.format(load["load_id"], load["state"], started, *counts, *names))
         if story := _story(load):
             print(f"{'':8}{story}")
         if load["error"] or (load["attempts"] > 1 and load["last_error"]):
-            print(f"{'':8}{load['error'] or load['last_error']}")
+            print(printable(f"{'':8}{load['error'] or load['last_error']}", None))
 
 
 def _story(load: dict[str, Any]) -> str:
@@ -441,7 +468,7 @@ def _story(load: dict[str, Any]) -> str:
 
 
 def _print_json(document: object) -> None:
-    print(json.dumps(document, ensure_ascii=False, default=_plain))
+    print(json_line(document, default=_plain))
 
 
 def _plain(value: object) -> object:
@@ -451,11 +478,13 @@ def _plain(value: object) -> object:
 
 def _shown(value: object) -> object:
     """A ledger's value for people."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else _plain(value)
+    if isinstance(value, str):
+        return printable(value, None)
+    return json_line(value) if isinstance(value, dict | list) else _plain(value)
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    print(printable_lines(message), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from loader import telemetry
 from loader.database import Database, SecretCredentials
 from loader.errors import UsageError
-from loader.shelf import SpecShelf
+from loader.shelf import Held, SpecShelf
 from loader.source import s3_client
 
 
@@ -20,7 +21,7 @@ class Settings:
     ``s3://bucket/prefix/``. ``$LOADER_SECRET_ID``: the secret that says how to connect; else ``$LOADER_DSN``.
     ``$LOADER_REINVOKE``: not empty, a load that came to rest because time was up is carried on by an invocation that
     the function asks for itself; for events that come without a queue. ``$LOADER_WORKERS``: processes that share a
-    large object, for a function with several cores.
+    large object, for a function with several cores. ``$LOADER_DEAD_LETTERS``: see `loader.redelivery`.
     """
 
     database: Database
@@ -49,8 +50,13 @@ class Settings:
             )
         database = Database(SecretCredentials(secret_id) if secret_id else str(dsn))
         client = s3_client()
-        shelf = SpecShelf(specs_place(), client)
+        shelf = SpecShelf(specs_place(), client, _tell_wrong)
         return cls(database, client, shelf, bool(os.environ.get("LOADER_REINVOKE")), _workers())
+
+
+def _tell_wrong(held: Held) -> None:
+    assert held.error is not None
+    telemetry.log("a spec is wrong", level="ERROR", spec=held.name, error=telemetry.one_line(held.error))
 
 
 def _workers() -> int:

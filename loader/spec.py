@@ -189,6 +189,11 @@ class LoadSpec:
         return self._source_parts[0]
 
     @property
+    def source_pattern(self) -> str:
+        """The glob over keys that ``source`` holds, without a bucket; "" where there is no ``source``."""
+        return self._source_parts[1]
+
+    @property
     def _source_parts(self) -> tuple[str | None, str]:
         source = self.source or ""
         if not source.startswith("s3://"):

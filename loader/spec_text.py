@@ -8,6 +8,9 @@ from pathlib import Path
 
 from loader.errors import SpecError
 
+LONGEST = 1 << 20
+"""Bytes that a spec may have: thousands of columns take a tenth of it."""
+
 _OTHER_BOMS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),  # before UTF-16's, which it begins with
     (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -21,6 +24,8 @@ def toml_text(data: bytes, origin: str) -> str:
 
     Raises SpecError for any other encoding; it names the place. Nothing is guessed, and nothing replaced.
     """
+    if len(data) > LONGEST:
+        raise SpecError([f"is longer than {LONGEST:,} bytes, so it is not a spec"], origin)
     for bom, encoding in _OTHER_BOMS:
         if data.startswith(bom):
             raise SpecError(
@@ -42,7 +47,8 @@ def read_toml(path: str | os.PathLike[str]) -> str:
     """The text of the TOML file at ``path``. Raises SpecError."""
     origin = os.fspath(path)
     try:
-        data = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            data = file.read(LONGEST + 1)
     except (OSError, ValueError) as error:
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SpecError([f"cannot be read: {cause}"], origin) from error
