@@ -59,8 +59,8 @@ def test_a_search_path_must_not_lead_there(dsn: str, tmp_path: Any, path: str, t
     (tmp_path / "a.csv").write_text("a\n1\n")
     loader.load(str(tmp_path / "a.csv"), {"table": "public.a"}, dsn=dsn)
     before = query(dsn, "SELECT count(*) FROM loader.loads")
-    name = dsn.split("/t_")[1].split("?")[0]
-    query(dsn, f'ALTER DATABASE "t_{name}" SET search_path = {path}')
+    ((name,),) = query(dsn, "SELECT current_database()")
+    query(dsn, f'ALTER DATABASE "{name}" SET search_path = {path}')
     with pytest.raises(TableError, match=rf"\.{table}: the schema .*; choose another schema"):
         loader.load(str(tmp_path / "a.csv"), {"table": table}, dsn=dsn)
     assert query(dsn, "SELECT count(*) FROM loader.loads") == before
