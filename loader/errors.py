@@ -2,6 +2,7 @@
 
     LoaderError
      ├── UsageError                 a call or command line that cannot mean anything
+     │    └── SetupError               the environment is wrong: it concerns every load, not this one
      ├── SpecError                  the spec is wrong; lists every problem at once
      ├── SourceError                the object or file cannot be read
      │    ├── SourceNotFoundError      no such bucket, key or path, or no permission to see it
@@ -48,6 +49,10 @@ class UsageError(LoaderError):
     """A call or command line that cannot mean anything."""
 
     exit_code = 2
+
+
+class SetupError(UsageError):
+    """The environment is wrong, such as a variable that is not set. It concerns every load, not the one at hand."""
 
 
 class SpecError(LoaderError):

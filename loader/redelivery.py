@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from loader import telemetry
-from loader.errors import BusyError, LoaderError, PausedError, UsageError
+from loader.errors import BusyError, LoaderError, PausedError, SetupError, SpecError, UsageError
 from loader.events import shown
 from loader.faults import backoff
 from loader.printable import printable
@@ -188,8 +188,17 @@ def hide(message: Message, seconds: int) -> None:
 
 
 def is_permanent(error: Exception) -> bool:
-    """Whether the same message can only fail of the same again. A defect may be of the moment, so it is not."""
-    return isinstance(error, LoaderError) and not error.retryable
+    """Whether the same message can only fail of the same again.
+
+    That is so of a load which the ledger says to have failed for good, and of a message or a spec that makes no sense.
+    It is not so of what concerns every load, such as a password that is being rotated, rights or an environment: else
+    one bad deployment would empty the queue. Nor of a defect, which may be of the moment.
+    """
+    if not isinstance(error, LoaderError) or error.retryable or isinstance(error, SetupError):
+        return False
+    if error.report is not None:
+        return error.report.load_id is not None
+    return isinstance(error, UsageError | SpecError)
 
 
 def put_aside(message: Message, error: Exception) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from loader import telemetry
 from loader.database import Database, SecretCredentials
-from loader.errors import UsageError
+from loader.errors import SetupError
 from loader.shelf import Held, SpecShelf
 from loader.source import s3_client
 
@@ -42,10 +42,10 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """Raises UsageError where the environment does not say how to connect, or what it says makes no sense."""
+        """Raises SetupError where the environment does not say how to connect, or what it says makes no sense."""
         secret_id, dsn = os.environ.get("LOADER_SECRET_ID"), os.environ.get("LOADER_DSN")
         if not (secret_id or dsn):
-            raise UsageError(
+            raise SetupError(
                 "the environment has neither LOADER_SECRET_ID nor LOADER_DSN: there is no database to load into"
             )
         database = Database(SecretCredentials(secret_id) if secret_id else str(dsn))
@@ -62,7 +62,7 @@ def _tell_wrong(held: Held) -> None:
 def _workers() -> int:
     told = os.environ.get("LOADER_WORKERS") or "1"
     if not told.isdecimal() or int(told) < 1:
-        raise UsageError(f"LOADER_WORKERS is {told!r}, and has to be a number of processes")
+        raise SetupError(f"LOADER_WORKERS is {told!r}, and has to be a number of processes")
     return int(told)
 
 
@@ -76,7 +76,7 @@ _lock = threading.Lock()
 
 
 def settings() -> Settings:
-    """Those of this process, made when they are first wanted. Raises UsageError."""
+    """Those of this process, made when they are first wanted. Raises SetupError."""
     global _settings  # noqa: PLW0603 - a Lambda's memory between invocations is its modules' globals
     with _lock:
         if _settings is None:

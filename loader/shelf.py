@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from loader.errors import LoaderError, SourceNotFoundError, SpecError, UsageError
+from loader.errors import LoaderError, SetupError, SourceNotFoundError, SpecError, UsageError
 from loader.names import did_you_mean, listed, quoted
 from loader.source import expand, open_source
 from loader.spec import LoadSpec
@@ -113,11 +113,13 @@ class SpecShelf:
     def _without(self, what: str) -> LoaderError:
         """The error for a key that no spec matches, as far as is known: one that cannot be read might."""
         held = self._all(FRESH).values()
+        if not held:  # or none that may be seen
+            return SetupError(f"{what} (there are none)")
         unknown = [each for each in held if each.asks is None and each.error is not None]
         for each in unknown:
             if each.error is not None and each.error.retryable:  # S3 did not answer, so nobody can tell yet
                 return each.error.with_traceback(None)
-        names = listed(sorted(each.name for each in held if each.error is None)) or "there are none"
+        names = listed(sorted(each.name for each in held if each.error is None)) or "none is right"
         might = "; ".join(str(each.error) for each in unknown[:3])
         if might:
             return UsageError(f"{what} ({names}), unless one of those that cannot be read does: {might}")
@@ -142,7 +144,7 @@ class SpecShelf:
             yield _held(folder.name, str(folder), partial(read_toml, folder))
             return
         if not folder.is_dir():
-            raise UsageError(f"{self._place}: there is no such folder of specs, which LOADER_SPECS or the call names")
+            raise SetupError(f"{self._place}: there is no such folder of specs, which LOADER_SPECS or the call names")
         for path in sorted(folder.rglob(f"*{_ENDING}")):
             if not path.is_dir():
                 name = path.relative_to(folder).as_posix()

@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import psycopg2
 import pytest
+from psycopg2.extensions import parse_dsn
 from support.postgres import query
 
 from loader import settings
@@ -200,6 +201,25 @@ def test_where_it_cannot_be_put_aside_it_is_handed_back(
     queue.send(notification(s3, b"nosuch\n1\n"))
     assert queue.deliver() is False
     assert [line["state"] for line in lines(capsys)] == ["failed", "not put aside", "handed back"]
+
+
+def test_what_concerns_every_load_puts_no_message_aside(
+    dsn: str, s3: Any, aside: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login that fails for the moment, or an environment: a bad deployment must not empty the queue."""
+    aside.send(notification(s3, b"a\n1\n"))
+    for name, value in (
+        ("LOADER_DSN", "dbname=nosuch " + f"host={parse_dsn(dsn)['host']} user=postgres"),
+        ("LOADER_DSN", ""),
+        ("LOADER_WORKERS", "many"),
+        ("LOADER_SPECS", str(tmp_path / "nosuch")),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            settings.forget()
+            assert aside.deliver(ApproximateReceiveCount="1") is False
+    settings.forget()
+    assert aside.letters() == []
 
 
 def test_what_failed_for_good_is_answered_from_the_ledger(
