@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loader import telemetry
+from loader.cli import main
 from loader.errors import LoaderError, SpecError, UsageError
 from loader.printable import json_line, printable, printable_lines
 from loader.spec import LoadSpec
@@ -63,3 +66,21 @@ def test_a_huge_unknown_key_is_not_echoed_whole() -> None:
     assert len(str(caught.value)) < 1000
     assert "(10,000,000 characters)" in str(caught.value)
     assert "\u202e" not in str(caught.value)
+
+
+def test_a_terminal_is_not_written_to_by_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a file that is not there, say."""
+    assert main(["infer", str(tmp_path / "no\x1b[31m\u202e.csv")]) != 0
+    err = capsys.readouterr().err
+    assert "no\\x1b[31m\\u202e.csv" in err
+    assert "\x1b" not in err
+
+
+def test_a_line_of_the_log_is_safe(capsys: pytest.CaptureFixture[str]) -> None:
+    """Names of objects are in it as they are, and nothing of them acts on a terminal; errors are cut."""
+    telemetry.log("ignored", source="s3://b/a\u202efdp\x7f\ud800ü.csv")
+    telemetry.tell_failure(UsageError("x" * 10_000_000))
+    first, second = capsys.readouterr().out.splitlines()
+    assert "a\\u202efdp\\u007f\\ud800ü.csv" in first
+    assert json.loads(first)["source"] == "s3://b/a\u202efdp\x7f\ud800ü.csv"
+    assert len(second) < 10_000

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from loader.redelivery import (
     Message,
     hidden_for,
 )
+from loader.spec import LoadSpec
 from loader.twin.cloud import sqs_event
 
 SPEC = 'source = "incoming/**"\ntable = "trips"\n[columns]\na = "int"\n'
@@ -246,6 +248,25 @@ def test_another_spec_is_another_attempt(dsn: str, s3: Any, queue: Queue, tmp_pa
     settings.forget()
     assert queue.deliver() is True
     assert loads(dsn) == [("failed", 1), ("loaded", 1)]
+
+
+def test_whatever_a_spec_says_makes_it_another_but_for_its_source_and_segments() -> None:
+    """So that a corrected spec is never answered with what the wrong one failed of."""
+    given = {"table": "t", "source": "*", "mode": "merge", "key": ["a"]}
+    spec = LoadSpec.from_dict(given)
+    assert spec.to_dict().keys() == {each.name for each in fields(LoadSpec)}
+    assert LoadSpec.from_dict(given | {"source": "**", "segment_mb": 1}).fingerprint() == spec.fingerprint()
+    for change in (
+        {"table": "u"},
+        {"mode": "replace"},
+        {"key": ["b"]},
+        {"csv": {"delimiter": ";"}},
+        {"rejects": {"max_rows": 1001}},
+        {"columns": {"a": "int"}},
+        {"unknown": "error"},
+        {"transform": {"filter": "a > 1"}},
+    ):
+        assert LoadSpec.from_dict(given | change).fingerprint() != spec.fingerprint()
 
 
 def test_whoever_asks_by_hand_is_not_answered_from_the_ledger(dsn: str, s3: Any, queue: Queue) -> None:
