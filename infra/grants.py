@@ -50,7 +50,8 @@ def _allow(
 
 
 def let_load(load: LoadFunction, *, storage: Storage, intake: Intake, database: Database) -> None:
-    """Read what was dropped and the specs, take messages from its queue and show them again, log in. Nothing else."""
+    """Read what was dropped and the specs, take messages from its queue, show them again or put them aside, log in.
+    Nothing else."""
     for statement in (
         *_reading(storage),
         _allow(
@@ -58,6 +59,7 @@ def let_load(load: LoadFunction, *, storage: Storage, intake: Intake, database: 
             ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"],
             [intake.queue.queue_arn],
         ),
+        _allow("PutMessagesAside", ["sqs:SendMessage"], [intake.dead_letters.queue_arn]),
         *_logging_in(database),
     ):
         load.role.add_to_policy(statement)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loader.errors import (
+        BusyError,
         DatabaseError,
         DatabaseUnavailableError,
         DecodeError,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         LoaderError,
         PausedError,
         RejectLimitError,
+        SetupError,
         ShapeError,
         SourceChangedError,
         SourceError,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     )
     from loader.pipeline import load
     from loader.report import LoadReport, Reject
+    from loader.shelf import check_specs
     from loader.spec import LoadSpec
 
 _HOME = {
@@ -39,9 +42,11 @@ _HOME = {
     "LoadSpec": "loader.spec",
     "LoadReport": "loader.report",
     "Reject": "loader.report",
+    "check_specs": "loader.shelf",
 }
 
 __all__ = [
+    "BusyError",
     "DatabaseError",
     "DatabaseUnavailableError",
     "DecodeError",
@@ -52,6 +57,7 @@ __all__ = [
     "PausedError",
     "Reject",
     "RejectLimitError",
+    "SetupError",
     "ShapeError",
     "SourceChangedError",
     "SourceError",
@@ -61,6 +67,7 @@ __all__ = [
     "TableError",
     "TransformError",
     "UsageError",
+    "check_specs",
     "load",
 ]
 

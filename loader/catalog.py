@@ -13,7 +13,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader.errors import TableError
 from loader.names import SHOWN, did_you_mean, nearest
 from loader.pgtypes import NEAREST, ColumnType, TypeFacts, base_name, column_type
-from loader.spec import is_type_name
+from loader.spec import is_type_name, reserved_schema
 from loader.statements import execute, rows
 from loader.tables import Table, TableColumn
 from loader.values import shown
@@ -76,13 +76,16 @@ def describe(connection: Connection, schema: str | None, name: str) -> Table:
     """The table as the catalog has it; one with ``oid`` None where it does not exist yet.
 
     Without ``schema`` the session's search_path decides, and where the table is absent its first schema.
-    Raises TableError for what is no table that rows can be put into.
+    Raises TableError for what is no table that rows can be put into, and for the schemas that no load may change.
     """
     quoted = rows(connection, "SELECT quote_ident(%s), quote_ident(%s)", (schema or "", name))[0]
     found = rows(connection, _RELATION, (f"{quoted[0]}.{quoted[1]}" if schema else quoted[1],))
     if not found:
-        return Table(schema or _creation_schema(connection), name)
+        schema = schema or _creation_schema(connection)
+        _refuse_reserved(schema, name)
+        return Table(schema, name)
     oid, nspname, relname, kind, plain, referenced, fills_in, owned, has_triggers, is_secured, rules = found[0]
+    _refuse_reserved(nspname, relname)
     if kind not in ("r", "p", "v", "f"):
         raise TableError(f"{nspname}.{relname}: is not a table")
     columns = tuple(TableColumn(*each) for each in rows(connection, _COLUMNS, (oid,)))
@@ -158,6 +161,12 @@ def _in_sql(connection: Connection, schema: str, name: str) -> str:
 
 def _exactly(table: Table) -> str:
     return ".".join('"' + part.replace('"', '""') + '"' for part in (table.schema, table.name))
+
+
+def _refuse_reserved(schema: str, name: str) -> None:
+    """Whatever the spec says, the search path decides about a name without a schema."""
+    if fault := reserved_schema(schema):
+        raise TableError(f"{schema}.{name}: {fault}")
 
 
 def _creation_schema(connection: Connection) -> str:

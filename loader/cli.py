@@ -118,6 +118,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_json(replay)
     replay.set_defaults(run=_replay)
 
+    specs = commands.add_parser("specs", help="look for mistakes in specs")
+    actions = specs.add_subparsers(required=True, metavar="ACTION")
+    check = actions.add_parser(
+        "check", help="every spec of a folder or of s3://bucket/prefix/, and what is wrong with it"
+    )
+    check.add_argument("place", metavar="WHERE", help="folder, or s3://bucket/prefix/")
+    _add_json(check)
+    check.set_defaults(run=_check_specs)
+
     local = commands.add_parser("local", help="the embedded PostgreSQL: start it, stop it, how to connect")
     local.add_argument("action", choices=["start", "stop"])
     local.set_defaults(run=_local)
@@ -300,13 +309,13 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _print_preview(told: Preview) -> None:
     keyed = f" by {', '.join(told.key)}" if told.key else ""
-    print(f"{printable(told.source)} → {told.table}: {told.mode}{keyed}, {told.size:,} bytes")
+    print(printable(f"{told.source} → {told.table}: {told.mode}{keyed}, {told.size:,} bytes"))
     print(f"  {told.verdict}")
     print(f"  {told.way}")
     for column in told.columns:
         print(printable(f"    {column.name} {column.type} ← {column.read_from or 'the spec'}"))
     for note in told.notes:
-        print(f"  note: {printable(note)}")
+        print(printable(f"  note: {note}"))
     for statement in told.statements:
         print(statement if statement.startswith("--") else f"{statement};")
 
@@ -355,6 +364,22 @@ def _rejects(options: argparse.Namespace) -> int:
         for each in rejects(connection, options.load_id):
             print(to_json(each))
     return 0
+
+
+def _check_specs(options: argparse.Namespace) -> int:
+    from loader.shelf import check_specs
+
+    found = check_specs(options.place)
+    wrong = sum(bool(each["problems"]) for each in found)
+    if options.json:
+        _print_json(found)
+    else:
+        for each in found:
+            print(printable(f"{each['name']}: {'wrong' if each['problems'] else 'ok'}"))
+            for problem in each["problems"]:
+                print(printable(f"  - {problem}"))
+        _say(f"{len(found)} specs, {wrong} of them wrong")
+    return UsageError.exit_code if wrong else 0
 
 
 def _local(options: argparse.Namespace) -> int:
@@ -423,19 +448,18 @@ def _progress_bar(uri: str, *, shown: bool) -> Iterator[Callable[[Progress], Non
 def _print_report(report: LoadReport) -> None:
     from loader.report import summarize_rejects
 
-    print(
-        f"{printable(report.source)} → {report.table}: {report.state} (load {report.load_id}) in {report.seconds:.1f} s"
-    )
+    names = printable(f"{report.source} → {report.table}")
+    print(f"{names}: {report.state} (load {report.load_id}) in {report.seconds:.1f} s")
     if report.state == "loaded":
         counts = ("inserted", "updated", "unchanged", "duplicate", "filtered", "rejected")
         parts = [(name, getattr(report, f"rows_{name}")) for name in counts]
         sums = " + ".join(f"{count:,} {name}" for name, count in parts if count) or "nothing"
         print(f"  {report.rows_read:,} read = {sums}")
     for note in report.notes:
-        print(f"  note: {note}")
+        print(printable(f"  note: {note}"))
     if report.rows_rejected:
         for line in summarize_rejects(report.rejects_by_reason, report.rejects_by_column):
-            print(f"    {line}")
+            print(printable(f"    {line}"))
         print(
             f"  see what was rejected with: loader rejects {report.load_id}; "
             f"mend it and load it with: loader replay {report.load_id} FILE"
@@ -474,7 +498,9 @@ def _plain(value: object) -> object:
 
 def _shown(value: object) -> object:
     """A ledger's value for people."""
-    return to_json(value) if isinstance(value, dict | list) else printable(str(_plain(value)), lines=True)
+    if isinstance(value, str):
+        return printable(value)
+    return to_json(value) if isinstance(value, dict | list) else _plain(value)
 
 
 def _say(message: str) -> None:

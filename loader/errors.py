@@ -2,6 +2,7 @@
 
     LoaderError
      ├── UsageError                 a call or command line that cannot mean anything
+     │    └── SetupError               the environment is wrong: it concerns every load, not this one
      ├── SpecError                  the spec is wrong; lists every problem at once
      ├── SourceError                the object or file cannot be read
      │    ├── SourceNotFoundError      no such bucket, key or path, or no permission to see it
@@ -16,6 +17,7 @@
      └── DatabaseError              PostgreSQL refused; carries its SQLSTATE
           ├── TableError               the target's columns or keys do not fit the spec
           └── DatabaseUnavailableError  no connection, or one that was lost             (retryable)
+               └── BusyError                another load has the table's turn           (retryable)
 
 A message is one sentence that names the object first, then the record, column and value where there are any,
 then the cause. ``retryable`` says whether the same call may succeed later with nothing changed by anybody.
@@ -48,6 +50,10 @@ class UsageError(LoaderError):
     """A call or command line that cannot mean anything."""
 
     exit_code = 2
+
+
+class SetupError(UsageError):
+    """The environment is wrong, such as a variable that is not set. It concerns every load, not the one at hand."""
 
 
 class SpecError(LoaderError):
@@ -138,3 +144,24 @@ class DatabaseUnavailableError(DatabaseError):
     """No connection could be made, or one was lost."""
 
     retryable = True
+
+
+class BusyError(DatabaseUnavailableError):
+    """Another load has the table's turn, and kept it for as long as this one was to wait."""
+
+
+def recalled(kind: str, message: str) -> LoaderError | None:
+    """The error of the class named ``kind`` that failed a load earlier, from its message; None for no such class."""
+    pending: list[type[LoaderError]] = [LoaderError]
+    while pending:
+        each = pending.pop()
+        if each.__name__ == kind:
+            error = each.__new__(each)
+            Exception.__init__(error, message)
+            if isinstance(error, SpecError):
+                error.problems, error.origin = (message,), ""
+            if isinstance(error, DatabaseError):
+                error.sqlstate = None
+            return error
+        pending += each.__subclasses__()
+    return None

@@ -80,7 +80,8 @@ def handler(event: Any, context: Any = None) -> dict[str, Any]:
     Raises TimeUp, TryAgain and Busy, after which the same call goes on; and any other error, which ends the execution.
     """
     telemetry.begin(context)
-    step = _STEPS.get(event.get("step")) if isinstance(event, Mapping) else None
+    name = event.get("step") if isinstance(event, Mapping) else None
+    step = _STEPS.get(name) if isinstance(name, str) else None
     if step is None:
         raise UsageError(f"the event is no step of a fleet: {shown(event)}")
     deadline = deadline_of(context)

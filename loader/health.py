@@ -109,10 +109,13 @@ def _specs() -> dict[str, Any]:
     """All of them are read, so that one that is wrong is found before a file comes for it."""
     place = specs_place()
     client = s3_client(**_QUICKLY) if place.startswith("s3://") else None
-    names = SpecShelf(place, client).names()
-    if not names:
+    held = SpecShelf(place, client).all()
+    if not held:
         raise UsageError(f"there is no spec in {place}")
-    return {"place": place, "specs": names}
+    wrong = [f"{each.name}: {each.error}" for each in held if each.error is not None]
+    if wrong:
+        raise UsageError(f"{len(wrong)} of {len(held)} specs are wrong: {'; '.join(wrong)}")
+    return {"place": place, "specs": [each.name for each in held]}
 
 
 def _secret() -> dict[str, Any]:

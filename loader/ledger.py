@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +24,7 @@ from psycopg2.extensions import encodings
 
 from loader.database import end_overdue
 from loader.deadline import Deadline
-from loader.errors import DatabaseUnavailableError, PausedError
+from loader.errors import BusyError, DatabaseUnavailableError, PausedError
 from loader.report import REASONS, ROW_COUNTS, LoadReport, Reject
 from loader.spec import CsvSpec, LoadSpec
 from loader.statements import execute, insert, rows, stream
@@ -82,7 +83,7 @@ def turn(connection: Connection, target: str, *, wait: float, deadline: Deadline
     """Hold the turn of the table ``target``; gives the seconds that it took to get it.
 
     Loads into one table go one after the other, in the order in which they asked. The lock is the session's: it
-    outlives commits and rollbacks, and dies with the connection. Raises DatabaseUnavailableError (retryable) after
+    outlives commits and rollbacks, and dies with the connection. Raises BusyError (retryable) after
     ``wait`` seconds, or when the deadline comes first, and PausedError where the deadline was told to stop.
     """
     began = time.monotonic()
@@ -106,7 +107,7 @@ def _take_turn(connection: Connection, target: str, patience: float, deadline: D
             connection.rollback()
             if deadline.stopped:
                 raise PausedError(f"{target}: {deadline.reached} while waiting for its turn", handover=False) from error
-            raise DatabaseUnavailableError(
+            raise BusyError(
                 f"{target}: another load has had its turn for {patience:g} seconds", error.pgcode
             ) from error
     connection.commit()
@@ -226,6 +227,38 @@ def is_settled(connection: Connection, errand: Errand) -> bool:
     return bool(rows(connection, statement, (errand.target, source.bucket, source.key, source.pin)))
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a load failed of: ``kind`` is the name of the error's class, ``error`` its message."""
+
+    entry: Entry
+    kind: str
+    error: str
+
+
+def find_failure(connection: Connection, errand: Errand, since: datetime) -> Failure | None:
+    """What the same errand failed of last, if that was at ``since`` or later and would happen again."""
+    source = errand.source
+    values = {
+        "target": errand.target,
+        "bucket": source.bucket,
+        "key": source.key,
+        "pin": source.pin,
+        "fingerprint": errand.spec.fingerprint(),
+        "forced": errand.forced,
+        "replay_of": errand.replay_of,
+        "since": since,
+    }
+    found = rows(
+        connection,
+        "SELECT load_id, attempts, handovers, resumes, waited, error_type, error FROM loader.loads"
+        f" WHERE load_id = (SELECT max(load_id) FROM loader.loads WHERE {_SAME} AND state <> 'loaded')"
+        " AND state = 'failed' AND NOT retryable AND error_type IS NOT NULL AND finished_at >= %(since)s",
+        values,
+    )
+    return Failure(Entry(*found[0][:5]), *found[0][5:]) if found else None
+
+
 def note_resume(connection: Connection, entry: Entry) -> Entry:
     """Enter that this attempt takes up at a checkpoint, in the transaction that is open."""
     execute(connection, "UPDATE loader.loads SET resumes = resumes + 1 WHERE load_id = %s", (entry.load_id,))
@@ -254,10 +287,12 @@ def finish(
     *,
     handover: bool = False,
     created: bool = False,
+    error_type: str | None = None,
 ) -> None:
     """Enter an attempt's outcome in the transaction that is open: for a success that of the merge.
 
-    ``handover``: it stopped because its time was up. ``created``: this transaction creates the table. Raises
+    ``handover``: it stopped because its time was up. ``created``: this transaction creates the table. ``error_type``:
+    the class of the error that it failed with. Raises
     DatabaseUnavailableError where another attempt at the load has begun since: then this one has lost its turn, and its
     outcome is none.
     """
@@ -266,7 +301,8 @@ def finish(
     values |= {name: json.dumps(getattr(report, name)) for name in ("rejects_by_reason", "rejects_by_column")}
     spelt = spelling(connection)
     values |= {"notes": [spelt(note) for note in report.notes], "error": report.error and spelt(report.error)}
-    values |= {"state": state, "handovers": report.handovers + handover, "created": created}
+    values |= {"state": state, "handovers": report.handovers + handover}
+    values |= {"created": created, "error_type": error_type}
     assignments = ", ".join(f"{name} = %({name})s" for name in values)
     applied = "(SELECT coalesce(max(applied), 0) + 1 FROM loader.loads o WHERE o.target = l.target)"
     touched = execute(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loader.errors import UsageError
+from loader.errors import SetupError
 from loader.proof import ShardPlan
 from loader.settings import settings
 from loader.spec import LoadSpec
@@ -42,10 +42,10 @@ class Place:
 
     @classmethod
     def of_plan(cls, execution: str) -> Place:
-        """Where the plan of an execution is. Raises UsageError where the environment does not say."""
+        """Where the plan of an execution is. Raises SetupError where the environment does not say."""
         bucket, separator, prefix = os.environ.get("LOADER_PLANS", "").removeprefix("s3://").partition("/")
         if not (bucket and separator):
-            raise UsageError("LOADER_PLANS has to be s3://bucket/prefix/, where plans are kept")
+            raise SetupError("LOADER_PLANS has to be s3://bucket/prefix/, where plans are kept")
         return cls(bucket, f"{prefix}{execution}/plan.json")
 
     def beside(self, name: str) -> Place:

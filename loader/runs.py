@@ -140,19 +140,24 @@ def reports(connection: Connection, plan: ShardPlan, number: int | None = None) 
     return told
 
 
-def give_up(connection: Connection, plan: ShardPlan, why: str, *, retryable: bool = True) -> None:
+def give_up(
+    connection: Connection, plan: ShardPlan, why: str, *, retryable: bool = True, error_type: str | None = None
+) -> None:
     """Enter that the shards are not being loaded any more, and commit. Does nothing where this attempt has lost its
-    claim, or where somebody is merging just now. ``retryable``: what is staged is of use yet, to whoever goes on."""
+    claim, or where somebody is merging just now. ``retryable``: what is staged is of use yet, to whoever goes on.
+    ``error_type``: see `ledger.finish`."""
     turn = ledger.TURN_KEY.replace("%s", "target")
     execute(
         connection,
         "UPDATE loader.loads SET state = 'failed', retryable = %(retryable)s, error = %(why)s,"
-        " last_error = %(why)s, finished_at = clock_timestamp(), seen_at = clock_timestamp()"
+        " last_error = %(why)s, error_type = %(error_type)s,"
+        " finished_at = clock_timestamp(), seen_at = clock_timestamp()"
         f" WHERE load_id = %(load_id)s AND attempts = %(attempt)s AND shard_plan IS NOT NULL AND ({_OPEN})"
         f" AND CASE WHEN state = 'running' THEN pg_try_advisory_xact_lock({turn}) ELSE true END",
         {
             "why": ledger.spelling(connection)(why),
             "retryable": retryable,
+            "error_type": error_type,
             "load_id": plan.load_id,
             "attempt": plan.attempt,
         },

@@ -17,12 +17,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date, datetime, time
 from fnmatch import fnmatchcase
 from hashlib import sha256
-from pathlib import Path
 from typing import Literal, cast, get_args
 
 from loader.errors import SpecError
 from loader.header import NAME_LIMIT
 from loader.names import did_you_mean, nearest
+from loader.spec_text import read_toml
 from loader.stored import StoredFormError
 from loader.values import SHOWN, printable, to_json
 
@@ -175,14 +175,7 @@ class LoadSpec:
     ) -> LoadSpec:
         """The spec in the TOML file at ``path``, as `from_dict` reads it. Raises SpecError."""
         origin = os.fspath(path)
-        try:
-            text = Path(path).read_text("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise SpecError([f"not valid UTF-8 at byte {error.start}"], origin) from error
-        except (OSError, ValueError) as error:
-            cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise SpecError([f"cannot be read: {cause}"], origin) from error
-        return cls.from_toml_text(text, origin=origin, table=table, mode=mode, key=key)
+        return cls.from_toml_text(read_toml(path), origin=origin, table=table, mode=mode, key=key)
 
     @classmethod
     def from_toml_text(
@@ -216,6 +209,11 @@ class LoadSpec:
     def source_bucket(self) -> str | None:
         """The bucket that ``source`` names, None where any will do."""
         return self._source_parts[0]
+
+    @property
+    def source_pattern(self) -> str:
+        """The glob over keys that ``source`` holds, without a bucket; "" where there is no ``source``."""
+        return self._source_parts[1]
 
     @property
     def _source_parts(self) -> tuple[str | None, str]:
@@ -295,6 +293,16 @@ def split_table(text: str) -> tuple[str | None, str]:
         if part is not None and (fault := _name_fault(part)):
             raise ValueError(fault)
     return schema, name
+
+
+def reserved_schema(schema: str | None) -> str | None:
+    """Why no load may write into ``schema``, in any case of its letters; None where it may."""
+    folded = (schema or "").lower()
+    if folded == "loader":
+        return 'the schema "loader" holds the ledger, which only the loader itself writes; choose another schema'
+    if folded.startswith("pg_") or folded == "information_schema":
+        return f"the schema {_shown(schema)} is PostgreSQL's own; choose another schema"
+    return None
 
 
 def _unquoted(name: str) -> str:
@@ -444,7 +452,7 @@ class _Section:
         return key in self.values
 
     def note(self, key: str, problem: str) -> None:
-        self.problems.append(f"{self.path}{_toml_key(str(key))}: {problem}")
+        self.problems.append(f"{self.path}{_toml_key(printable(str(key), SHOWN))}: {problem}")
 
     def text(self, key: str) -> str | None:
         value = self.values.get(key)
@@ -523,7 +531,7 @@ class _Section:
         if not isinstance(value, Mapping):
             self.note(key, f"must be a table, not {_shown(value)}")
             value = {}
-        return _Section(value, known, self.problems, f"{self.path}{_toml_key(key)}.")
+        return _Section(value, known, self.problems, f"{self.path}{_toml_key(printable(key, SHOWN))}.")
 
 
 _CSV_DEFAULT = CsvSpec()
@@ -613,9 +621,11 @@ def _read_table(top: _Section) -> str:
     if table is None:
         return ""
     try:
-        split_table(table)
+        fault = reserved_schema(split_table(table)[0])
     except ValueError as error:
-        top.note("table", str(error))
+        fault = str(error)
+    if fault:
+        top.note("table", fault)
     return table
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import psycopg2
@@ -21,7 +22,7 @@ from loader.callbacks import call
 from loader.cores import available_cores, positive
 from loader.database import Database, translate
 from loader.deadline import NEVER, Deadline
-from loader.errors import DatabaseError, LoaderError, PausedError
+from loader.errors import DatabaseError, LoaderError, PausedError, recalled
 from loader.faults import backoff, of_sqlstate
 from loader.ledger import Entry, Errand
 from loader.leftovers import clear_leftovers
@@ -60,6 +61,8 @@ class How:
     ``handovers``: how often one load may do so because its time was up. ``sequencer``: that of the S3 event which
     told of the object's version. ``told`` is told when an attempt begins, and when one failed that is to be made again:
     what it is, and facts of it, ``load_id`` among them. ``notes``: what is to stand first among the report's.
+    ``failed_since``: a failure of the same version by the same spec that the ledger has from then on, and that would
+    come again, is the answer; by default every call tries. ``attempts``: how many of them one load may have.
     """
 
     force: bool = False
@@ -73,6 +76,8 @@ class How:
     sequencer: str | None = None
     told: Callable[[str, Mapping[str, Any]], None] | None = None
     notes: tuple[str, ...] = ()
+    failed_since: datetime | None = None
+    attempts: int | None = None
 
     def __post_init__(self) -> None:
         """Raises UsageError where ``workers`` or ``threads`` is no number of processes or threads."""
@@ -148,11 +153,13 @@ class Undertaking:
                 standing = find_standing(connection, errand, self._source)
                 if standing.verdict != "due":
                     return self._not_due(connection, errand, standing, waited)
+                self._recall(connection, errand)
                 account.entry = entry = self._enter(connection, errand, standing, waited)
                 try:
                     self._tell("begun", table=account.table, attempt=entry.attempts, waited=round(waited, 3))
                     with self._clear_errors():
                         self._check_handovers(entry)
+                        self._check_attempts(entry)
                         report = attempt(connection, entry)
                 except BaseException as error:
                     self._set_aside(connection, error)
@@ -199,6 +206,24 @@ class Undertaking:
                 f"limit, it can be brought to its end with: loader replay {entry.load_id}"
             )
 
+    def _check_attempts(self, entry: Entry) -> None:
+        if self._how.attempts is not None and entry.attempts > self._how.attempts:
+            raise LoaderError(
+                f"{self._source.uri}: was attempted {entry.attempts - 1} times and is not loaded; load {entry.load_id} "
+                "says in last_error why; once that is repaired, ask for it again"
+            )
+
+    def _recall(self, connection: Connection, errand: Errand) -> None:
+        """Raise what the same load failed of, if that was long enough after it was asked for to be the answer."""
+        since = self._how.failed_since
+        if since is None or errand.forced or (found := ledger.find_failure(connection, errand, since)) is None:
+            return
+        error = recalled(found.kind, found.error)
+        if error is not None:
+            self._account.entry = found.entry
+            self._account.notes = (f"answered from the ledger: load {found.entry.load_id} failed of it already",)
+            raise error
+
     def _set_aside(self, connection: Connection, error: BaseException) -> None:
         """Enter how the attempt ended. Where that fails, too, the next load into the table does it.
 
@@ -214,7 +239,8 @@ class Undertaking:
                 connection = stack.enter_context(self._database.session())
             connection.rollback()
             handover = isinstance(error, PausedError) and error.handover
-            ledger.finish(connection, report, "paused" if paused else "failed", handover=handover)
+            kind = type(error).__name__ if isinstance(error, LoaderError) else None
+            ledger.finish(connection, report, "paused" if paused else "failed", handover=handover, error_type=kind)
             if lasting:
                 checkpoints.forget(connection, report.load_id)
             if not checkpoints.is_vouched_for(connection, report.load_id):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 
 SHOWN = 60
@@ -17,25 +18,42 @@ SHOWN = 60
 LONGEST = 400
 """Characters of a message that somebody else wrote. PostgreSQL's own are shorter, but for the values in them."""
 
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f"  # C0, DEL and C1: terminals act on them
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # Unicode's bidirectional controls (UAX 9, 2)
-    "\u2028\u2029\ufeff\ud800-\udfff]"  # line ends to some, a mark, and what cannot be encoded
-)
-_NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"})
+"""Unicode's control, format (bidirectional and zero-width among them) and surrogate characters, code points without a
+character, line and paragraph separators."""
+
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
+"""Characters of other categories that show nothing (Unicode, DerivedCoreProperties, Default_Ignorable_Code_Point)."""
+
+_NOT_PLAIN = re.compile("[^ -~]")  # only these need a look
 
 
-def printable(text: str, *, lines: bool = False) -> str:
-    """The text with control and bidirectional characters escaped as in Python's strings; ``lines``: but for LF."""
+def printable(text: str, limit: int | None = None, *, lines: bool = False) -> str:
+    """The text on one line, with what is not safe to show spelled as in Python's strings; ``lines``: LF stays.
+
+    A text of more than ``limit`` characters is cut and followed by its length: ``abc… (10,485,760 characters)``.
+    """
     if lines:
-        return "\n".join(map(printable, text.split("\n")))
-    return _UNSAFE.sub(_escape, text)
+        return "\n".join(printable(line, limit) for line in text.split("\n"))
+    if limit is not None and len(text) > limit:
+        return f"{_escaped(text[:limit], _as_python)}… ({len(text):,} characters)"
+    return _escaped(text, _as_python)
 
 
-def _escape(match: re.Match[str]) -> str:
-    character = match[0]
-    number = ord(character)
-    return _NAMED.get(character) or (f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}")
+def _escaped(text: str, spell: Callable[[str], str]) -> str:
+    return _NOT_PLAIN.sub(lambda found: spell(found[0]) if _is_unsafe(found[0]) else found[0], text)
+
+
+def _is_unsafe(character: str) -> bool:
+    return unicodedata.category(character) in _UNSAFE or character in _BLANK
+
+
+def _as_python(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii") if ord(character) > 0xFF else repr(character)[1:-1]
+
+
+def _as_json(character: str) -> str:
+    return json.dumps(character)[1:-1]
 
 
 def shown(value: str | bytes | None) -> str:
@@ -91,5 +109,4 @@ def curtailed(message: str, values: Iterable[str] = ()) -> str:
 
 def to_json(document: object, *, default: Callable[[object], object] | None = None) -> str:
     """The document as JSON in one line, characters as they are but for those that `printable` escapes."""
-    text = json.dumps(document, ensure_ascii=False, default=default)
-    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return _escaped(json.dumps(document, ensure_ascii=False, default=default), _as_json)

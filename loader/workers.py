@@ -105,7 +105,7 @@ def _give_up(plan: ShardPlan, spec: LoadSpec, error: BaseException, database: Da
     )
     with suppress(psycopg2.Error, LoaderError), database.session() as connection:
         if not isinstance(error, PausedError):
-            runs.give_up(connection, plan, reason, retryable=retryable)
+            runs.give_up(connection, plan, reason, retryable=retryable, error_type=type(error).__name__)
         elif error.handover:
             report = replace(report, handovers=runs.note_handover(connection, plan))
     return report

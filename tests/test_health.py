@@ -72,6 +72,11 @@ def test_a_spec_that_is_none(tmp_path: Path) -> None:
     found = failing(ping())
     assert set(found) == {"specs"}
     assert "other.toml: mod: unknown key" in found["specs"]
+    (tmp_path / "specs" / "below").mkdir()
+    (tmp_path / "specs" / "below" / "third.toml").write_text("table =")
+    found = failing(ping())
+    assert found["specs"].startswith("2 of 3 specs are wrong: below/third: ")
+    assert "other.toml: mod: unknown key" in found["specs"]
 
 
 def test_a_folder_without_specs(tmp_path: Path) -> None:

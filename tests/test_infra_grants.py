@@ -54,6 +54,7 @@ def test_the_loader_can_do_what_it_must(template: Template) -> None:
         ("sqs:DeleteMessage", at.queue, {}),
         ("sqs:GetQueueAttributes", at.queue, {}),
         ("sqs:ChangeMessageVisibility", at.queue, {}),
+        ("sqs:SendMessage", at.dead_letters, {}),
         ("secretsmanager:GetSecretValue", at.secret, {}),
         ("kms:Decrypt", at.database_key, SECRETS_KEY),
         ("logs:CreateLogStream", at.log, {}),

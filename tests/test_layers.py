@@ -34,7 +34,7 @@ SHELVES: list[set[str]] = [
         "swallowed",
         "tables",
     },  # words
-    {"cores", "datetimes", "expression", "foreign", "header", "markers", "stored"},
+    {"cores", "datetimes", "expression", "foreign", "header", "markers", "spec_text", "stored"},
     {"parts", "report"},
     {"proof", "spec"},
     {"columns", "fields", "steps", "wire"},
@@ -57,7 +57,8 @@ SHELVES: list[set[str]] = [
     {"workers"},
     {"pipeline"},
     {"preview", "replay"},
-    {"events", "local", "settings", "signals", "telemetry"},  # faces
+    {"events", "local", "signals", "telemetry"},  # faces
+    {"settings"},
     {"dispatch", "health", "plans", "redelivery"},
     {"cli", "giving_up", "handler"},
     {"fleet", "provision"},

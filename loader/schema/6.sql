@@ -27,3 +27,6 @@ ALTER TABLE loader.loads ADD CONSTRAINT loads_counts_check CHECK (
 
 -- What stray quotes have made values of, see loader/swallowed.py; beside the tally, of which version 5 knows every key.
 ALTER TABLE loader.checkpoints ADD COLUMN swallowed json;
+-- Version 6. A process of version 5 may go on writing.
+-- The class of the error that a load failed of: the same message of a queue is answered from the ledger.
+ALTER TABLE loader.loads ADD COLUMN error_type text;
