@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from loader.checkpoints import Counts
 from loader.ledger import Entry
@@ -12,7 +12,7 @@ from loader.report import LoadReport, State
 from loader.rising import Rising
 from loader.source import Source
 from loader.spec import LoadSpec
-from loader.tally import Progress, Tally
+from loader.tally import Progress, RejectKeeper, Tally
 
 
 class Account:
@@ -36,8 +36,7 @@ class Account:
         self._progress = progress
         self.table = ".".join(part for part in spec.table_name if part)
         self.entry = Entry(0)  # 0: there is none in the ledger
-        self.rejected: Mapping[str, int] = {}
-        self.rejected_columns: Mapping[str, Mapping[str, int]] = {}
+        self.keeper: RejectKeeper | None = None
         self.notes: tuple[str, ...] = ()
         self.staged = 0
         self.restart()
@@ -66,7 +65,7 @@ class Account:
         """What there is to tell. Only a load that succeeded changed rows, so only then are there counts."""
         counted = self.tally.counts if merged is not None else Counts()
         rows = merged or Merged()
-        entry = self.entry
+        entry, keeper = self.entry, self.keeper
         return LoadReport(
             state=state,
             source=self._source.uri,
@@ -76,8 +75,9 @@ class Account:
             version=self._source.version,
             bytes_read=self.tally.bytes_read,
             seconds=round(time.monotonic() - self._began, 3),
-            rejects_by_reason=dict(self.rejected),
-            rejects_by_column={name: dict(codes) for name, codes in self.rejected_columns.items()},
+            rejects_by_reason=dict(keeper.reasons) if keeper else {},
+            rejects_by_column={name: dict(codes) for name, codes in keeper.columns.items()} if keeper else {},
+            rejects_entered=keeper.entered if keeper else 0,
             replay_of=self._replay_of,
             attempts=entry.attempts,
             handovers=entry.handovers,
@@ -93,5 +93,5 @@ class Account:
             rows_unchanged=rows.unchanged,
             rows_duplicate=rows.duplicate,
             rows_filtered=counted.filtered,
-            rows_rejected=sum(self.rejected.values()) if merged is not None else 0,
+            rows_rejected=keeper.count if keeper and merged is not None else 0,
         )

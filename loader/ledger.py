@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LedgerState = Literal["running", "paused", "sharded", "loaded", "superseded", "failed"]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """The newest of the files in ``schema/``, which bring the ledger from one version to the next."""
 
 _MIGRATION_LOCK = 0x6C6F616465720001  # "loader" and a number: any constant of its own will do
@@ -253,7 +253,7 @@ def finish(connection: Connection, report: LoadReport, state: LedgerState, *, ha
     ``handover``: it stopped because its time was up. Raises DatabaseUnavailableError where another attempt at the load
     has begun since: then this one has lost its turn, and its outcome is none.
     """
-    told = ("rows_read", *ROW_COUNTS, "bytes_read", "version", "retryable", "plan")
+    told = ("rows_read", *ROW_COUNTS, "bytes_read", "version", "retryable", "plan", "rejects_entered")
     values = {name: getattr(report, name) for name in told}
     values |= {name: json.dumps(getattr(report, name)) for name in ("rejects_by_reason", "rejects_by_column")}
     spelt = spelling(connection)
@@ -341,8 +341,8 @@ def spelling(connection: Connection) -> Callable[[str], str]:
 
 STATUS_COLUMNS = (
     "load_id", "state", "source", "version", "target", "mode", "forced", "replay_of", "rows_read", *ROW_COUNTS,
-    "rejects_by_reason", "rejects_by_column", "bytes_read", "plan", "notes", "error", "started_at", "finished_at",
-    "attempts", "handovers", "resumes", "waited", "retryable", "last_error", "seen_at",
+    "rejects_by_reason", "rejects_by_column", "rejects_entered", "bytes_read", "plan", "notes", "error", "started_at",
+    "finished_at", "attempts", "handovers", "resumes", "waited", "retryable", "last_error", "seen_at",
 )  # fmt: skip
 
 FILE_COLUMNS = ("bucket", "key", "header", "dialect", "spec", "sequencer")

@@ -12,6 +12,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import checkpoints, ledger
+from loader.blocks import no_longer_than
 from loader.checkpoints import Checkpoint, Found
 from loader.columns import fields_by_position
 from loader.database import Database
@@ -170,9 +171,9 @@ class Load(Task):
         self.types = plan.inferred
         with (
             RejectKeeper(self.database, entry.load_id, self.spec.rejects, uri) as keeper,
-            TextLane(self.database, plan.columns, plan.session_zone) as lane,
+            TextLane(self.database, plan.columns, plan.session_zone, lambda: keeper.left) as lane,
         ):
-            account.rejected, account.rejected_columns = keeper.reasons, keeper.columns
+            account.keeper = keeper
             if plan.guarded and self._begins_new(connection, plan, lane, records):
                 plan = replace(plan, straight=True)
             counts = (Straight if plan.straight else Staged)(
@@ -195,4 +196,5 @@ class Load(Task):
         if plan.straight or records.first is None or self.source.size < TRIAL_FROM:
             return False
         entry = self.account.entry
-        return begins_new(connection, plan, entry, self.work(plan, lane, entry.load_id)(records.first))
+        first = no_longer_than([records.first], plan.block_records)
+        return begins_new(connection, plan, entry, self.work(plan, lane, entry.load_id)(next(first)))

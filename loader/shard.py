@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import psycopg2
 
 from loader import runs
-from loader.blocks import EndlessRecordError
+from loader.blocks import EndlessRecordError, no_longer_than
 from loader.checkpoints import NOTHING, Checkpoint, Found
 from loader.columns import fields_by_position
 from loader.cuts import SHARD_BITS, Cutter, Shard
@@ -117,14 +117,18 @@ class ShardLoad:
         account.entry = replace(account.entry, load_id=report.load_id, attempts=plan.attempt)
         keeper = ShardRejects(self._database, report.load_id, load.spec.rejects, plan.uri)
         keeper.run, keeper.base = report.run, self._number << SHARD_BITS
+        account.keeper = keeper
         problem: dict[str, Any] | None = None
         try:
-            with keeper, TextLane(self._database, whole.columns, whole.session_zone) as lane:
-                self._copy(cutter, load.work(whole, lane, report.load_id), Books(account.tally, keeper), staging)
+            with keeper, TextLane(self._database, whole.columns, whole.session_zone, lambda: keeper.left) as lane:
+                blocks = no_longer_than(cutter.blocks(), whole.block_records)
+                self._copy(blocks, load.work(whole, lane, report.load_id), Books(account.tally, keeper), staging)
                 keeper.flush()
         except _GARBAGE as error:
             kind = "limit" if isinstance(error, RejectLimitError) else type(error).__name__
             problem = {"kind": kind, "message": str(error)}
+            if isinstance(error, RejectLimitError):
+                problem["rejected"] = [[*each, count] for each, count in keeper.counts().items()]
             if isinstance(error, EndlessRecordError):
                 place = error.place
                 problem |= {"kind": "endless", "place": [place.offset, place.record - keeper.base, place.line]}
@@ -162,11 +166,11 @@ class ShardLoad:
             keys=account.tally.keys.bounds,
         )
 
-    def _copy(self, cutter: Cutter, work: Callable[[Block], Any], books: Books, staging: Staging) -> None:
+    def _copy(self, blocks: Iterator[Block], work: Callable[[Block], Any], books: Books, staging: Staging) -> None:
         """COPY the shard's records into its staging table, segment by segment, each a sign of life."""
         load, source = self._load, self._source
         with (
-            overlapped(cutter.blocks(), work, workers=load.threads, interrupt=source.interrupt) as encoded,
+            overlapped(blocks, work, workers=load.threads, interrupt=source.interrupt) as encoded,
             self._database.session() as telling,
         ):
             segments = Segments(

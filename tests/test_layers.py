@@ -29,7 +29,7 @@ SHELVES: list[set[str]] = [
         "rising",
         "tables",
     },  # words
-    {"datetimes", "expression", "header", "parts"},
+    {"datetimes", "expression", "header", "parts", "rejects"},
     {"proof", "spec"},
     {"columns", "fields", "steps", "wire"},
     {"convert", "records"},
