@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from loader.checkpoints import Counts
 from loader.ledger import Entry
+from loader.limits import Limits
 from loader.merge import Counts as Merged
 from loader.report import LoadReport, State
 from loader.rising import Rising
@@ -39,12 +40,16 @@ class Account:
         self.keeper: RejectKeeper | None = None
         self.notes: tuple[str, ...] = ()
         self.staged = 0
+        self.limits = Limits.of(spec)
         self.restart()
 
     def restart(self) -> None:
         """The file is read from its beginning."""
-        self.tally = Tally(self._source.size, self._progress)
+        self.tally = Tally(self._source.size, self._progress, self._check_rows)
         self.staged = 0
+
+    def _check_rows(self, rows: int) -> None:
+        self.limits.check_rows(rows, self._source.uri)
 
     def resume(self, entry: Entry, counts: Counts) -> None:
         """The file is read from a checkpoint on; ``counts`` are of the records before it."""
@@ -53,7 +58,11 @@ class Account:
         self.staged = counts.read
 
     def sum_up(self, counts: Counts, bytes_read: int, *, rising: bool) -> None:
-        """Others have read the file, and these are the counts of all its records. ``rising``: so are its keys."""
+        """Others have read the file, and these are the counts of all its records. ``rising``: so are its keys.
+
+        Raises LimitError.
+        """
+        self._check_rows(counts.read)
         self.tally.resume(counts)
         self.tally.keys = Rising(so_far=rising)
         self.tally.bytes_read = bytes_read

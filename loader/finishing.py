@@ -13,16 +13,15 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader import ledger, runs
 from loader.blocks import EndlessRecordError
 from loader.checkpoints import Counts, Found
-from loader.columns import fields_by_position
 from loader.cuts import SHARD_BITS
 from loader.database import translated
-from loader.errors import DatabaseError, LoaderError, RejectLimitError, ShapeError, TransformError
+from loader.errors import DatabaseError, LimitError, LoaderError, RejectLimitError, ShapeError, TransformError
 from loader.ledger import Entry, Errand
 from loader.merge import Counts as Merged
 from loader.merge import Merge
 from loader.plan import Plan
 from loader.proof import Part, Proof, ShardPlan, ShardReport, prove
-from loader.reading import Records, find_records, head, open_records, take_up
+from loader.reading import Records, find_records, head, take_up
 from loader.records import Block, Place
 from loader.refusals import is_refusal
 from loader.report import LoadReport
@@ -108,8 +107,7 @@ class Finishing(Undertaking):
         connection.rollback()
         proof = prove(plan, reports)
         table = load.target(connection)
-        fields = fields_by_position(load.spec, table)
-        records = open_records(head(load.source), load.spec.csv, name=plan.uri, fields=fields)
+        records = load.open_records(head(load.source), table)
         whole = load.plan(connection, records, table, Found(**plan.found), again=True)
         connection.rollback()
         if whole.digest != plan.digest:
@@ -215,6 +213,7 @@ class Finishing(Undertaking):
             raise EndlessRecordError(plan.uri, Place(offset, record + problem["record"], line + problem["line"]))
         kinds: dict[str, type[LoaderError]] = {
             "limit": RejectLimitError,
+            "LimitError": LimitError,
             "ShapeError": ShapeError,
             "TransformError": TransformError,
             "refused": DatabaseError,

@@ -19,6 +19,7 @@ from loader.convert import DATE, TIMESTAMP, TIMESTAMP_WITH_OFFSET, convert, deco
 from loader.errors import ShapeError
 from loader.fields import split_record
 from loader.header import COLUMN_LIMIT, names_to_ask_for, usable_names
+from loader.limits import Limits
 from loader.margins import without_footer
 from loader.parse import Parser
 from loader.pgtypes import column_type
@@ -81,7 +82,7 @@ def infer_spec(source: Source, spec: LoadSpec) -> LoadSpec:
 
     Raises SourceError, DecodeError or ShapeError.
     """
-    records = open_records(source.chunks(), spec.csv, name=source.uri)
+    records = open_records(source.chunks(), spec.csv, name=source.uri, limits=Limits.of(spec))
     spread = _spread(source, records)
     columns = infer_columns(records.first, records.header, spec.csv.null, spread=spread, name=source.uri)
     if records.header is not None:

@@ -14,14 +14,13 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader import checkpoints, ledger
 from loader.blocks import no_longer_than
 from loader.checkpoints import Checkpoint, Found
-from loader.columns import fields_by_position
 from loader.database import Database
 from loader.errors import LoaderError, UsageError
 from loader.infer import widened
 from loader.lane import TextLane
 from loader.ledger import Entry
 from loader.plan import Plan
-from loader.reading import Records, head, open_records
+from loader.reading import Records, head
 from loader.refusals import is_refusal
 from loader.report import LoadReport
 from loader.segments import NotStraightError
@@ -165,7 +164,7 @@ class Load(Task):
         table = self.target(connection)
         further = checkpoint is not None and (checkpoint.complete or checkpoint.place.offset > 0)
         chunks = head(self.source) if further else account.tally.watch(self.source.chunks())
-        records = open_records(chunks, self.spec.csv, name=uri, fields=fields_by_position(self.spec, table))
+        records = self.open_records(chunks, table)
         ledger.note_file(connection, entry.load_id, records.header, records.csv)
         plan = self.plan(connection, records, table, found, again=entry.attempts > 1)
         self.types = plan.inferred

@@ -13,17 +13,24 @@ import psycopg2
 from loader import runs
 from loader.blocks import EndlessRecordError, no_longer_than
 from loader.checkpoints import NOTHING, Checkpoint, Found
-from loader.columns import fields_by_position
 from loader.cuts import SHARD_BITS, Cutter, Shard
 from loader.database import translate, translated
-from loader.errors import DatabaseError, LoaderError, PausedError, RejectLimitError, ShapeError, TransformError
+from loader.errors import (
+    DatabaseError,
+    LimitError,
+    LoaderError,
+    PausedError,
+    RejectLimitError,
+    ShapeError,
+    TransformError,
+)
 from loader.infer import widened
 from loader.lane import TextLane
 from loader.overlap import overlapped
 from loader.parse import Parser
 from loader.plan import Plan
 from loader.proof import Known, ShardPlan, ShardReport
-from loader.reading import Records, head, open_records
+from loader.reading import Records, head
 from loader.records import Block, Place
 from loader.refusals import is_refusal
 from loader.runs import ShardRejects
@@ -34,7 +41,7 @@ from loader.task import Task
 from loader.transform import Transformer, WidenColumn
 from loader.ways import STREAMS
 
-_GARBAGE = (RejectLimitError, ShapeError, TransformError)
+_GARBAGE = (LimitError, RejectLimitError, ShapeError, TransformError)
 """What a shard that begins in the middle of a quoted field may come to."""
 
 
@@ -62,8 +69,7 @@ class ShardLoad:
                     return each
             run = runs.begin(connection, plan, self._number)
             table = load.target(connection)
-            fields = fields_by_position(load.spec, table)
-            records = open_records(head(self._source), load.spec.csv, name=plan.uri, fields=fields)
+            records = load.open_records(head(self._source), table)
             whole = load.plan(connection, records, table, Found(**plan.found), again=True)
             report = ShardReport(
                 plan.load_id or 0, plan.attempt, self._number, run, known=dict(known) if known else None

@@ -36,12 +36,18 @@ class Tally:
     """Counts bytes as they are read and records as they are handed to COPY.
 
     ``counts``: with the records that earlier attempts staged. ``bytes_read`` are those of this attempt. ``keys``: of
-    all records so far.
+    all records so far. ``check`` sees how many records there are after each block, and may raise.
     """
 
-    def __init__(self, size: int, progress: Callable[[Progress], None] | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        progress: Callable[[Progress], None] | None = None,
+        check: Callable[[int], object] = lambda _rows: None,
+    ) -> None:
         self._size = size
         self._progress = progress
+        self._check = check
         self.bytes_read = 0
         self.counts = NOTHING
         self.keys = Rising()
@@ -69,6 +75,7 @@ class Tally:
         """Count the records of one block."""
         self.counts += Counts(encoded.block.records, encoded.kept, encoded.filtered, encoded.short, encoded.long)
         self.keys.add(encoded.keys)
+        self._check(self.counts.read)
         if self._progress is not None:
             self._progress(Progress(self.bytes_read, self._size, self.counts.read))
 
@@ -199,6 +206,6 @@ class Books:
     keeper: RejectKeeper
 
     def enter(self, encoded: Encoded) -> None:
-        """Enter the records of one block. Raises RejectLimitError."""
+        """Enter the records of one block. Raises RejectLimitError or LimitError."""
         self.tally.add(encoded)
         self.keeper.add(encoded.rejects)

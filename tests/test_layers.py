@@ -29,9 +29,9 @@ SHELVES: list[set[str]] = [
         "rising",
         "tables",
     },  # words
-    {"datetimes", "expression", "header", "parts", "rejects"},
+    {"datetimes", "expression", "header", "parts", "rejects", "spec_bounds"},
     {"proof", "spec"},
-    {"columns", "fields", "steps", "wire"},
+    {"columns", "fields", "limits", "steps", "wire"},
     {"convert", "records"},
     {"respell"},
     {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
