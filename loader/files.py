@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ def expand(pattern: str) -> list[str]:
     """
     if os.path.lexists(pattern) or not glob.has_magic(pattern):
         return [_absolute(pattern)]
+    pattern = re.sub(r"(?<![^/])(?:\*\*/)+", "**/", pattern)  # each repetition would go through all folders again
     matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 - pathlib's glob takes no absolute pattern
     found = {_absolute(path) for path in matches if not Path(path).is_dir()}
     if not found:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date, datetime, time
 from fnmatch import fnmatchcase
+from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -52,6 +53,9 @@ SHOWN = 60
 
 LIST_LIMIT = 10_000
 """Entries of a list, and pairs of a map."""
+
+SOURCE_LIMIT = 2048
+"""Characters of ``source``. A key of S3 has 1,024 bytes at most."""
 
 STEPS_LIMIT = 32
 """Steps of one column's ``transform``: each goes over all its values."""
@@ -377,46 +381,49 @@ def _base_type(type_name: str) -> str:
     return " ".join(words)
 
 
-_GLOB = re.compile(r"(?:(?<![^/])\*\*/)|\*\*+|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
+_GLOB = re.compile(r"(?:(?<![^/])(?:\*\*/)+)|\*\*+|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
 _NO_LEVEL = "maybe none"  # a token that takes no character: what ``**/`` matches may be missing
 
 
-def _glob_tokens(pattern: str) -> list[str]:
+@lru_cache(maxsize=64)
+def _glob_tokens(pattern: str) -> tuple[str, ...]:
     tokens: list[str] = []
     for piece in _GLOB.findall(pattern):
-        if piece == "**/":
+        if piece.endswith("**/"):  # several in a row stand for what one does
             tokens += [_NO_LEVEL, "**", "/"]
         else:
             tokens.append("**" if piece.startswith("**") else piece)
-    return tokens
+    return tuple(tokens)
 
 
 def _glob_matches(pattern: str, text: str) -> bool:
-    """Follow every way to match at once, so that no pattern takes more than its length times the text's."""
+    """Follow every way to match at once, so that no pattern takes more than its length times the text's.
+
+    The places in the pattern that are come to are the bits of one number, so a character of the text takes a few
+    operations for all of them.
+    """
     tokens = _glob_tokens(pattern)
-    places = _reachable({0}, tokens)
+    stars = _bits(tokens, lambda token: token in ("*", "**"))
+    no_level = _bits(tokens, lambda token: token == _NO_LEVEL)
+    takers: dict[str, int] = {}
+
+    def reachable(places: int) -> int:
+        """``places`` and those that can be had from them without a character."""
+        while (more := places | (places & (stars | no_level)) << 1 | (places & no_level) << 3) != places:
+            places = more
+        return places
+
+    places = reachable(1)
     for character in text:
-        stepped = {
-            place if tokens[place] in ("*", "**") else place + 1
-            for place in places
-            if place < len(tokens) and _takes(tokens[place], character)
-        }
-        places = _reachable(stepped, tokens)
-    return len(tokens) in places
+        if character not in takers:
+            takers[character] = _bits(tokens, partial(_takes, character=character))
+        taking = places & takers[character]
+        places = reachable((taking & ~stars) << 1 | (taking & stars))
+    return bool(places >> len(tokens) & 1)
 
 
-def _reachable(places: set[int], tokens: Sequence[str]) -> set[int]:
-    """``places`` and those that can be had from them without a character."""
-    pending = list(places)
-    found = set(places)
-    while pending:
-        place = pending.pop()
-        token = tokens[place] if place < len(tokens) else ""
-        following = {"*": (1,), "**": (1,), _NO_LEVEL: (1, 3)}.get(token, ())
-        new = {place + step for step in following} - found
-        found |= new
-        pending += new
-    return found
+def _bits(tokens: Sequence[str], chosen: Callable[[str], bool]) -> int:
+    return int("".join("1" if chosen(token) else "0" for token in reversed(tokens)) or "0", 2)
 
 
 def _takes(taker: str, character: str) -> bool:
@@ -638,6 +645,9 @@ def _declared(top: _Section) -> tuple[str, ...]:
 
 def _read_source(top: _Section) -> str | None:
     source = top.word("source")
+    if source is not None and len(source) > SOURCE_LIMIT:
+        top.note("source", f"is {len(source):,} characters long, and may have {SOURCE_LIMIT:,}")
+        return None
     if source is not None and source.startswith("s3://"):
         bucket, _, pattern = source.removeprefix("s3://").partition("/")
         if not re.fullmatch(r"[A-Za-z0-9._-]+", bucket) or not pattern:
