@@ -28,7 +28,7 @@ STAGED_FORM = 1
 BLOCK_RECORDS = 1 << 17
 """Records of a block at most. Shorter ones than 8 bytes are rare in good files, and each costs memory of its own."""
 
-BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 4 << 20
 """Bytes that the columns of a block may come to, where the spec decides how long their values are."""
 
 SpellTypes = Callable[[list[str]], Mapping[str, str]]
@@ -144,6 +144,7 @@ def make_plan(
     )
 
 
+_LEAST = 4  # bytes, of a value with its length: no block of a mebibyte of well-shaped records is over the limit
 _PLACEHOLDER = 1024  # bytes: a key of S3 has no more
 
 
@@ -152,7 +153,7 @@ def _weight(column: LoadColumn) -> int:
     made = [pair[1] for step in column.steps for pair in step.args if isinstance(pair, tuple)]
     value = column.value or ""
     longest = max(map(len, [column.default or "", value, *made]))
-    return 8 + longest + _PLACEHOLDER * value.count("{")
+    return _LEAST + longest + _PLACEHOLDER * value.count("{")
 
 
 def _goes_straight(

@@ -70,11 +70,11 @@ def test_the_peak_does_not_grow_with_the_file(dsn: str, tmp_path: Path, s3: Any,
 
 
 BOMBS = {
-    "empty lines": b"\n" * (3 << 20),
-    "misshapen": b"x,y,z\n" * (1 << 19),
-    "odd numbers": b"x,y\n" * (3 << 18),
-    "no text": b"\xff,\xff\n" * (1 << 19),
-    "open quote": b'"' + b"a,b\n" * (3 << 18),
+    "empty lines": b"\n" * (2 << 20),
+    "misshapen": b"x,y,z\n" * (1 << 18),
+    "odd numbers": b"x,y\n" * (1 << 18),
+    "no text": b"\xff,\xff\n" * (1 << 18),
+    "open quote": b'"' + b"a,b\n" * (1 << 18),
 }
 
 
@@ -101,12 +101,12 @@ def test_the_peak_does_not_grow_with_the_columns_that_a_short_record_lacks(
     fields = [f"c{number}" for number in range(1000)]
     extra = {f"d{number}": {"type": "text", "default": "x" * 100} for number in range(300)}
     path = tmp_path / "wide.csv"
-    path.write_text(",".join(fields) + "\n" + "\n" * 30_000)
+    path.write_text(",".join(fields) + "\n" + "\n" * 10_000)
     spec = tmp_path / "spec.toml"
     columns = {**dict.fromkeys(fields, "int"), **extra}
     rejects = {"max_rows": 100_000, "max_ratio": 1.0}
     made = loader.LoadSpec.from_dict(
-        {"table": "t", "csv": {"ragged": ragged}, "columns": columns, "rejects": rejects, "limits": {"max_rows": 9000}}
+        {"table": "t", "csv": {"ragged": ragged}, "columns": columns, "rejects": rejects, "limits": {"max_rows": 4000}}
     )
     spec.write_text(made.to_toml())
     assert peak(dsn, str(path), "--spec", str(spec), code=1) < LIMIT
