@@ -178,7 +178,7 @@ def count_rejects(connection: Connection, parts: Sequence[Part]) -> list[tuple[s
 def place_rejects(connection: Connection, load_id: int, parts: Sequence[Part], limit: int) -> int:
     """Enter the rejects of shards as the whole object's, now that it is known what comes before each, and commit.
 
-    The first ``limit`` of them, but always one; gives how many were entered.
+    The first ``limit`` of them, and one more; gives how many were entered.
     """
     ledger.forget_rejects(connection, load_id)
     entered = 0
@@ -189,7 +189,7 @@ def place_rejects(connection: Connection, load_id: int, parts: Sequence[Part], l
                 " sqlstate, message, raw, raw_bytes, raw_length) SELECT %s, record_number + %s, line_number + %s,"
                 " byte_offset, column_name, reason, sqlstate, message, raw, raw_bytes, raw_length"
                 " FROM loader.shard_rejects WHERE run = %s ORDER BY record_number LIMIT %s",
-                (load_id, part.record, part.line, part.run, max(limit, 1) - entered),
+                (load_id, part.record, part.line, part.run, limit + 1 - entered),
             )
             entered += cursor.rowcount
     connection.commit()

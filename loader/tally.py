@@ -84,8 +84,8 @@ class RejectKeeper:
     """Counts rejects, enters them in the ledger in batches on a connection of its own, and watches the spec's limits.
 
     They are committed as they come, so memory does not grow with them, and those of a load that failed can be looked
-    at. No more than ``max_rows`` are entered (but always one): a load with more has failed, and the rest is counted
-    only. It begins with those that earlier attempts entered.
+    at. No more than ``max_rows`` are entered, and the one that goes over it: a load with more has failed, and the rest
+    is counted only. It begins with those that earlier attempts entered.
     """
 
     BATCH_RECORDS = 500
@@ -139,7 +139,7 @@ class RejectKeeper:
         """Count ``rejects``, and enter as many as are to be kept. Raises RejectLimitError as `check` does."""
         for (reason, column), count in rejects.counts().items():
             self.count_in(reason, column, count)
-        for each in rejects.first(max(self._limits.max_rows, 1) - self.entered):
+        for each in rejects.first(self._limits.max_rows + 1 - self.entered):
             self._batch.append(each)
             self._batch_bytes += len(each.raw)
             self.entered += 1
