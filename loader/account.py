@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from loader.checkpoints import Counts
 from loader.ledger import Entry
+from loader.limits import Limits
 from loader.merge import Counts as Merged
 from loader.report import LoadReport, State
 from loader.rising import Rising
 from loader.source import Source
 from loader.spec import LoadSpec
-from loader.tally import Progress, Tally
+from loader.tally import Progress, RejectKeeper, Tally
 
 
 class Account:
@@ -36,16 +37,19 @@ class Account:
         self._progress = progress
         self.table = ".".join(part for part in spec.table_name if part)
         self.entry = Entry(0)  # 0: there is none in the ledger
-        self.rejected: Mapping[str, int] = {}
-        self.rejected_columns: Mapping[str, Mapping[str, int]] = {}
+        self.keeper: RejectKeeper | None = None
         self.notes: tuple[str, ...] = ()
         self.staged = 0
+        self.limits = Limits.of(spec)
         self.restart()
 
     def restart(self) -> None:
         """The file is read from its beginning."""
-        self.tally = Tally(self._source.size, self._progress)
+        self.tally = Tally(self._source.size, self._progress, self._check_rows)
         self.staged = 0
+
+    def _check_rows(self, rows: int) -> None:
+        self.limits.check_rows(rows, self._source.uri)
 
     def resume(self, entry: Entry, counts: Counts) -> None:
         """The file is read from a checkpoint on; ``counts`` are of the records before it."""
@@ -54,7 +58,11 @@ class Account:
         self.staged = counts.read
 
     def sum_up(self, counts: Counts, bytes_read: int, *, rising: bool) -> None:
-        """Others have read the file, and these are the counts of all its records. ``rising``: so are its keys."""
+        """Others have read the file, and these are the counts of all its records. ``rising``: so are its keys.
+
+        Raises LimitError.
+        """
+        self._check_rows(counts.read)
         self.tally.resume(counts)
         self.tally.keys = Rising(so_far=rising)
         self.tally.bytes_read = bytes_read
@@ -66,7 +74,7 @@ class Account:
         """What there is to tell. Only a load that succeeded changed rows, so only then are there counts."""
         counted = self.tally.counts if merged is not None else Counts()
         rows = merged or Merged()
-        entry = self.entry
+        entry, keeper = self.entry, self.keeper
         return LoadReport(
             state=state,
             source=self._source.uri,
@@ -76,8 +84,9 @@ class Account:
             version=self._source.version,
             bytes_read=self.tally.bytes_read,
             seconds=round(time.monotonic() - self._began, 3),
-            rejects_by_reason=dict(self.rejected),
-            rejects_by_column={name: dict(codes) for name, codes in self.rejected_columns.items()},
+            rejects_by_reason=dict(keeper.reasons) if keeper else {},
+            rejects_by_column={name: dict(codes) for name, codes in keeper.columns.items()} if keeper else {},
+            rejects_entered=keeper.entered if keeper else 0,
             replay_of=self._replay_of,
             attempts=entry.attempts,
             handovers=entry.handovers,
@@ -93,5 +102,5 @@ class Account:
             rows_unchanged=rows.unchanged,
             rows_duplicate=rows.duplicate,
             rows_filtered=counted.filtered + rows.left_out,
-            rows_rejected=sum(self.rejected.values()) if merged is not None else 0,
+            rows_rejected=keeper.count if keeper and merged is not None else 0,
         )

@@ -471,7 +471,8 @@ def _print_history(loads: Iterable[dict[str, Any]]) -> None:
     print(line.format("load", "state", "started", "read", "rejected", "table", "source"))
     for load in loads:
         started = f"{load['started_at']:%Y-%m-%d %H:%M:%S}"
-        counts = f"{load['rows_read']:,}", f"{load['rows_rejected']:,}"
+        rejected = sum((load["rejects_by_reason"] or {}).values())  # of a load that failed too
+        counts = f"{load['rows_read']:,}", f"{rejected:,}"
         names = printable(load["target"]), printable(load["source"])
         print(line.format(load["load_id"], load["state"], started, *counts, *names))
         if story := _story(load):

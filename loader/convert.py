@@ -48,7 +48,21 @@ def decode(values: pa.Array) -> Converted:
     """Binary → text: bytes that are not valid UTF-8 do not convert."""
     if not pa.types.is_binary(values.type):
         return values, np.zeros(len(values), bool)
-    return _each_half(values, lambda part: part.cast(pa.string()), pa.string())
+    try:
+        return values.cast(pa.string()), np.zeros(len(values), bool)
+    except pa.ArrowInvalid:
+        pass
+    # value by value, as halving would cost an array for each where a hundred thousand are bad
+    bad = np.fromiter((value is not None and not _is_text(value) for value in values.to_pylist()), bool, len(values))
+    return pc.if_else(arrays.booleans(bad), arrays.null(values.type), values).cast(pa.string()), bad
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def has_nul(values: pa.Array) -> Mask:

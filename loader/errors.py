@@ -12,6 +12,7 @@
      ├── ShapeError                 the file is not the CSV that the spec describes
      │    └── ForeignFormatError       it is a file of another format: a workbook, an archive, a web page
      ├── TransformError             a hook raised, or returned what it must not
+     ├── LimitError                 the file has more bytes or records than [limits] or the deployment allows
      ├── RejectLimitError           more records were rejected than the spec allows
      ├── PausedError                its time was up, or it was told to stop; it can be continued (retryable)
      └── DatabaseError              PostgreSQL refused; carries its SQLSTATE
@@ -57,20 +58,23 @@ class SetupError(UsageError):
 
 
 class SpecError(LoaderError):
-    """The spec is wrong. ``problems`` holds one sentence for each mistake, in the spec's order."""
+    """The spec is wrong. ``problems`` holds one sentence for each mistake, in the spec's order, up to a limit, and
+    ``more`` is how many there are beside them."""
 
     exit_code = 2
 
-    def __init__(self, problems: Sequence[str], origin: str = "spec") -> None:
+    def __init__(self, problems: Sequence[str], origin: str = "spec", *, more: int = 0) -> None:
         self.problems = tuple(map(curtailed, problems))
         self.origin = origin
+        self.more = more
         super().__init__(self._text(), lines=True)
 
     def _text(self) -> str:
         if len(self.problems) == 1:
             return f"{self.origin}: {self.problems[0]}"
         listed = "".join(f"\n  - {problem}" for problem in self.problems)
-        return f"{self.origin}: {len(self.problems)} problems{listed}"
+        rest = f"\n  … and {self.more:,} more" if self.more else ""
+        return f"{self.origin}: {len(self.problems) + self.more:,} problems{listed}{rest}"
 
 
 class SourceError(LoaderError):
@@ -109,6 +113,10 @@ class ForeignFormatError(ShapeError):
 
 class TransformError(LoaderError):
     """A hook raised, or returned something else than as many rows of the same columns."""
+
+
+class LimitError(LoaderError):
+    """The file has more bytes of text, or more records, than ``[limits]`` or the deployment allows."""
 
 
 class RejectLimitError(LoaderError):

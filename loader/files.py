@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ def expand(pattern: str) -> tuple[list[str], list[str]]:
     """
     if os.path.lexists(pattern) or not glob.has_magic(pattern):
         return [_absolute(pattern)], []
+    pattern = re.sub(r"(?<![^/])(?:\*\*/)+", "**/", pattern)  # each repetition would go through all folders again
     matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 - pathlib's glob takes no absolute pattern
     found = sorted({_absolute(path) for path in matches if not Path(path).is_dir()})
     left_out = [path for path in found if is_left_out(path, _size(path), _absolute(pattern))]

@@ -13,16 +13,15 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader import ledger, runs
 from loader.blocks import EndlessRecordError
 from loader.checkpoints import Counts, Found
-from loader.columns import fields_by_position
 from loader.cuts import SHARD_BITS
 from loader.database import translated
-from loader.errors import DatabaseError, LoaderError, RejectLimitError, ShapeError, TransformError
+from loader.errors import DatabaseError, LimitError, LoaderError, RejectLimitError, ShapeError, TransformError
 from loader.ledger import Entry, Errand
 from loader.merge import Counts as Merged
 from loader.merge import Merge
 from loader.plan import Plan
 from loader.proof import Part, Proof, ShardPlan, ShardReport, prove
-from loader.reading import Records, find_records, head, open_records, take_up
+from loader.reading import Records, find_records, head, take_up
 from loader.records import Block, Place
 from loader.refusals import is_refusal
 from loader.report import LoadReport
@@ -110,11 +109,9 @@ class Finishing(Undertaking):
         connection.rollback()
         proof = prove(plan, reports)
         table = load.target(connection)
-        fields = fields_by_position(load.spec, table)
-        records = open_records(head(load.source), load.spec.csv, name=plan.uri, fields=fields)
-        whole = load.plan(
-            connection, records, table, read_stored(Found, plan.found, what="a shard plan's findings"), again=True
-        )
+        records = load.open_records(head(load.source), table)
+        found = read_stored(Found, plan.found, what="a shard plan's findings")
+        whole = load.plan(connection, records, table, found, again=True)
         connection.rollback()
         if whole.digest != plan.digest:
             again = {"after": plan.attempt, "found": plan.found}
@@ -145,13 +142,10 @@ class Finishing(Undertaking):
     ) -> LoadReport:
         """Merge what the shards have staged, and enter the load as loaded."""
         load, plan, load_id = self._load, self._plan, self._plan.load_id or 0
-        runs.place_rejects(connection, load_id, [part for part in proof.parts if part.run is not None])
         load.account.sum_up(_counts(proof), sum(each.bytes_read for each in reports), rising=proof.rising)
         with RejectKeeper(load.database, load_id, load.spec.rejects, plan.uri) as keeper:
-            keeper.resume(connection)
-            connection.rollback()
-            load.account.rejected, load.account.rejected_columns = keeper.reasons, keeper.columns
-            keeper.add([])  # more than the limit in all, though in no shard alone
+            self._take_over(connection, keeper, [part for part in proof.parts if part.run is not None])
+            keeper.check()  # more than the limit in all, though in no shard alone
             counts = self._merge(connection, proof, whole, records, keeper)
             keeper.settle(proof.counts["records"])
         summary = runs.summed_up(proof, len(plan.ranges), reports)
@@ -182,6 +176,24 @@ class Finishing(Undertaking):
         )
         return way.merge_staged(merge, Ahead(way, merge))
 
+    def _take_over(
+        self,
+        connection: Connection,
+        keeper: RejectKeeper,
+        parts: Sequence[Part],
+        failed: Sequence[Part] = (),
+        counted: Iterable[tuple[str, str | None, int]] = (),
+    ) -> None:
+        """Count the rejects of the shards as the whole object's, and enter as many as are to be kept.
+
+        ``failed`` is the shard that went over the limit; it entered some of those that it ``counted``.
+        """
+        load_id = self._plan.load_id or 0
+        for reason, column, count in (*runs.count_rejects(connection, parts), *counted):
+            keeper.count_in(reason, column, count)
+        keeper.entered = runs.place_rejects(connection, load_id, [*parts, *failed], self._load.spec.rejects.max_rows)
+        self._load.account.keeper = keeper
+
     def _check(self, connection: Connection, proof: Proof) -> None:
         """Raise what keeps the shards from being merged."""
         plan, problem = self._plan, proof.problem
@@ -193,13 +205,18 @@ class Finishing(Undertaking):
         if (again := replanned(plan, proof)) is not None:
             raise ReplanError(f"{plan.uri}: {problem['message']}; its shards have to be planned again", again)
         part = Part(problem["number"], problem["run"], 0, problem["record"], problem["line"])
-        load_id = plan.load_id or 0
-        runs.place_rejects(connection, load_id, [*(each for each in proof.parts if each.run is not None), part])
+        load, load_id = self._load, plan.load_id or 0
+        with RejectKeeper(load.database, load_id, load.spec.rejects, plan.uri) as keeper:
+            parts = [each for each in proof.parts if each.run is not None]
+            self._take_over(connection, keeper, parts, [part], problem.get("rejected", ()))
+            if problem["kind"] == "limit":
+                keeper.check()
         if problem["kind"] == "endless":
             offset, record, line = problem["place"]
             raise EndlessRecordError(plan.uri, Place(offset, record + problem["record"], line + problem["line"]))
         kinds: dict[str, type[LoaderError]] = {
             "limit": RejectLimitError,
+            "LimitError": LimitError,
             "ShapeError": ShapeError,
             "TransformError": TransformError,
             "refused": DatabaseError,

@@ -12,13 +12,14 @@ then finds the others at once, else they are found one by one.
 from __future__ import annotations
 
 import re
+import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,12 @@ from loader.statements import rows as rows_of
 _TABLE = sql.Identifier("pg_temp", "loader_lane")
 
 Numbers = npt.NDArray[np.int64]
+
+ONE_BY_ONE = 1000
+"""Rows that are copied at once where refusals are found one by one: each costs sending the rest of them again."""
+
+CELLS = 100_000
+"""Values that ``pg_input_error_info`` is asked about at once: as Python's texts and as SQL, they take 20 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +72,19 @@ class TextLane:
     """A load's way to ask. Its sessions are opened when they are first needed, one for each thread that asks.
 
     ``session_zone`` is the zone of the sessions: where a column's own ``zone`` differs, its texts are read there.
+    ``left``: how many more rejects the load may have. A batch with more refusals than that ends the load, so no more
+    are looked for in it, and the rest of its records is neither kept nor refused.
     """
 
-    def __init__(self, database: Database, columns: Sequence[LoadColumn], session_zone: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        columns: Sequence[LoadColumn],
+        session_zone: str,
+        left: Callable[[], int] = lambda: sys.maxsize,
+    ) -> None:
         self._database = database
+        self._left = left
         self._columns = list(columns)
         self._zoned = [
             (place, column.zone)
@@ -89,7 +105,7 @@ class TextLane:
             judged = self._fill(connection, asked, judged, positions)
             judged = self._within_time(connection, judged, positions)
             if not len(judged.kept):
-                connection.rollback()
+                connection.commit()  # a commit truncates the table, so rows that were taken back leave no bloat
                 return b"", judged
             columns: list[sql.Composable] = [
                 sql.SQL("{}::text" if column.type.text_only else "{}").format(_name(place))
@@ -163,12 +179,14 @@ class TextLane:
         lines = _Lines(asked.texts, np.arange(asked.texts.num_rows) if positions is None else positions)
         kept: list[Numbers] = []
         refusals: list[Refusal] = []
-        rows, first = judged.kept, True
+        rows, first, size = judged.kept, True, len(judged.kept)
         while len(rows):
-            refusal = self._copy_in(connection, lines, rows) if first else self._try(connection, lines, rows)
+            part = rows[:size]
+            refusal = self._copy_in(connection, lines, part) if first else self._try(connection, lines, part)
             if refusal is None:
-                kept.append(rows)
-                break
+                kept.append(part)
+                rows = rows[size:]
+                continue
             at, error = refusal
             if first:
                 connection.rollback()  # the transaction holds nothing else yet, so it needs no savepoint
@@ -179,11 +197,15 @@ class TextLane:
                     raise DatabaseError("PostgreSQL took a value and then did not; this is a defect of the loader")
                 kept.append(before)
             rows = rows[at + 1 :]
-            if first:
+            if not first:
+                size = ONE_BY_ONE
+            elif len(refusals) <= self._left():
                 first = False
-                found = self._ask(connection, asked, rows)
+                found = self._ask(connection, asked, rows, self._left() - len(refusals))
                 refusals += found
                 rows = np.setdiff1d(rows, np.array([each.row for each in found], np.int64))
+            if len(refusals) > self._left():
+                break
         chosen = np.concatenate(kept) if kept else np.empty(0, np.int64)
         return Judged(chosen, (*judged.refusals, *refusals))
 
@@ -210,10 +232,26 @@ class TextLane:
         name = self._columns[int(column[1])].name if column and int(column[1]) < len(self._columns) else None
         return Refusal(row, name, error.pgcode or "", error.diag.message_primary or str(error))
 
-    def _ask(self, connection: Connection, asked: Doubtful, rows: Numbers) -> list[Refusal]:
-        """What ``pg_input_error_info`` refuses of the rows; nothing where it is not to be had or has no answer."""
-        if connection.server_version < 160000 or not len(rows):
+    def _ask(self, connection: Connection, asked: Doubtful, rows: Numbers, left: int) -> list[Refusal]:
+        """What ``pg_input_error_info`` refuses of the rows; nothing where it is not to be had or has no answer.
+
+        The rest is left out once more than ``left`` are found.
+        """
+        if connection.server_version < 160000:
             return []
+        found: list[Refusal] = []
+        step = max(1, CELLS // max(1, len(asked.suspects)))
+        for at in range(0, len(rows), step):
+            some = self._ask_some(connection, asked, rows[at : at + step])
+            if some is None:
+                break
+            found += some
+            if len(found) > left:
+                break
+        return found
+
+    def _ask_some(self, connection: Connection, asked: Doubtful, rows: Numbers) -> list[Refusal] | None:
+        """None where there is no answer, and none to be expected for other rows."""
         chosen = asked.texts.take(arrays.integers(rows))
         questions, values = [], []
         for place, column in enumerate(self._columns):
@@ -224,15 +262,18 @@ class TextLane:
             )
             values.append(chosen.column(place).to_pylist())
         if not questions:
-            return []
+            return []  # no value of a suspect column among these
         execute(connection, "SAVEPOINT loader_lane")
+        answers: list[tuple[Any, ...]] | None
         try:
             answers = rows_of(connection, sql.SQL(" UNION ALL ").join(questions), values)
         except psycopg2.Error:  # the input function of an extension's type that can only raise
             if connection.closed:
                 raise
-            answers = []
+            answers = None
         execute(connection, "ROLLBACK TO SAVEPOINT loader_lane")
+        if answers is None:
+            return None
         found: dict[int, Refusal] = {}
         for place, number, sqlstate, message in sorted(answers, key=lambda each: (each[1], each[0])):
             row = int(rows[number - 1])

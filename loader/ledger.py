@@ -296,7 +296,7 @@ def finish(
     DatabaseUnavailableError where another attempt at the load has begun since: then this one has lost its turn, and its
     outcome is none.
     """
-    told = ("rows_read", *ROW_COUNTS, "bytes_read", "version", "retryable", "plan")
+    told = ("rows_read", *ROW_COUNTS, "bytes_read", "version", "retryable", "plan", "rejects_entered")
     values = {name: getattr(report, name) for name in told}
     values |= {name: json.dumps(getattr(report, name)) for name in ("rejects_by_reason", "rejects_by_column")}
     spelt = spelling(connection)
@@ -382,8 +382,8 @@ def spelling(connection: Connection) -> Callable[[str], str]:
 
 STATUS_COLUMNS = (
     "load_id", "state", "source", "version", "target", "mode", "forced", "replay_of", "rows_read", *ROW_COUNTS,
-    "rejects_by_reason", "rejects_by_column", "bytes_read", "plan", "notes", "error", "started_at", "finished_at",
-    "attempts", "handovers", "resumes", "waited", "retryable", "last_error", "seen_at",
+    "rejects_by_reason", "rejects_by_column", "rejects_entered", "bytes_read", "plan", "notes", "error", "started_at",
+    "finished_at", "attempts", "handovers", "resumes", "waited", "retryable", "last_error", "seen_at",
 )  # fmt: skip
 
 FILE_COLUMNS = ("bucket", "key", "header", "dialect", "spec", "sequencer")

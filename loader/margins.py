@@ -11,10 +11,14 @@ import numpy as np
 from loader.charset import SAMPLE, suggest_encoding
 from loader.errors import ShapeError
 from loader.fields import Dialect, UnterminatedQuoteError, split_record
-from loader.records import RECORD_LIMIT, Layout, layout
+from loader.records import RECORD_LIMIT, Layout, delimiters, layout
 from loader.values import shown
 
 _LINES = Dialect(b",", None, None)  # each physical line is a record
+
+
+NAMES_LIMIT = 100_000
+"""Names of a header: 60 times what a table can have, and a second's work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,10 @@ class _Front:
 
 
 def _header_row(record: bytes, dialect: Dialect, name: str, front: _Front) -> list[str]:
+    if record.count(dialect.delimiter) >= NAMES_LIMIT:
+        width = len(delimiters(record, layout(record, dialect).quotes, dialect)) + 1
+        if width > NAMES_LIMIT:
+            raise ShapeError(f"{name}: the header has {width:,} names, and may have {NAMES_LIMIT:,}")
     try:
         fields = split_record(record, dialect)
     except UnterminatedQuoteError as error:

@@ -12,16 +12,16 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import checkpoints, ledger
+from loader.blocks import no_longer_than
 from loader.callbacks import passing_on
 from loader.checkpoints import Checkpoint, Found
-from loader.columns import fields_by_position
 from loader.database import Database
 from loader.errors import LoaderError, UsageError
 from loader.infer import widened
 from loader.lane import TextLane
 from loader.ledger import Entry
 from loader.plan import Plan
-from loader.reading import Records, head, open_records
+from loader.reading import Records, head
 from loader.refusals import is_refusal
 from loader.report import LoadReport
 from loader.segments import NotStraightError
@@ -171,7 +171,7 @@ class Load(Task):
         table = self.target(connection)
         further = checkpoint is not None and (checkpoint.complete or checkpoint.place.offset > 0)
         chunks = head(self.source) if further else account.tally.watch(self.source.chunks())
-        records = open_records(chunks, self.spec.csv, name=uri, fields=fields_by_position(self.spec, table))
+        records = self.open_records(chunks, table)
         ledger.note_file(connection, entry.load_id, records.header, records.csv)
         plan = self.plan(connection, records, table, found, again=entry.attempts > 1)
         self.types = plan.inferred
@@ -179,9 +179,9 @@ class Load(Task):
             RejectKeeper(
                 self.database, entry.load_id, self.spec.rejects, uri, encoding=records.form.encoding
             ) as keeper,
-            TextLane(self.database, plan.columns, plan.session_zone) as lane,
+            TextLane(self.database, plan.columns, plan.session_zone, lambda: keeper.left) as lane,
         ):
-            account.rejected, account.rejected_columns = keeper.reasons, keeper.columns
+            account.keeper = keeper
             if plan.guarded and self._begins_new(connection, plan, lane, records):
                 plan = replace(plan, straight=True)
             counts = (Straight if plan.straight else Staged)(
@@ -204,4 +204,5 @@ class Load(Task):
         if plan.straight or records.first is None or self.source.size < TRIAL_FROM:
             return False
         entry = self.account.entry
-        return begins_new(connection, plan, entry, self.work(plan, lane, entry.load_id)(records.first))
+        first = no_longer_than([records.first], plan.block_records)
+        return begins_new(connection, plan, entry, self.work(plan, lane, entry.load_id)(next(first)))

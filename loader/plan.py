@@ -25,6 +25,12 @@ from loader.transform import Filter, Hook, schema_of, typed_default
 STAGED_FORM = 1
 """To be raised when this program stages rows in another form, so that nobody goes on with those of an earlier one."""
 
+BLOCK_RECORDS = 1 << 17
+"""Records of a block at most. Shorter ones than 8 bytes are rare in good files, and each costs memory of its own."""
+
+BLOCK_BYTES = 4 << 20
+"""Bytes that the columns of a block may come to, where the spec decides how long their values are."""
+
 SpellTypes = Callable[[list[tuple[str, str]]], Mapping[str, str]]
 ColumnTypes = Callable[[list[str]], Mapping[str, ColumnType]]
 
@@ -58,6 +64,17 @@ class Plan:
     hook: Hook | None
     filter: Filter | None
     notes: tuple[str, ...]
+
+    @property
+    def block_records(self) -> int:
+        """Records that are worked on at once, so that what they become is bounded however short their lines are.
+
+        It cuts no block of records of the right shape without defaults: those have a byte at least for each field.
+        """
+        weight = sum(_weight(column) for column in self.columns)
+        if self.spec.csv.ragged == "pad":
+            weight += self.fields * (len(self.spec.csv.delimiter) + min(map(len, self.spec.csv.null), default=0))
+        return max(1, min(BLOCK_RECORDS, BLOCK_BYTES // max(weight, 1)))
 
     @property
     def digest(self) -> str:
@@ -129,6 +146,18 @@ def make_plan(
         filter=_filter(spec, schema_of(match.columns), session_zone),
         notes=notes + match.notes,
     )
+
+
+_LEAST = 4  # bytes, of a value with its length: no block of a mebibyte of well-shaped records is over the limit
+_PLACEHOLDER = 1024  # bytes: a key of S3 has no more
+
+
+def _weight(column: LoadColumn) -> int:
+    """Bytes of one value of the column, of those that the spec adds to what the file holds."""
+    made = [pair[1] for step in column.steps for pair in step.args if isinstance(pair, tuple)]
+    value = column.value or ""
+    longest = max(map(len, [column.default or "", value, *made]))
+    return _LEAST + longest + _PLACEHOLDER * value.count("{")
 
 
 def _goes_straight(

@@ -10,13 +10,12 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import ledger
-from loader.columns import fields_by_position
 from loader.database import Database, translated
 from loader.ledger import Errand
 from loader.matching import ALL
 from loader.merge import Merge
 from loader.plan import Plan
-from loader.reading import head, open_records
+from loader.reading import head
 from loader.source import Source, open_source
 from loader.spec import LoadSpec
 from loader.staging import Staging, copying
@@ -75,8 +74,7 @@ def preview(uri: str, spec: LoadSpec, database: Database, *, s3: Any = None) -> 
 def _preview(source: Source, spec: LoadSpec, database: Database, connection: Connection) -> Preview:
     load = Task(source, spec, database, PLAINLY)
     table = load.target(connection)
-    fields = fields_by_position(spec, table)
-    records = open_records(head(source), spec.csv, name=source.uri, fields=fields)
+    records = load.open_records(head(source), table)
     plan = load.plan(connection, records, table, again=False)
     return Preview(
         source=source.uri,

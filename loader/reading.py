@@ -11,6 +11,7 @@ from loader.decode import decompress, find_compression, find_encoding, gather, p
 from loader.fields import Dialect
 from loader.foreign import SAMPLE as SAMPLE_OF_FORMAT
 from loader.foreign import check_format
+from loader.limits import Limits
 from loader.margins import read_preamble, without_footer
 from loader.records import Block, Place, joined
 from loader.sniff import sniff
@@ -49,13 +50,17 @@ class Records:
     begin: Place
     first: Block | None
     blocks: Iterator[Block]
+    limits: Limits | None = None
 
 
-def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str, fields: int | None = None) -> Records:
+def open_records(
+    chunks: Iterator[bytes], csv: CsvSpec, *, name: str, fields: int | None = None, limits: Limits | None = None
+) -> Records:
     """Decompress, transcode to UTF-8, take off header and footer, and split into blocks, of which the first are read.
 
-    ``fields``: how many a record should have where no header says so; None where nobody knows. Raises DecodeError or
-    ShapeError, also from ``blocks``; ForeignFormatError where it is no CSV at all.
+    ``fields``: how many a record should have where no header says so; None where nobody knows. ``limits``: for how much
+    text. Raises DecodeError, ShapeError or LimitError, also from ``blocks``; ForeignFormatError where it is no CSV at
+    all.
     """
     compression, chunks = find_compression(chunks, csv.compression)
     if csv.compression not in ("auto", "none"):
@@ -65,7 +70,8 @@ def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str, fields: in
     has_header = bool(csv.header) and not csv.skip_lines and not csv.comment
     check_format(sample, name=name, encoding=encoding, has_header=has_header, compression=compression)
     form = Form(compression, encoding, mark)
-    csv, text = sniff(gather(transcode(encoded, encoding, name=name)), csv)
+    decoded = transcode(encoded, encoding, name=name)
+    csv, text = sniff(gather(limits.watch(decoded, name) if limits else decoded), csv)
     preamble = read_preamble(
         text,
         _dialect(csv, form),
@@ -81,7 +87,7 @@ def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str, fields: in
     while sum(len(each.data) for each in begin) < SAMPLE and (block := next(blocks, None)) is not None:
         begin.append(block)
     whole = [each for each in begin if each.terminated]
-    return Records(form, csv, preamble.names, start, joined(whole) if whole else None, chain(begin, blocks))
+    return Records(form, csv, preamble.names, start, joined(whole) if whole else None, chain(begin, blocks), limits)
 
 
 def _checked_unpacked(chunks: Iterator[bytes], csv: CsvSpec, name: str) -> Iterator[bytes]:
@@ -103,9 +109,11 @@ def take_up(
     form, name = records.form, source.uri
     if form.plain:
         text = watch(source.chunks(place.offset + form.mark))
+        text = records.limits.watch(text, name, start=place.offset) if records.limits else text
     else:
         encoded = without(decompress(watch(source.chunks()), form.compression, name=name), form.mark)
-        text = without(transcode(encoded, form.encoding, name=name), place.offset)
+        text = transcode(encoded, form.encoding, name=name)
+        text = without(records.limits.watch(text, name) if records.limits else text, place.offset)
     return replace(records, blocks=_split(gather(text), records.csv, form, place, name))
 
 

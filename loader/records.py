@@ -8,7 +8,7 @@ before Arrow sees them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from loader.arrays import booleans
 from loader.fields import Dialect, UnterminatedQuoteError, split_record
+from loader.rejects import NO_REJECTS, RejectGroup, Rejects
 from loader.report import Reject
 from loader.rising import Run
 from loader.swallowed import NONE_SWALLOWED, Swallowed
@@ -392,7 +393,7 @@ class Rows:
     block: Block
     batch: pa.RecordBatch
     index: npt.NDArray[np.int64]
-    rejects: tuple[Reject, ...] = ()
+    rejects: Rejects = NO_REJECTS
     filtered: int = 0
     doubtful: Doubtful | None = None
     short: int = 0
@@ -419,7 +420,7 @@ class Encoded:
     block: Block
     tuples: bytes
     kept: int
-    rejects: tuple[Reject, ...]
+    rejects: Rejects
     filtered: int
     short: int = 0
     long: int = 0
@@ -452,3 +453,20 @@ def _fields(raw: bytes, dialect: Dialect) -> list[str]:
         return [value.decode("utf-8", "replace") for value, _ in split_record(raw, dialect)]
     except UnterminatedQuoteError:
         return []
+
+
+def reject_each(
+    block: Block,
+    index: npt.NDArray[np.int64],
+    reason: str,
+    message: Callable[[int], str],
+    column: str | None = None,
+    *,
+    sqlstate: str | None = None,
+) -> RejectGroup:
+    """Set aside the records ``index`` of ``block``. ``message`` says why, for a place within ``index``."""
+
+    def build(number: int) -> Reject:
+        return reject(block, int(index[number]), reason, message(number), column, sqlstate=sqlstate)
+
+    return RejectGroup(reason, column, index, build)

@@ -111,7 +111,9 @@ class LoadReport:
     """The outcome of a load. ``rows_read`` is always the sum of the six counts that follow it.
 
     ``rejects_by_reason`` counts rejects by code, ``rejects_by_column`` by column and code where one column is to
-    blame; of a load that failed too. ``replay_of``: the load whose rejects these records were.
+    blame. Of a load that failed, they are what was counted until it stopped: amid the file, where it went over a limit.
+    ``rejects_entered``: how many of them ``loader.rejects`` holds. ``replay_of``: the load whose rejects these records
+    were.
 
     ``bytes_read`` and ``seconds`` are those of this attempt. Of all attempts at the load together: ``attempts``,
     how many of them ``handovers`` (stopped because their time was up) and how many ``resumes`` (took up at a
@@ -136,6 +138,7 @@ class LoadReport:
     seconds: float = 0.0
     rejects_by_reason: dict[str, int] = field(default_factory=dict)
     rejects_by_column: dict[str, dict[str, int]] = field(default_factory=dict)
+    rejects_entered: int = 0
     replay_of: int | None = None
     attempts: int = 1
     handovers: int = 0
@@ -177,7 +180,8 @@ class LoadReport:
         """One report over several sources: counts added up, the worst state, each report in ``loads``."""
         if len(reports) == 1:
             return reports[0]
-        summed = {f.name for f in fields(cls) if f.name.startswith("rows_")} | {"bytes_read", "seconds"}
+        summed = {f.name for f in fields(cls) if f.name.startswith("rows_")}
+        summed |= {"bytes_read", "seconds", "rejects_entered"}
         totals: dict[str, Any] = {name: sum(getattr(each, name) for each in reports) for name in summed}
         states = {each.state for each in reports}
         columns = dict.fromkeys(name for each in reports for name in each.rejects_by_column)

@@ -177,19 +177,30 @@ def note_handover(connection: Connection, plan: ShardPlan) -> int:
     return int(found[0][0]) if found else 0
 
 
-def place_rejects(connection: Connection, load_id: int, parts: Sequence[Part]) -> None:
-    """Enter the rejects of shards as the whole object's, now that it is known what comes before each, and commit."""
+def count_rejects(connection: Connection, parts: Sequence[Part]) -> list[tuple[str, str | None, int]]:
+    """How many rejects the shards have, by reason and column."""
+    statement = "SELECT reason, column_name, count(*) FROM loader.shard_rejects WHERE run = ANY (%s) GROUP BY 1, 2"
+    return [tuple(each) for each in rows(connection, statement, ([part.run for part in parts],))]
+
+
+def place_rejects(connection: Connection, load_id: int, parts: Sequence[Part], limit: int) -> int:
+    """Enter the rejects of shards as the whole object's, now that it is known what comes before each, and commit.
+
+    The first ``limit`` of them, and one more; gives how many were entered.
+    """
     ledger.forget_rejects(connection, load_id)
+    entered = 0
     for part in parts:
-        execute(
+        entered += execute(
             connection,
             "INSERT INTO loader.rejects (load_id, record_number, line_number, byte_offset, column_name, reason,"
             " sqlstate, message, raw, raw_bytes, raw_length) SELECT %s, record_number + %s, line_number + %s,"
             " byte_offset, column_name, reason, sqlstate, message, raw, raw_bytes, raw_length"
-            " FROM loader.shard_rejects WHERE run = %s",
-            (load_id, part.record, part.line, part.run),
+            " FROM loader.shard_rejects WHERE run = %s ORDER BY record_number LIMIT %s",
+            (load_id, part.record, part.line, part.run, limit + 1 - entered),
         )
     connection.commit()
+    return entered
 
 
 def note_shards(connection: Connection, plan: ShardPlan, summary: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any
@@ -11,19 +11,26 @@ from typing import Any
 import psycopg2
 
 from loader import runs
-from loader.blocks import EndlessRecordError
+from loader.blocks import EndlessRecordError, no_longer_than
 from loader.checkpoints import NOTHING, Checkpoint, Found
-from loader.columns import fields_by_position
 from loader.cuts import SHARD_BITS, Cutter, Shard
 from loader.database import translate, translated
-from loader.errors import DatabaseError, LoaderError, PausedError, RejectLimitError, ShapeError, TransformError
+from loader.errors import (
+    DatabaseError,
+    LimitError,
+    LoaderError,
+    PausedError,
+    RejectLimitError,
+    ShapeError,
+    TransformError,
+)
 from loader.infer import widened
 from loader.lane import TextLane
 from loader.overlap import overlapped
 from loader.parse import Parser
 from loader.plan import Plan
 from loader.proof import Known, ShardPlan, ShardReport
-from loader.reading import Records, head, open_records
+from loader.reading import Records, head
 from loader.records import Block, Place
 from loader.refusals import is_refusal
 from loader.runs import ShardRejects
@@ -36,7 +43,7 @@ from loader.transform import Transformer, WidenColumn
 from loader.values import brief
 from loader.ways import STREAMS
 
-_GARBAGE = (RejectLimitError, ShapeError, TransformError)
+_GARBAGE = (LimitError, RejectLimitError, ShapeError, TransformError)
 """What a shard that begins in the middle of a quoted field may come to."""
 
 
@@ -64,11 +71,9 @@ class ShardLoad:
                     return each
             run = runs.begin(connection, plan, self._number)
             table = load.target(connection)
-            fields = fields_by_position(load.spec, table)
-            records = open_records(head(self._source), load.spec.csv, name=plan.uri, fields=fields)
-            whole = load.plan(
-                connection, records, table, read_stored(Found, plan.found, what="a shard plan's findings"), again=True
-            )
+            records = load.open_records(head(self._source), table)
+            found = read_stored(Found, plan.found, what="a shard plan's findings")
+            whole = load.plan(connection, records, table, found, again=True)
             report = ShardReport(
                 plan.load_id or 0, plan.attempt, self._number, run, known=dict(known) if known else None
             )
@@ -121,14 +126,18 @@ class ShardLoad:
         account.entry = replace(account.entry, load_id=report.load_id, attempts=plan.attempt)
         keeper = ShardRejects(self._database, report.load_id, load.spec.rejects, plan.uri)
         keeper.run, keeper.base = report.run, self._number << SHARD_BITS
+        account.keeper = keeper
         problem: dict[str, Any] | None = None
         try:
-            with keeper, TextLane(self._database, whole.columns, whole.session_zone) as lane:
-                self._copy(cutter, load.work(whole, lane, report.load_id), Books(account.tally, keeper), staging)
+            with keeper, TextLane(self._database, whole.columns, whole.session_zone, lambda: keeper.left) as lane:
+                blocks = no_longer_than(cutter.blocks(), whole.block_records)
+                self._copy(blocks, load.work(whole, lane, report.load_id), Books(account.tally, keeper), staging)
                 keeper.flush()
         except _GARBAGE as error:
             kind = "limit" if isinstance(error, RejectLimitError) else type(error).__name__
             problem = {"kind": kind, "message": str(error)}
+            if isinstance(error, RejectLimitError):
+                problem["rejected"] = [[*each, count] for each, count in keeper.counts().items()]
             if isinstance(error, EndlessRecordError):
                 place = error.place
                 problem |= {"kind": "endless", "place": [place.offset, place.record - keeper.base, place.line]}
@@ -170,11 +179,11 @@ class ShardLoad:
             swallowed=asdict(counts.swallowed) if counts.swallowed.records else None,
         )
 
-    def _copy(self, cutter: Cutter, work: Callable[[Block], Any], books: Books, staging: Staging) -> None:
+    def _copy(self, blocks: Iterator[Block], work: Callable[[Block], Any], books: Books, staging: Staging) -> None:
         """COPY the shard's records into its staging table, segment by segment, each a sign of life."""
         load, source = self._load, self._source
         with (
-            overlapped(cutter.blocks(), work, workers=load.threads, interrupt=source.interrupt) as encoded,
+            overlapped(blocks, work, workers=load.threads, interrupt=source.interrupt) as encoded,
             self._database.session() as telling,
         ):
             segments = Segments(

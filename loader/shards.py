@@ -25,18 +25,17 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader import crc, ledger, runs
 from loader.callbacks import passing_on
 from loader.checkpoints import Found
-from loader.columns import fields_by_position
 from loader.cuts import counts_quotes
 from loader.database import Database, translated
 from loader.deadline import NEVER, Deadline
-from loader.errors import DecodeError, ShapeError, SourceChangedError
+from loader.errors import DecodeError, LimitError, ShapeError, SourceChangedError
 from loader.fields import Dialect
 from loader.finishing import Finishing, ReplanError, UnprovedError, replanned
 from loader.header import COLUMN_LIMIT
 from loader.ledger import Entry, Errand
 from loader.margins import footer_start
 from loader.proof import Known, Proof, ShardPlan, ShardReport, cut, prove
-from loader.reading import Records, head, open_records
+from loader.reading import Records, head
 from loader.report import LoadReport
 from loader.shard import ShardLoad
 from loader.source import Source, open_source
@@ -99,11 +98,15 @@ def plan_shards(
         load = Task(source, spec, database, how)
         with translated(f"{source.uri}: planning its shards"), load.database.session() as connection:
             ledger.migrate(connection)
-            fields = fields_by_position(spec, load.target(connection))
+            table = load.target(connection)
         plan = ShardPlan("single", source.uri, spec.to_dict(), forced=how.force, sequencer=how.sequencer)
         try:
-            records = open_records(head(source), spec.csv, name=source.uri, fields=fields)
-        except (DecodeError, ShapeError) as error:  # one worker comes to the same, and enters it in the ledger
+            records = load.open_records(head(source), table)
+        except (
+            DecodeError,
+            LimitError,
+            ShapeError,
+        ) as error:  # one worker enters it in the ledger
             return replace(plan, why=f"its beginning cannot be read: {error}")
         if why := why_single(source, spec, records):
             return replace(plan, why=why)

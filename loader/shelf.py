@@ -19,7 +19,8 @@ from loader.errors import LoaderError, SetupError, SourceNotFoundError, SpecErro
 from loader.names import did_you_mean, listed
 from loader.source import expand, open_source
 from loader.spec import LoadSpec
-from loader.spec_text import LONGEST, read_toml, toml_text
+from loader.spec_bounds import SPEC_LIMIT
+from loader.spec_text import read_toml, toml_text
 from loader.values import shown
 
 FRESH = 60.0
@@ -163,7 +164,7 @@ class SpecShelf:
 
     def _read(self, uri: str) -> str:
         with open_source(uri, client=self._client) as source:
-            return toml_text(b"".join(source.chunks(0, min(source.size, LONGEST + 1))), uri)
+            return toml_text(b"".join(source.chunks(0, min(source.size, SPEC_LIMIT + 1))), uri)
 
 
 def _told(held: Held) -> str:

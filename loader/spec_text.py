@@ -7,9 +7,7 @@ import os
 from pathlib import Path
 
 from loader.errors import SpecError
-
-LONGEST = 1 << 20
-"""Bytes that a spec may have: thousands of columns take a tenth of it."""
+from loader.spec_bounds import SPEC_LIMIT
 
 _OTHER_BOMS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),  # before UTF-16's, which it begins with
@@ -24,8 +22,8 @@ def toml_text(data: bytes, origin: str) -> str:
 
     Raises SpecError for any other encoding; it names the place. Nothing is guessed, and nothing replaced.
     """
-    if len(data) > LONGEST:
-        raise SpecError([f"is longer than {LONGEST:,} bytes, so it is not a spec"], origin)
+    if len(data) > SPEC_LIMIT:
+        raise SpecError([f"is longer than {SPEC_LIMIT:,} bytes, so it is not a spec"], origin)
     for bom, encoding in _OTHER_BOMS:
         if data.startswith(bom):
             raise SpecError(
@@ -48,7 +46,7 @@ def read_toml(path: str | os.PathLike[str]) -> str:
     origin = os.fspath(path)
     try:
         with Path(path).open("rb") as file:
-            data = file.read(LONGEST + 1)
+            data = file.read(SPEC_LIMIT + 1)
     except (OSError, ValueError) as error:
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SpecError([f"cannot be read: {cause}"], origin) from error

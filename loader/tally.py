@@ -19,6 +19,7 @@ from loader.checkpoints import NOTHING, Counts
 from loader.database import Database
 from loader.errors import DatabaseUnavailableError, LoaderError, RejectLimitError
 from loader.records import Encoded
+from loader.rejects import Rejects
 from loader.report import Reject
 from loader.rising import Rising
 from loader.spec import RejectSpec
@@ -37,12 +38,18 @@ class Tally:
     """Counts bytes as they are read and records as they are handed to COPY.
 
     ``counts``: with the records that earlier attempts staged. ``bytes_read`` are those of this attempt. ``keys``: of
-    all records so far.
+    all records so far. ``check`` sees how many records there are after each block, and may raise.
     """
 
-    def __init__(self, size: int, progress: Callable[[Progress], None] | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        progress: Callable[[Progress], None] | None = None,
+        check: Callable[[int], object] = lambda _rows: None,
+    ) -> None:
         self._size = size
         self._progress = progress
+        self._check = check
         self.bytes_read = 0
         self.counts = NOTHING
         self.keys = Rising()
@@ -72,6 +79,7 @@ class Tally:
             encoded.block.records, encoded.kept, encoded.filtered, encoded.short, encoded.long, encoded.swallowed
         )
         self.keys.add(encoded.keys)
+        self._check(self.counts.read)
         if self._progress is not None:
             call("progress", self._progress, Progress(self.bytes_read, self._size, self.counts.read))
 
@@ -84,10 +92,11 @@ SAMPLED, SAMPLED_BYTES = 100, 1000
 
 
 class RejectKeeper:
-    """Enters rejects in the ledger in batches, on a connection of its own, and watches the spec's limits.
+    """Counts rejects, enters them in the ledger in batches on a connection of its own, and watches the spec's limits.
 
-    They are committed as they come: memory does not grow with them, and those of a load that failed can
-    be looked at. It begins with those that earlier attempts entered.
+    They are committed as they come, so memory does not grow with them, and those of a load that failed can be looked
+    at. No more than ``max_rows`` are entered, and the one that goes over it: a load with more has failed, and the rest
+    is counted only. It begins with those that earlier attempts entered.
     """
 
     BATCH_RECORDS = 500
@@ -105,15 +114,34 @@ class RejectKeeper:
         self._stack = ExitStack()
         self._connection: Connection | None = None
         self._batch: list[Reject] = []
+        self._batch_bytes = 0
         self.reasons: Counter[str] = Counter()
         self.columns: dict[str, Counter[str]] = {}  # by column, where one is to blame, then by reason
+        self.entered = 0
 
     def resume(self, connection: Connection) -> None:
         """Count those that are in the ledger already."""
         for reason, column, count in ledger.count_rejects(connection, self._load_id):
-            self._count(reason, column, count)
+            self.count_in(reason, column, count)
+            self.entered += count
         if any(self.reasons[reason] for reason in _MISREAD):
             self._misread = ledger.sample_rejects(connection, self._load_id, _MISREAD, SAMPLED)
+
+    def count_in(self, reason: str, column: str | None, count: int) -> None:
+        """Count rejects that somebody else enters, or that are not to be entered."""
+        self.reasons[reason] += count
+        if column is not None:
+            self.columns.setdefault(column, Counter())[reason] += count
+
+    def counts(self) -> Counter[tuple[str, str | None]]:
+        """How many there are, by reason and column."""
+        blamed = Counter({(reason, name): n for name, own in self.columns.items() for reason, n in own.items()})
+        counted: Counter[tuple[str, str | None]] = Counter(blamed)
+        for reason, count in self.reasons.items():
+            rest = count - sum(own[reason] for own in self.columns.values())
+            if rest:
+                counted[reason, None] = rest
+        return counted
 
     @property
     def count(self) -> int:
@@ -124,15 +152,22 @@ class RejectKeeper:
         """How many more there may be."""
         return max(0, self._limits.max_rows - self.count)
 
-    def add(self, rejects: Sequence[Reject]) -> None:
-        """Keep ``rejects``. Raises RejectLimitError as soon as there are more than ``max_rows``."""
-        self._batch += rejects
-        for each in rejects:
-            self._count(each.reason, each.column, 1)
+    def add(self, rejects: Rejects) -> None:
+        """Count ``rejects``, and enter as many as are to be kept. Raises RejectLimitError as `check` does."""
+        for (reason, column), count in rejects.counts().items():
+            self.count_in(reason, column, count)
+        for each in rejects.first(self._limits.max_rows + 1 - self.entered):
+            self._batch.append(each)
+            self._batch_bytes += len(each.raw)
+            self.entered += 1
             if each.reason in _MISREAD and len(self._misread) < SAMPLED:
                 self._misread.append(each.raw[:SAMPLED_BYTES])
-        if len(self._batch) >= self.BATCH_RECORDS or sum(len(each.raw) for each in self._batch) >= self.BATCH_BYTES:
-            self.flush()
+            if len(self._batch) >= self.BATCH_RECORDS or self._batch_bytes >= self.BATCH_BYTES:
+                self.flush()
+        self.check()
+
+    def check(self) -> None:
+        """Raises RejectLimitError where there are more rejects than ``max_rows``."""
         if self.count > self._limits.max_rows:
             raise self._too_many(f"more than {self._limits.max_rows:,} records were rejected (max_rows)")
 
@@ -150,15 +185,10 @@ class RejectKeeper:
         connection = self._own_connection()
         self._keep(connection, self._batch)
         connection.commit()
-        self._batch = []
+        self._batch, self._batch_bytes = [], 0
 
     def _keep(self, connection: Connection, rejects: Sequence[Reject]) -> None:
         ledger.keep_rejects(connection, self._load_id, rejects)
-
-    def _count(self, reason: str, column: str | None, count: int) -> None:
-        self.reasons[reason] += count
-        if column is not None:
-            self.columns.setdefault(column, Counter())[reason] += count
 
     def _own_connection(self) -> Connection:
         if self._connection is None:
@@ -168,8 +198,9 @@ class RejectKeeper:
     def _too_many(self, what: str) -> RejectLimitError:
         self.flush()
         (reason, count), *_ = self.reasons.most_common(1)
+        kept = f"{self.count:,} were counted before the load stopped, and {self.entered:,} of them are kept"
         return RejectLimitError(
-            f'{self._name}: {what}, most of them for "{reason}" ({count:,}){self._hint()}; nothing was loaded; '
+            f'{self._name}: {what}, most of them for "{reason}" ({count:,}){self._hint()}; {kept}; nothing was loaded; '
             f"see them with: loader rejects {self._load_id}"
         )
 
@@ -199,6 +230,6 @@ class Books:
     keeper: RejectKeeper
 
     def enter(self, encoded: Encoded) -> None:
-        """Enter the records of one block. Raises RejectLimitError."""
+        """Enter the records of one block. Raises RejectLimitError or LimitError."""
         self.tally.add(encoded)
         self.keeper.add(encoded.rejects)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
@@ -10,6 +10,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader import catalog, checkpoints, ledger
 from loader.account import Account
 from loader.checkpoints import Found
+from loader.columns import fields_by_position
 from loader.cores import available_cores
 from loader.database import Database
 from loader.errors import DatabaseError
@@ -18,7 +19,7 @@ from loader.lane import TextLane
 from loader.merge import Counts
 from loader.parse import Parser
 from loader.plan import Plan, make_plan
-from loader.reading import Records
+from loader.reading import Records, open_records
 from loader.records import Block, Encoded
 from loader.report import ROW_COUNTS, LoadReport
 from loader.sniff import sniffed
@@ -67,6 +68,15 @@ class Task:
         self.how = how
         self.threads = how.threads or max(1, available_cores() // how.workers)
         self.account = Account(source, spec, progress=how.progress, replay_of=how.replay_of)
+
+    def open_records(self, chunks: Iterator[bytes], table: Table) -> Records:
+        """The records that ``chunks`` hold, the bytes of the source. Raises LimitError before they are read where it is
+        known by then that they are too many."""
+        fields, name = fields_by_position(self.spec, table), self.source.uri
+        records = open_records(chunks, self.spec.csv, name=name, fields=fields, limits=self.account.limits)
+        if records.form.plain:
+            self.account.limits.check_size(self.source.size - records.form.mark, name)
+        return records
 
     def start_over(self, connection: Connection, load_id: int) -> None:
         """Forget what was read, staged and rejected so far."""

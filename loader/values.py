@@ -110,3 +110,13 @@ def curtailed(message: str, values: Iterable[str] = ()) -> str:
 def to_json(document: object, *, default: Callable[[object], object] | None = None) -> str:
     """The document as JSON in one line, characters as they are but for those that `printable` escapes."""
     return _escaped(json.dumps(document, ensure_ascii=False, default=default), _as_json)
+
+
+def to_toml(text: str) -> str:
+    """The text as a basic string of TOML, which knows JSON's escapes but no pairs of surrogates (TOML 1.0, "String")."""
+    return _escaped(json.dumps(text, ensure_ascii=False), _as_toml)
+
+
+def _as_toml(character: str) -> str:
+    number = ord(character)
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

@@ -20,6 +20,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader import checkpoints, ledger
 from loader.account import Account
+from loader.blocks import no_longer_than
 from loader.checkpoints import NOTHING, Checkpoint
 from loader.columns import fields_by_position
 from loader.database import Database, bound
@@ -33,6 +34,7 @@ from loader.plan import Plan
 from loader.reading import Records, recall, take_up
 from loader.records import Block, Encoded, Place, reject
 from loader.refusals import is_refusal, sift
+from loader.rejects import Rejects
 from loader.segments import NotStraightError, Segments, copy_segments, staged_so_far, straight
 from loader.source import Source
 from loader.staging import Staging, copy
@@ -87,7 +89,7 @@ class Way:
     def encoded(self, records: Records) -> AbstractContextManager[Iterator[Encoded]]:
         """The records' blocks, encoded, in their order."""
         return overlapped(
-            records.blocks,
+            no_longer_than(records.blocks, self.plan.block_records),
             self.work,
             workers=self.threads,
             interrupt=self.source.interrupt,
@@ -326,7 +328,9 @@ class Staged(Way):
         positions = [each.position for each in refused]
         found = self.recalled(positions)
         for each, (block, index) in zip(refused, found, strict=True):
-            keeper.add([reject(block, index, each.reason, each.message, each.column, sqlstate=each.sqlstate)])
+            keeper.add(
+                Rejects.of([reject(block, index, each.reason, each.message, each.column, sqlstate=each.sqlstate)])
+            )
         return counts
 
     def recalled(self, positions: Sequence[int]) -> Iterator[tuple[Block, int]]:

@@ -34,10 +34,11 @@ SHELVES: list[set[str]] = [
         "swallowed",
         "tables",
     },  # words
-    {"cores", "datetimes", "expression", "foreign", "header", "markers", "spec_text", "stored"},
-    {"parts", "report"},
+    {"cores", "datetimes", "expression", "foreign", "header", "markers", "spec_bounds", "stored"},
+    {"parts", "report", "spec_text"},
+    {"rejects"},
     {"proof", "spec"},
-    {"columns", "fields", "steps", "wire"},
+    {"columns", "fields", "limits", "steps", "wire"},
     {"convert", "records"},
     {"respell", "stray_quotes"},
     {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages

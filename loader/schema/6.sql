@@ -30,3 +30,6 @@ ALTER TABLE loader.checkpoints ADD COLUMN swallowed json;
 -- Version 6. A process of version 5 may go on writing.
 -- The class of the error that a load failed of: the same message of a queue is answered from the ledger.
 ALTER TABLE loader.loads ADD COLUMN error_type text;
+-- Version 6: a load that failed for its limit has counted more rejects than it has entered.
+ALTER TABLE loader.loads
+    ADD COLUMN rejects_entered bigint;  -- rows in loader.rejects; NULL: all that were counted, a process of version 5
