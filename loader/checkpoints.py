@@ -15,6 +15,7 @@ from typing import Any
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader.catalog import rows
+from loader.checksums import Seen
 from loader.errors import DatabaseUnavailableError
 from loader.ledger import Entry
 from loader.records import Place
@@ -59,14 +60,20 @@ NOTHING = Counts()
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """``plan``: a digest of all that decides what staged rows look like. ``place``: of the next record. ``complete``:
-    there is none, the whole file is staged."""
+    there is none, the whole file is staged. ``seen``: of the object's bytes, where they are compared with a
+    checksum."""
 
     plan: str
     found: Found
     place: Place
     counts: Counts
     complete: bool = False
+    seen: Seen | None = None
 
+
+_SEEN = "bytes"
+"""Where `Checkpoint.seen` is kept beside what was found: a process of the version before, which does not know it, then
+writes a checkpoint without it, and never one with that of another place."""
 
 _COLUMNS = "plan, found, byte_offset, record_number, line_number, fields, tally, complete"
 
@@ -77,8 +84,9 @@ def find(connection: Connection, load_id: int) -> Checkpoint | None:
     if not found:
         return None
     plan, known, offset, record, line, width, counts, complete = found[0]
+    seen = Seen.from_dict(known.get(_SEEN))
     known = {each.name: known[each.name] for each in fields(Found) if each.name in known}
-    return Checkpoint(plan, Found(**known), Place(offset, record, line, width), Counts(**counts), complete)
+    return Checkpoint(plan, Found(**known), Place(offset, record, line, width), Counts(**counts), complete, seen)
 
 
 def save(connection: Connection, entry: Entry, checkpoint: Checkpoint) -> None:
@@ -90,7 +98,7 @@ def save(connection: Connection, entry: Entry, checkpoint: Checkpoint) -> None:
     values: dict[str, Any] = {
         "load_id": entry.load_id,
         "plan": checkpoint.plan,
-        "found": json.dumps(asdict(checkpoint.found)),
+        "found": json.dumps({**asdict(checkpoint.found), _SEEN: checkpoint.seen and checkpoint.seen.to_dict()}),
         "byte_offset": place.offset,
         "record_number": place.record,
         "line_number": place.line,

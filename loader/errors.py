@@ -7,6 +7,7 @@
      │    ├── SourceNotFoundError      no such bucket, key or path, or no permission to see it
      │    ├── SourceChangedError       it changed while it was read     (retryable in S3)
      │    ├── SourceUnavailableError   S3 did not answer, after every retry            (retryable)
+     │    ├── SourceCorruptedError     its bytes do not have the checksum that S3 keeps (retryable)
      │    └── DecodeError              damaged compression, or a codec that cannot go on after a bad byte
      ├── ShapeError                 the file is not the CSV that the spec describes
      ├── TransformError             a hook raised, or returned what it must not
@@ -79,6 +80,12 @@ class SourceChangedError(SourceError):
 
 class SourceUnavailableError(SourceError):
     """S3 did not answer, or broke off, after every retry."""
+
+    retryable = True
+
+
+class SourceCorruptedError(SourceError):
+    """The bytes that arrived are not those that S3 stores: their checksum is another. Nothing of them is kept."""
 
     retryable = True
 

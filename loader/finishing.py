@@ -20,9 +20,10 @@ from loader.errors import DatabaseError, LoaderError, RejectLimitError, ShapeErr
 from loader.ledger import Entry, Errand
 from loader.merge import Counts as Merged
 from loader.merge import Merge
+from loader.parts import OTHER_HEAD
 from loader.plan import Plan
 from loader.proof import Part, Proof, ShardPlan, ShardReport, prove
-from loader.reading import Records, find_records, head, open_records, take_up
+from loader.reading import Head, Records, find_records, open_records, take_up
 from loader.records import Block, Place
 from loader.refusals import is_refusal
 from loader.report import LoadReport
@@ -75,13 +76,15 @@ class Sharded(Staged):
         for number, own in groupby(positions, lambda position: position >> SHARD_BITS):
             part = by_number[number]
             place = Place(part.start, part.record + 1, part.line + 1, self.fields)
-            blocks = take_up(self.source, self.records, place, lambda chunks: chunks).blocks
+            blocks = take_up(self.records, place, self.source.chunks, name=self.source.uri).blocks
             base = (number << SHARD_BITS) - part.record
             yield from find_records(blocks, [position - base for position in own])
 
 
 class Finishing(Undertaking):
     """Brings a load whose shards are loaded to its end."""
+
+    rereads = False
 
     def __init__(self, load: Task, plan: ShardPlan, reports: Iterable[ShardReport] | None) -> None:
         super().__init__(load.source, load.spec, load.database, load.how, load.account)
@@ -109,11 +112,14 @@ class Finishing(Undertaking):
         proof = prove(plan, reports)
         table = load.target(connection)
         fields = fields_by_position(load.spec, table)
-        records = open_records(head(load.source), load.spec.csv, name=plan.uri, fields=fields)
+        front = Head(load.source)
+        again = {"after": plan.attempt, "found": plan.found}
+        if plan.head is not None and front.crc != plan.head:
+            raise ReplanError(f"{plan.uri}: {OTHER_HEAD}", again)
+        records = open_records(iter(front), load.spec.csv, name=plan.uri, fields=fields)
         whole = load.plan(connection, records, table, Found(**plan.found), again=True)
         connection.rollback()
         if whole.digest != plan.digest:
-            again = {"after": plan.attempt, "found": plan.found}
             raise ReplanError(f"{plan.uri}: the table {table} is not what it was when the shards were planned", again)
         self._check(connection, proof)
         try:

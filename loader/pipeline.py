@@ -20,7 +20,7 @@ from loader.infer import widened
 from loader.lane import TextLane
 from loader.ledger import Entry
 from loader.plan import Plan
-from loader.reading import Records, head, open_records
+from loader.reading import Head, Records, open_records
 from loader.refusals import is_refusal
 from loader.report import LoadReport
 from loader.segments import NotStraightError
@@ -134,10 +134,21 @@ class Load(Task):
         return Undertaking(self.source, self.spec, self.database, self.how, self.account).run(self._attempt)
 
     def _attempt(self, connection: Connection, entry: Entry) -> LoadReport:
+        """One attempt. What fails it for good is checked against the object's checksum first: if the bytes were damaged
+        on their way, the object is not to blame, and SourceCorruptedError says so."""
+        try:
+            return self._hope(connection, entry)
+        except (LoaderError, psycopg2.Error) as error:
+            if is_refusal(error) if isinstance(error, psycopg2.Error) else not error.retryable:
+                self.account.doubt(self.how.deadline)
+            raise
+
+    def _hope(self, connection: Connection, entry: Entry) -> LoadReport:
         """Load it in the hope that the target takes every record, and that the types that were inferred hold.
 
         Where one does not, begin again: with care, or with a wider type.
         """
+        self.account.expected = ()
         checkpoint = checkpoints.find(connection, entry.load_id)
         found = checkpoint.found if checkpoint else Found()
         while True:
@@ -152,6 +163,7 @@ class Load(Task):
             except WidenColumn as error:
                 wider = widened(self.types[error.column], error.texts)
                 found = replace(found, widened={**found.widened, error.column: wider})
+                self.account.expect_again()
             except psycopg2.Error as error:
                 if found.careful or not is_refusal(error):
                     raise
@@ -163,8 +175,9 @@ class Load(Task):
         account, uri = self.account, self.source.uri
         table = self.target(connection)
         further = checkpoint is not None and (checkpoint.complete or checkpoint.place.offset > 0)
-        chunks = head(self.source) if further else account.tally.watch(self.source.chunks())
+        chunks = iter(Head(self.source)) if further else account.read()
         records = open_records(chunks, self.spec.csv, name=uri, fields=fields_by_position(self.spec, table))
+        account.tally.form = records.form
         ledger.note_file(connection, entry.load_id, records.header, records.csv)
         plan = self.plan(connection, records, table, found, again=entry.attempts > 1)
         self.types = plan.inferred

@@ -16,7 +16,7 @@ from loader.ledger import Errand
 from loader.matching import ALL
 from loader.merge import Merge
 from loader.plan import Plan
-from loader.reading import head, open_records
+from loader.reading import Head, open_records
 from loader.source import Source, open_source
 from loader.spec import LoadSpec
 from loader.staging import Staging, copying
@@ -76,7 +76,7 @@ def _preview(source: Source, spec: LoadSpec, database: Database, connection: Con
     load = Task(source, spec, database, PLAINLY)
     table = load.target(connection)
     fields = fields_by_position(spec, table)
-    records = open_records(head(source), spec.csv, name=source.uri, fields=fields)
+    records = open_records(iter(Head(source)), spec.csv, name=source.uri, fields=fields)
     plan = load.plan(connection, records, table, again=False)
     return Preview(
         source=source.uri,

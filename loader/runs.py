@@ -136,6 +136,14 @@ def reports(connection: Connection, plan: ShardPlan, number: int | None = None) 
     return [ShardReport.from_dict(report) for (report,) in found]
 
 
+def discard(connection: Connection, plan: ShardPlan) -> None:
+    """Forget what came of all runs, and commit: nobody knows which of them read damaged bytes, so all are loaded
+    again."""
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM loader.shards WHERE load_id = %s AND attempt = %s", (plan.load_id, plan.attempt))
+    connection.commit()
+
+
 def give_up(connection: Connection, plan: ShardPlan, why: str, *, retryable: bool = True) -> None:
     """Enter that the shards are not being loaded any more, and commit. Does nothing where this attempt has lost its
     claim, or where somebody is merging just now. ``retryable``: what is staged is of use yet, to whoever goes on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -13,6 +13,7 @@ import psycopg2
 from loader import runs
 from loader.blocks import EndlessRecordError
 from loader.checkpoints import NOTHING, Checkpoint, Found
+from loader.checksums import ByteCheck, Checksum
 from loader.columns import fields_by_position
 from loader.cuts import SHARD_BITS, Cutter, Shard
 from loader.database import translate, translated
@@ -21,9 +22,10 @@ from loader.infer import widened
 from loader.lane import TextLane
 from loader.overlap import overlapped
 from loader.parse import Parser
+from loader.parts import OTHER_HEAD
 from loader.plan import Plan
 from loader.proof import Known, ShardPlan, ShardReport
-from loader.reading import Records, head, open_records
+from loader.reading import Head, Records, open_records
 from loader.records import Block, Place
 from loader.refusals import is_refusal
 from loader.runs import ShardRejects
@@ -63,11 +65,17 @@ class ShardLoad:
             run = runs.begin(connection, plan, self._number)
             table = load.target(connection)
             fields = fields_by_position(load.spec, table)
-            records = open_records(head(self._source), load.spec.csv, name=plan.uri, fields=fields)
-            whole = load.plan(connection, records, table, Found(**plan.found), again=True)
             report = ShardReport(
                 plan.load_id or 0, plan.attempt, self._number, run, known=dict(known) if known else None
             )
+            front = Head(self._source)
+            if plan.head is not None and front.crc != plan.head:
+                problem = {"kind": "changed", "message": OTHER_HEAD, "run": run}
+                report = replace(report, problem=problem)
+                runs.end(connection, plan, report)
+                return report
+            records = open_records(iter(front), load.spec.csv, name=plan.uri, fields=fields)
+            whole = load.plan(connection, records, table, Found(**plan.found), again=True)
             if whole.digest != plan.digest:
                 problem = {
                     "kind": "changed",
@@ -111,7 +119,7 @@ class ShardLoad:
         )
         dialect = records.first.dialect if records.first is not None else None
         assert dialect is not None
-        cutter = Cutter(self._source.chunks, dialect, shard, name=plan.uri, clean=self._clean(whole))
+        cutter = Cutter(self._read, dialect, shard, name=plan.uri, clean=self._clean(whole))
         cutter.begin(report.known)
         report = replace(report, inside=cutter.inside, start=cutter.start)
         account.entry = replace(account.entry, load_id=report.load_id, attempts=plan.attempt)
@@ -145,6 +153,7 @@ class ShardLoad:
             rejected=keeper.count,
         )
         if problem is not None:
+            cutter.confirm()
             return replace(report, problem={**problem, "run": report.run})
         counts = account.tally.counts
         return replace(
@@ -158,9 +167,20 @@ class ShardLoad:
             long=counts.long,
             parity=cutter.parity,
             crc=cutter.crc,
+            lead=cutter.lead,
+            tail=cutter.tail,
             broken=cutter.broken,
             keys=account.tally.keys.bounds,
         )
+
+    def _read(self, start: int, stop: int) -> Iterator[bytes]:
+        """The object's bytes; the parts of a multipart upload that the shard consists of are compared as they pass."""
+        chunks = self._source.chunks(start, stop)
+        checksum = self._source.checksum()
+        if (start, stop) != self._plan.ranges[self._number] or not isinstance(checksum, Checksum):
+            return chunks
+        own = checksum.within(start, stop)
+        return chunks if own is None else ByteCheck(self._source.uri, stop - start, own).watch(chunks)
 
     def _copy(self, cutter: Cutter, work: Callable[[Block], Any], books: Books, staging: Staging) -> None:
         """COPY the shard's records into its staging table, segment by segment, each a sign of life."""

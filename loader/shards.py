@@ -24,6 +24,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader import crc, ledger, runs
 from loader.checkpoints import Found
+from loader.checksums import Checksum
 from loader.columns import fields_by_position
 from loader.cuts import counts_quotes
 from loader.database import Database, translated
@@ -35,7 +36,7 @@ from loader.header import COLUMN_LIMIT
 from loader.ledger import Entry, Errand
 from loader.margins import footer_start
 from loader.proof import Known, Proof, ShardPlan, ShardReport, cut, prove
-from loader.reading import Records, head, open_records
+from loader.reading import Head, Records, open_records
 from loader.report import LoadReport
 from loader.shard import ShardLoad
 from loader.source import Source, open_source
@@ -98,15 +99,18 @@ def plan_shards(
             ledger.migrate(connection)
             fields = fields_by_position(spec, load.target(connection))
         plan = ShardPlan("single", source.uri, spec.to_dict(), forced=how.force, sequencer=how.sequencer)
+        front = Head(source)
         try:
-            records = open_records(head(source), spec.csv, name=source.uri, fields=fields)
+            records = open_records(iter(front), spec.csv, name=source.uri, fields=fields)
         except (DecodeError, ShapeError) as error:  # one worker comes to the same, and enters it in the ledger
             return replace(plan, why=f"its beginning cannot be read: {error}")
         if why := why_single(source, spec, records):
             return replace(plan, why=why)
         number = shards(source.size) if callable(shards) else shards
-        ranges = cut(source.size, shards=number, length=None if number else size or SIZE)
-        plan = _laid_out(plan, source, records, ranges)
+        checksum = source.checksum()
+        borders = checksum.borders if isinstance(checksum, Checksum) else []
+        ranges = cut(source.size, shards=number, length=None if number else size or SIZE, at=borders)
+        plan = replace(_laid_out(plan, source, records, ranges), head=front.crc)
         if len(plan.ranges) == 1:
             return replace(plan, verdict="single", why=f"its {source.size:,} bytes are one shard")
         return _Planning(load, records, plan, again or {}).plan()
@@ -128,7 +132,9 @@ def why_single(source: Source, spec: LoadSpec, records: Records) -> str:
         )
     if records.csv.skip_footer and footer_start(source.read_range, source.size, records.csv.skip_footer) is None:
         return "its footer is too long to be found from its end"
-    return ""
+    checksum = source.checksum()
+    in_order = isinstance(checksum, Checksum) and not (checksum.combines or checksum.knows_parts)
+    return "its checksum can be computed of all its bytes in their order only" if in_order else ""
 
 
 def _laid_out(plan: ShardPlan, source: Source, records: Records, ranges: tuple[tuple[int, int], ...]) -> ShardPlan:
@@ -140,7 +146,7 @@ def _laid_out(plan: ShardPlan, source: Source, records: Records, ranges: tuple[t
     assert past is not None
     version = source.version if source.bucket is not None and not source.pin.startswith("etag:") else None
     checksum = source.checksum()
-    known = checksum is not None and crc.available(checksum[0])
+    known = checksum if isinstance(checksum, Checksum) and checksum.combines else None
     begin = records.begin
     return replace(
         plan,
@@ -155,8 +161,8 @@ def _laid_out(plan: ShardPlan, source: Source, records: Records, ranges: tuple[t
         fields=records.first.after.fields,
         ranges=ranges,
         counts_quotes=counts_quotes(Dialect.of(csv)),
-        algorithm=checksum[0] if checksum and known else crc.PLAIN,
-        checksum=checksum[1] if checksum and known else None,
+        algorithm=known.algorithm if known else crc.PLAIN,
+        checksum=crc.spelt(known.value) if known else None,
     )
 
 

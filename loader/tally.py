@@ -14,9 +14,11 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader import ledger
 from loader.checkpoints import NOTHING, Counts
+from loader.checksums import ByteCheck, Seen
 from loader.database import Database
 from loader.errors import DatabaseUnavailableError, LoaderError, RejectLimitError
-from loader.records import Encoded
+from loader.reading import Form
+from loader.records import Encoded, Place
 from loader.report import Reject
 from loader.rising import Rising
 from loader.spec import RejectSpec
@@ -35,8 +37,12 @@ class Tally:
     """Counts bytes as they are read and records as they are handed to COPY.
 
     ``counts``: with the records that earlier attempts staged. ``bytes_read`` are those of this attempt. ``keys``: of
-    all records so far.
+    all records so far. ``check`` compares the bytes that are read with the object's checksum, where there is one;
+    ``form``: how the object holds its text, once that is known.
     """
+
+    check: ByteCheck | None = None
+    form: Form | None = None
 
     def __init__(self, size: int, progress: Callable[[Progress], None] | None = None) -> None:
         self._size = size
@@ -63,6 +69,12 @@ class Tally:
         for chunk in chunks:
             self.bytes_read += len(chunk)
             yield chunk
+
+    def seen(self, after: Place | None) -> Seen | None:
+        """What a checkpoint has to keep of the bytes read so far; ``after``: where reading goes on, None: nowhere."""
+        if self.check is None or self.form is None:
+            return None
+        return self.check.seen_all() if after is None else self.check.seen(self.form.offset(after))
 
     def add(self, encoded: Encoded) -> None:
         """Count the records of one block."""

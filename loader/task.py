@@ -11,6 +11,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader import catalog, checkpoints, ledger
 from loader.account import Account
 from loader.checkpoints import Found
+from loader.checksums import NoChecksum
 from loader.database import Database
 from loader.judge import Judge
 from loader.lane import TextLane
@@ -68,9 +69,10 @@ class Task:
     ) -> LoadReport:
         """Enter the load as loaded, in the transaction that filled the target, and commit."""
         account = self.account
+        account.confirm()
         self.source.digest()
         told = sniffed(self.spec.csv, records.csv) + plan.notes + account.tally.notes() + _notes(counts)
-        account.notes = self.how.notes + notes + told
+        account.notes = self.how.notes + notes + told + _unchecked(self.source)
         report = account.report("loaded", counts)
         checkpoints.forget(connection, account.entry.load_id)
         ledger.finish(connection, report, "loaded")
@@ -133,6 +135,12 @@ class Task:
             "version_id": self.source.digest() if asked else "",
             "load_id": str(load_id),
         }
+
+
+def _unchecked(source: Source) -> tuple[str, ...]:
+    """That the bytes could not be compared, and why."""
+    checksum = source.checksum()
+    return (checksum.why,) if isinstance(checksum, NoChecksum) and checksum.why else ()
 
 
 def _notes(counts: Counts) -> tuple[str, ...]:

@@ -29,11 +29,11 @@ SHELVES: list[set[str]] = [
         "rising",
         "tables",
     },  # words
-    {"datetimes", "expression", "header", "parts"},
+    {"checksums", "datetimes", "expression", "header", "parts"},
     {"proof", "spec"},
     {"columns", "fields", "steps", "wire"},
     {"convert", "records"},
-    {"respell"},
+    {"respell", "s3_checksums"},
     {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
     {"catalog", "cuts", "lane", "sniff", "source"},
     {"staging", "target"},
