@@ -117,11 +117,11 @@ def test_one_bit_is_noticed_before_the_last_byte_is_handed_on(
     algorithm: str, data: bytes, kind: str, borders: list[int], size: int, at: int, bit: int
 ) -> None:
     check = ByteCheck("x", len(data), checksum_of(data, algorithm, kind, borders))
-    seen = 0
+    handed: list[bytes] = []
     damaged = check.watch(chunks(flipped(data, at % len(data), bit), size))
     with pytest.raises(SourceCorruptedError) as caught:
-        while True:
-            seen += len(next(damaged))
+        handed.extend(damaged)
+    seen = len(b"".join(handed))
     assert seen < len(data)
     assert caught.value.retryable
     assert not check.proved
@@ -485,7 +485,7 @@ def test_a_checkpoint_that_says_nothing_of_the_bytes_is_not_trusted(dsn: str, da
 def test_a_type_that_damage_made_wider_is_not_kept(
     dsn: str, database: Database, s3: S3, fault_proxy: FaultProxy
 ) -> None:
-    """A byte past the sample that is no digit any more widens the column for the pass after it, which reads it right."""
+    """A byte past the sample that is no digit widens the column for the pass after it, which reads it right."""
     s3.put("x.csv", TEXT)
     fault_proxy.faults.append(damage(TEXT, flipped(TEXT, TEXT.index(b"\n20000,") + 1, 6)))
     report = load(database, s3.uri("x.csv"))

@@ -183,6 +183,8 @@ def changes(loaded: Loaded, choose: random.Random) -> list[tuple[str, list[Shard
         made.append((f"drop {place}", others))
         if report.crc is not None:
             made.append((f"crc {place}", [*others, replace(report, crc=report.crc ^ (1 << choose.randrange(32)))]))
+        if report.tail:
+            made.append((f"tail {place}", [*others, replace(report, tail=report.tail ^ (1 << choose.randrange(32)))]))
         for name, met in (("start", ends), ("end", starts | pasts)):
             value = getattr(report, name)
             lies = set() if value is None else {value - 1, value + 1} - met
@@ -236,7 +238,8 @@ def test_each_lie_is_noticed_where_each_report_counts() -> None:
         try:
             assert not prove(loaded.plan, reports).proved, what
         except SourceError:
-            assert what.startswith(("crc", "swap")), what
+            assert what.startswith(("crc", "tail", "swap")), what
+    assert sum(what.startswith("tail") for what, _ in lies) == 3  # one shard ends where its range does
 
 
 def test_a_report_that_comes_twice_counts_once() -> None:
