@@ -258,4 +258,4 @@ def differing(uri: str, what: str, expected: bytes, found: bytes) -> SourceCorru
 
 def corrupted(uri: str, what: str) -> SourceCorruptedError:
     """The error of bytes that are not the object's. ``what``: how that shows."""
-    return SourceCorruptedError(f"{uri}: {what}; nothing of it is kept, and it is read again from its beginning")
+    return SourceCorruptedError(f"{uri}: {what}; nothing was loaded, and it is read again from its beginning")

@@ -194,7 +194,7 @@ class Cutter:
     def _tail(self) -> int:
         end = self.end.offset + self._shard.mark if self.end is not None else 0
         for at, before, chunk in reversed(self._past):
-            if at < end:
+            if at <= end:
                 return self._crc(chunk[: end - at], before)
         return 0
 

@@ -5,7 +5,7 @@ JSON can carry all of them, and each version of the loader takes from it what it
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import pairwise
@@ -181,5 +181,10 @@ def cut(
     number = max(1, min(number, size))
     borders = [size * each // number for each in range(number + 1)]
     if at:
-        borders = sorted({0, size, *(at[bisect_right(at, each) - 1] for each in borders)})
+        borders = sorted({0, size, *(_nearest(at, each) for each in borders)})
     return tuple(pairwise(borders))
+
+
+def _nearest(places: Sequence[int], wanted: int) -> int:
+    after = min(bisect_left(places, wanted), len(places) - 1)
+    return min(places[max(after - 1, 0) : after + 1], key=lambda place: abs(place - wanted))

@@ -26,6 +26,7 @@ from loader.report import LoadReport
 from loader.segments import NotStraightError
 from loader.source import expand, open_source
 from loader.spec import LoadSpec
+from loader.tables import Table
 from loader.tally import Progress, RejectKeeper
 from loader.task import Task
 from loader.transform import WidenColumn
@@ -175,11 +176,13 @@ class Load(Task):
         account, uri = self.account, self.source.uri
         table = self.target(connection)
         further = checkpoint is not None and (checkpoint.complete or checkpoint.place.offset > 0)
-        chunks = iter(Head(self.source)) if further else account.read()
-        records = open_records(chunks, self.spec.csv, name=uri, fields=fields_by_position(self.spec, table))
-        account.tally.form = records.form
-        ledger.note_file(connection, entry.load_id, records.header, records.csv)
-        plan = self.plan(connection, records, table, found, again=entry.attempts > 1)
+        try:
+            records, plan = self._begin(connection, entry, table, found, further=further)
+        except LoaderError as error:
+            if error.retryable or not further:
+                raise
+            # the head was read alone, and is compared with nothing; from the beginning on, all bytes are
+            raise PlanChangedError from error
         self.types = plan.inferred
         with (
             RejectKeeper(self.database, entry.load_id, self.spec.rejects, uri) as keeper,
@@ -202,6 +205,17 @@ class Load(Task):
             ).go(checkpoint)
             keeper.settle(account.tally.counts.read)
         return self.conclude(connection, records, plan, counts)
+
+    def _begin(
+        self, connection: Connection, entry: Entry, table: Table, found: Found, *, further: bool
+    ) -> tuple[Records, Plan]:
+        """Look at the beginning of the object, and plan. ``further``: what follows it is not wanted."""
+        chunks = iter(Head(self.source)) if further else self.account.read()
+        fields = fields_by_position(self.spec, table)
+        records = open_records(chunks, self.spec.csv, name=self.source.uri, fields=fields)
+        self.account.tally.form = records.form
+        ledger.note_file(connection, entry.load_id, records.header, records.csv)
+        return records, self.plan(connection, records, table, found, again=entry.attempts > 1)
 
     def _begins_new(self, connection: Connection, plan: Plan, lane: TextLane, records: Records) -> bool:
         """Whether the file is worth a trial of going straight, and its first records look like that."""

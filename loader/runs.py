@@ -16,7 +16,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader import ledger
 from loader.catalog import rows
-from loader.errors import DatabaseUnavailableError, LoaderError
+from loader.errors import DatabaseUnavailableError, LoaderError, SourceCorruptedError
 from loader.ledger import Entry
 from loader.proof import Part, Proof, ShardPlan, ShardReport, prove
 from loader.report import Reject
@@ -238,7 +238,11 @@ def find_summary(connection: Connection, load_id: int) -> dict[str, Any] | None:
     through = reports(connection, plan)
     begun = "SELECT count(*) FROM loader.shards WHERE load_id = %s AND attempt = %s AND report IS NULL"
     under_way = rows(connection, begun, (load_id, plan.attempt))[0][0]
-    return {**summed_up(prove(plan, through), len(plan.ranges), through), "under_way": under_way}
+    try:
+        proof = prove(plan, through)
+    except SourceCorruptedError:  # whoever proves them next will have them loaded again
+        proof = Proof(proved=False)
+    return {**summed_up(proof, len(plan.ranges), through), "under_way": under_way}
 
 
 class ShardRejects(RejectKeeper):

@@ -8,6 +8,7 @@ import hashlib
 import random
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from loader.deadline import Deadline
 from loader.errors import SourceCorruptedError
 from loader.pipeline import How, load_one
 from loader.s3_checksums import find_checksum
+from loader.shards import ReplanError, ShardPlan, finish, load_shard, plan_shards, prove
 from loader.source import open_source
 from loader.tally import Progress
 
@@ -462,13 +464,23 @@ def test_a_load_that_was_continued_is_proved_as_a_whole(
     pause(database, uri, STAGED, 12_000)
     assert fault_proxy.faults == []
     if when == "after it":
-        fault_proxy.faults.append(after)
+        fault_proxy.faults += [after, after]  # the head, which is read for the plan, and then the rest
     report = load(database, uri, STAGED)
-    assert report.state == "loaded"
-    assert (report.resumes, report.attempts) == ((1, 2) if when == "never" else (1, 3))
+    assert (report.state, fault_proxy.faults) == ("loaded", [])
+    if when != "after it":
+        assert (report.resumes, report.attempts) == ((1, 2) if when == "never" else (1, 3))
     assert exact(dsn) == EXPECTED
-    if when == "never" and form == "plain" and algorithm != "SHA256":
-        assert report.bytes_read < len(data)
+
+
+def test_only_a_part_before_the_checkpoint_is_read_again(dsn: str, database: Database, s3: S3) -> None:
+    """A pass goes on at the beginning of a part, whose bytes before the checkpoint must be the same as before."""
+    make_target(dsn, "staged")
+    data = TEXT + b"".join(b"%d,%s\n" % (number, b"x" * 1000) for number in range(ROWS, ROWS + 12_000))
+    s3.put("x.csv", data)
+    pause(database, s3.uri("x.csv"), STAGED, ROWS + 11_000)
+    report = load(database, s3.uri("x.csv"), STAGED)
+    assert (report.state, report.resumes, report.rows_read) == ("loaded", 1, ROWS + 12_000)
+    assert report.bytes_read <= len(data) - 8 * (1 << 20)
 
 
 def test_a_checkpoint_that_says_nothing_of_the_bytes_is_not_trusted(dsn: str, database: Database, s3: S3) -> None:
@@ -476,7 +488,7 @@ def test_a_checkpoint_that_says_nothing_of_the_bytes_is_not_trusted(dsn: str, da
     make_target(dsn, "staged")
     s3.put("x.csv", TEXT)
     pause(database, s3.uri("x.csv"), STAGED, 12_000)
-    query(dsn, "UPDATE loader.checkpoints SET found = found - 'bytes'")
+    query(dsn, "UPDATE loader.checkpoints SET found = (found::jsonb - 'bytes')::json")
     report = load(database, s3.uri("x.csv"), STAGED)
     assert (report.state, report.resumes) == ("loaded", 0)
     assert exact(dsn) == EXPECTED
@@ -575,3 +587,67 @@ def test_workers_load_no_damaged_bytes(
     assert any("loaded in" in note for note in report.notes)
     assert exact(dsn) == EXPECTED
     assert left(dsn) == []
+
+
+def plan_for(uri: str, database: Database, shards: int) -> ShardPlan:
+    return plan_shards(uri, loader.LoadSpec.from_dict(STAGED), database, shards=shards)
+
+
+def test_shards_are_cut_where_parts_begin_and_each_compares_its_own(
+    dsn: str, database: Database, s3: S3, fault_proxy: FaultProxy
+) -> None:
+    make_target(dsn, "staged")
+    upload_in_parts(s3, "x.csv", LARGE, "SHA256", "COMPOSITE")
+    whole = b"".join(LARGE)
+    (told,) = tells_parts(s3, "x.csv", LARGE, "SHA256", page=2)
+    fault_proxy.faults.append(replace(told, lasting=True))
+    plan = plan_for(s3.uri("x.csv"), database, 5)
+    assert plan.ranges == ((0, len(LARGE[0])), (len(LARGE[0]), len(whole)))
+    fault_proxy.faults.append(damage(whole, flipped(whole, len(LARGE[0]) + 50_000)))
+    with pytest.raises(SourceCorruptedError, match="SHA256 of part 2"):
+        load_shard(plan, 1, database)
+    assert load_shard(plan, 1, database).problem is None
+
+
+@pytest.mark.parametrize(("algorithm", "verdict"), [("CRC32C", "split"), ("SHA256", "single")])
+def test_a_hash_of_the_whole_is_for_one_worker(
+    dsn: str, database: Database, s3: S3, algorithm: str, verdict: str
+) -> None:
+    make_target(dsn, "staged")
+    s3.client.put_object(Bucket=s3.bucket, Key="x.csv", Body=TEXT, ChecksumAlgorithm=algorithm)
+    plan = plan_for(s3.uri("x.csv"), database, 3)
+    assert plan.verdict == verdict
+    assert ("in their order only" in plan.why) == (verdict == "single")
+
+
+@pytest.mark.parametrize("which", ["tail", "rejected", "widened", "head"])
+def test_what_a_shard_reads_besides_its_range_is_compared(
+    dsn: str, database: Database, s3: S3, fault_proxy: FaultProxy, which: str
+) -> None:
+    """What finishes its last record, and the head of the object; and what it refuses, it reads twice."""
+    if which != "widened":
+        query(dsn, "CREATE TABLE t (id bigint PRIMARY KEY, v text)")
+    s3.client.put_object(Bucket=s3.bucket, Key="x.csv", Body=TEXT, ChecksumAlgorithm="CRC64NVME")
+    spec = loader.LoadSpec.from_dict({**STAGED, "rejects": {"max_rows": 0}})
+    plan = plan_shards(s3.uri("x.csv"), spec, database, shards=3)
+    first, past = plan.ranges[1]
+    start = TEXT.index(b"\n", first + 200_000) + 1  # past the window of the guess
+    places = {"tail": (past + 5, 0), "rejected": (start, 6), "widened": (start, 6), "head": (1, 0)}
+    reports = [load_shard(plan, number, database) for number in (0, 2)]
+    fault = damage(TEXT, flipped(TEXT, *places[which]))
+    fault_proxy.faults.append(replace(fault, at=past) if which == "tail" else fault)
+    if which in ("rejected", "widened"):
+        with pytest.raises(SourceCorruptedError, match="were read twice and were not the same"):
+            load_shard(plan, 1, database)
+        return
+    reports.append(load_shard(plan, 1, database))
+    assert fault_proxy.faults == []
+    if which == "head":
+        assert prove(plan, reports).problem is not None
+        with pytest.raises(ReplanError, match="beginning of the object was not read alike"):
+            finish(plan, reports, database)
+    else:
+        with pytest.raises(SourceCorruptedError, match="what shard 1 and its neighbour both read was not the same"):
+            finish(plan, reports, database)
+        assert left(dsn) == []  # nothing of it is used again
+    assert query(dsn, "TABLE t") == []

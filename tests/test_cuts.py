@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -308,6 +309,16 @@ def test_ranges_tile_the_object(size: int, number: int) -> None:
     assert max(lengths) - min(lengths) <= 1
     assert len(ranges) == max(1, min(number, size))
     assert all(past - first <= 1000 for first, past in cut(size % 10**6, length=1000))
+
+
+@given(st.lists(st.integers(1, 10**9), min_size=1, max_size=50), st.integers(1, 60))
+def test_ranges_end_where_parts_do(sizes: list[int], number: int) -> None:
+    """Where an object may be cut at some places only, each range is made of whole parts; no more than asked for."""
+    places = list(accumulate(sizes, initial=0))
+    ranges = cut(places[-1], shards=number, at=places)
+    assert {border for each in ranges for border in each} <= set(places)
+    assert [ranges[0][0], *(past for _, past in ranges)] == [*(first for first, _ in ranges), places[-1]]
+    assert len(ranges) <= number
 
 
 def test_a_record_has_a_number_in_any_shard() -> None:
