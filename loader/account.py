@@ -108,17 +108,15 @@ class Account:
 
         The rest is read and compared, or where that is less, what was read so far is read once more.
         """
-        check = self.tally.check
+        check = self.tally.check or self._new_check()
         if check is None or check.proved:
             return
-        rest = self._source.size - check.at
-        if min(rest, check.at) > DOUBTED:
+        read, rest = check.at, self._source.size - check.at
+        again = 0 < read < rest
+        if (read if again else rest) > DOUBTED:
             return
-        chunks = (
-            check.watch(self._source.chunks(check.at))
-            if rest <= check.at
-            else check.again().watch(self._source.chunks(0, check.at))
-        )
+        chunks = self._source.chunks(0, read) if again else self._source.chunks(read)
+        chunks = (check.again() if again else check).watch(chunks)
         with suppress(PausedError, SourceUnavailableError, SourceChangedError):  # then there is only what was read
             while not deadline.reached and next(chunks, None) is not None:
                 pass

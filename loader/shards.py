@@ -24,17 +24,18 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader import crc, ledger, runs
 from loader.checkpoints import Found
-from loader.checksums import Checksum
+from loader.checksums import Checksum, corrupted
 from loader.columns import fields_by_position
 from loader.cuts import counts_quotes
 from loader.database import Database, translated
 from loader.deadline import NEVER, Deadline
-from loader.errors import DecodeError, ShapeError, SourceChangedError
+from loader.errors import DecodeError, LoaderError, ShapeError, SourceChangedError
 from loader.fields import Dialect
 from loader.finishing import Finishing, ReplanError, UnprovedError, replanned
 from loader.header import COLUMN_LIMIT
 from loader.ledger import Entry, Errand
 from loader.margins import footer_start
+from loader.parts import OTHER_HEAD
 from loader.proof import Known, Proof, ShardPlan, ShardReport, cut, prove
 from loader.reading import Head, Records, open_records
 from loader.report import LoadReport
@@ -177,6 +178,8 @@ class _OpenError(Exception):
 class _Planning(Undertaking):
     """Enters a load that goes on by shards."""
 
+    rereads = False
+
     def __init__(self, load: Task, records: Records, plan: ShardPlan, again: Mapping[str, Any]) -> None:
         super().__init__(load.source, load.spec, load.database, load.how, load.account)
         self._load = load
@@ -205,7 +208,14 @@ class _Planning(Undertaking):
         load = self._load
         load.start_over(connection, entry.load_id)
         ledger.note_file(connection, entry.load_id, self._records.header, self._records.csv)
-        plan = load.plan(connection, self._records, load.target(connection), self._found, again=True)
+        try:
+            plan = load.plan(connection, self._records, load.target(connection), self._found, again=True)
+        except LoaderError as error:
+            if not error.retryable:  # it may come of a head that was damaged on its way
+                if Head(load.source).crc != self._plan.head:
+                    raise corrupted(load.source.uri, OTHER_HEAD) from error
+                load.account.doubt(load.how.deadline)
+            raise
         made = replace(
             self._plan,
             load_id=entry.load_id,

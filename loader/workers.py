@@ -43,15 +43,21 @@ def load_by_workers(
         return "the S3 client that was given cannot be handed to other processes"
     began, again, damaged = time.monotonic(), None, 0
     while True:
-        plan = plan_shards(
-            uri,
-            spec,
-            database,
-            shards=partial(shards_for, workers=how.workers),
-            version_id=version_id,
-            again=again,
-            how=how,
-        )
+        try:
+            plan = plan_shards(
+                uri,
+                spec,
+                database,
+                shards=partial(shards_for, workers=how.workers),
+                version_id=version_id,
+                again=again,
+                how=how,
+            )
+        except SourceCorruptedError:
+            damaged += 1
+            if damaged == READS or how.deadline.reached:
+                raise
+            continue
         if plan.verdict == "single":
             return plan.why
         if plan.verdict == "settled":

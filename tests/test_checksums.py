@@ -603,7 +603,7 @@ def test_shards_are_cut_where_parts_begin_and_each_compares_its_own(
     fault_proxy.faults.append(replace(told, lasting=True))
     plan = plan_for(s3.uri("x.csv"), database, 5)
     assert plan.ranges == ((0, len(LARGE[0])), (len(LARGE[0]), len(whole)))
-    fault_proxy.faults.append(damage(whole, flipped(whole, len(LARGE[0]) + 50_000)))
+    fault_proxy.faults.append(damage(whole, flipped(whole, len(LARGE[0]) + 90_000)))
     with pytest.raises(SourceCorruptedError, match="SHA256 of part 2"):
         load_shard(plan, 1, database)
     assert load_shard(plan, 1, database).problem is None
@@ -630,16 +630,19 @@ def test_what_a_shard_reads_besides_its_range_is_compared(
     s3.client.put_object(Bucket=s3.bucket, Key="x.csv", Body=TEXT, ChecksumAlgorithm="CRC64NVME")
     spec = loader.LoadSpec.from_dict({**STAGED, "rejects": {"max_rows": 0}})
     plan = plan_shards(s3.uri("x.csv"), spec, database, shards=3)
-    first, past = plan.ranges[1]
-    start = TEXT.index(b"\n", first + 200_000) + 1  # past the window of the guess
-    places = {"tail": (past + 5, 0), "rejected": (start, 6), "widened": (start, 6), "head": (1, 0)}
-    reports = [load_shard(plan, number, database) for number in (0, 2)]
-    fault = damage(TEXT, flipped(TEXT, *places[which]))
-    fault_proxy.faults.append(replace(fault, at=past) if which == "tail" else fault)
     if which in ("rejected", "widened"):
+        # past the head, and past the window of the guess
+        place = TEXT.index(b"\n", max(1 << 20, plan.ranges[2][0]) + 200_000) + 1
+        fault_proxy.faults += [damage(TEXT, flipped(TEXT, place, 6))] * 2  # the head's second piece, and the range
         with pytest.raises(SourceCorruptedError, match="were read twice and were not the same"):
-            load_shard(plan, 1, database)
+            load_shard(plan, 2, database)
         return
+    reports = [load_shard(plan, number, database) for number in (0, 2)]
+    past = plan.ranges[1][1]
+    if which == "tail":
+        fault_proxy.faults.append(replace(damage(TEXT, flipped(TEXT, past + 5)), at=past))
+    else:
+        fault_proxy.faults.append(damage(TEXT, flipped(TEXT, 1)))
     reports.append(load_shard(plan, 1, database))
     assert fault_proxy.faults == []
     if which == "head":
