@@ -14,6 +14,7 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
+from loader.checksums import Seen
 from loader.errors import DatabaseUnavailableError
 from loader.ledger import Entry
 from loader.records import Place
@@ -64,14 +65,20 @@ NOTHING = Counts()
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """``plan``: a digest of all that decides what staged rows look like. ``place``: of the next record. ``complete``:
-    there is none, the whole file is staged."""
+    there is none, the whole file is staged. ``seen``: of the object's bytes, where they are compared with a
+    checksum."""
 
     plan: str
     found: Found
     place: Place
     counts: Counts
     complete: bool = False
+    seen: Seen | None = None
 
+
+_SEEN = "bytes"
+"""Where `Checkpoint.seen` is kept beside what was found: a process of the version before, which does not know it, then
+writes a checkpoint without it, and never one with that of another place."""
 
 _COLUMNS = "plan, found, byte_offset, record_number, line_number, fields, tally, complete, swallowed"
 
@@ -93,7 +100,9 @@ def find(connection: Connection, load_id: int) -> Checkpoint | None:
         return None
     if unknown_counts(Counts, tally):
         return None
-    return Checkpoint(plan, findings, Place(offset, record, line, width), replace(kept, swallowed=beside), complete)
+    seen = Seen.from_dict(known.get(_SEEN))
+    place = Place(offset, record, line, width)
+    return Checkpoint(plan, findings, place, replace(kept, swallowed=beside), complete, seen)
 
 
 def save(connection: Connection, entry: Entry, checkpoint: Checkpoint) -> None:
@@ -107,7 +116,7 @@ def save(connection: Connection, entry: Entry, checkpoint: Checkpoint) -> None:
     values: dict[str, Any] = {
         "load_id": entry.load_id,
         "plan": checkpoint.plan,
-        "found": json.dumps(asdict(checkpoint.found)),
+        "found": json.dumps({**asdict(checkpoint.found), _SEEN: checkpoint.seen and checkpoint.seen.to_dict()}),
         "byte_offset": place.offset,
         "record_number": place.record,
         "line_number": place.line,

@@ -8,6 +8,7 @@
      │    ├── SourceNotFoundError      no such bucket, key or path, or no permission to see it
      │    ├── SourceChangedError       it changed while it was read     (retryable in S3)
      │    ├── SourceUnavailableError   S3 did not answer, after every retry            (retryable)
+     │    ├── SourceCorruptedError     its bytes do not have the checksum that S3 keeps (retryable)
      │    └── DecodeError              damaged compression, or a codec that cannot go on after a bad byte
      ├── ShapeError                 the file is not the CSV that the spec describes
      │    └── ForeignFormatError       it is a file of another format: a workbook, an archive, a web page
@@ -95,6 +96,12 @@ class SourceChangedError(SourceError):
 
 class SourceUnavailableError(SourceError):
     """S3 did not answer, or broke off, after every retry."""
+
+    retryable = True
+
+
+class SourceCorruptedError(SourceError):
+    """The bytes that arrived are not those that S3 stores: their checksum is another. Nothing of them is kept."""
 
     retryable = True
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from loader.checksums import NoChecksum
 from loader.deadline import NEVER
 from loader.errors import SourceChangedError, SourceError, SourceNotFoundError
 from loader.markers import is_left_out, told
@@ -138,9 +139,9 @@ class FileSource:
         assert self.version is not None
         return self.version
 
-    def checksum(self) -> tuple[str, str] | None:
-        """None: nobody keeps one of a file."""
-        return None
+    def checksum(self) -> NoChecksum:
+        """There is none to compare with: its version is the hash of what was read."""
+        return NoChecksum()
 
     def is_newer_than(self, version_id: str) -> bool | None:  # noqa: ARG002 - S3's objects have them
         """None: a file has no versions beside the one that it holds."""

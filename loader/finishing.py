@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
+from functools import partial
+from itertools import chain, groupby
 from typing import Any
 
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader import ledger, runs
+from loader import crc, ledger, runs
 from loader.blocks import EndlessRecordError
 from loader.checkpoints import Counts, Found
+from loader.checksums import corrupted
 from loader.cuts import SHARD_BITS
 from loader.database import translated
+from loader.decode import without
 from loader.errors import DatabaseError, LimitError, LoaderError, RejectLimitError, ShapeError, TransformError
 from loader.ledger import Entry, Errand
 from loader.merge import Counts as Merged
 from loader.merge import Merge
+from loader.parts import OTHER_HEAD
 from loader.plan import Plan
 from loader.proof import Part, Proof, ShardPlan, ShardReport, prove
-from loader.reading import Records, find_records, head, take_up
+from loader.reading import Head, Records, find_records, take_up
 from loader.records import Block, Place
 from loader.refusals import is_refusal
 from loader.report import LoadReport
@@ -65,30 +69,53 @@ def replanned(plan: ShardPlan, proof: Proof) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Sharded(Staged):
-    """Merges what shards have staged. ``parts``: the proved ones. ``fields``: of a record."""
+    """Merges what shards have staged. ``parts``: the proved ones. ``shards``: how the object was cut. ``sums``: the CRC
+    of each range, as it was proved."""
 
     parts: tuple[Part, ...]
-    fields: int
+    shards: ShardPlan
+    sums: Mapping[int, int]
 
     def recalled(self, positions: Sequence[int]) -> Iterator[tuple[Block, int]]:
         """As `Staged.recalled`, with the numbers of the whole object; only shards that hold some are read."""
         by_number = {part.number: part for part in self.parts}
         for number, own in groupby(positions, lambda position: position >> SHARD_BITS):
             part = by_number[number]
-            place = Place(part.start, part.record + 1, part.line + 1, self.fields)
-            blocks = take_up(self.source, self.records, place, lambda chunks: chunks).blocks
+            place = Place(part.start, part.record + 1, part.line + 1, self.shards.fields)
+            summed = self._summed(number)
+            blocks = take_up(self.records, place, partial(self._from, number, summed), name=self.source.uri).blocks
             base = (number << SHARD_BITS) - part.record
             yield from find_records(blocks, [position - base for position in own])
+            for _ in summed:  # to its end, where it is compared
+                pass
+
+    def _from(self, number: int, summed: Iterator[bytes], start: int) -> Iterator[bytes]:
+        """The object's bytes from ``start`` on, of which the shard's range is ``summed``."""
+        first, past = self.shards.ranges[number]
+        # chain(): so that a reader that is done does not close what is summed
+        return without(chain(summed, self.source.chunks(past)), start - first)
+
+    def _summed(self, number: int) -> Iterator[bytes]:
+        first, past = self.shards.ranges[number]
+        update, value = crc.updater(self.shards.algorithm), 0
+        for chunk in self.source.chunks(first, past):
+            value = update(chunk, value)
+            yield chunk
+        if value != self.sums.get(number, value):
+            raise corrupted(self.source.uri, f"shard {number} was read twice, and the bytes were not the same")
 
 
 class Finishing(Undertaking):
     """Brings a load whose shards are loaded to its end."""
+
+    rereads = False
 
     def __init__(self, load: Task, plan: ShardPlan, reports: Iterable[ShardReport] | None) -> None:
         super().__init__(load.source, load.spec, load.database, load.how, load.account)
         self._load = load
         self._plan = plan
         self._reports = None if reports is None else list(reports)
+        self._sums: dict[int, int] = {}
 
     def run_all(self) -> LoadReport:
         doing = f"{self._plan.uri}: finishing load {self._plan.load_id}"
@@ -108,13 +135,17 @@ class Finishing(Undertaking):
         reports = [report for run, report in vouched.items() if run in given]
         connection.rollback()
         proof = prove(plan, reports)
+        self._sums = {each.number: each.crc for each in reports if each.crc is not None}
         table = load.target(connection)
-        records = load.open_records(head(load.source), table)
+        front = Head(load.source)
+        again = {"after": plan.attempt, "found": plan.found}
+        if plan.head is not None and front.crc != plan.head:
+            raise ReplanError(f"{plan.uri}: {OTHER_HEAD}", again)
+        records = load.open_records(iter(front), table)
         found = read_stored(Found, plan.found, what="a shard plan's findings")
         whole = load.plan(connection, records, table, found, again=True)
         connection.rollback()
         if whole.digest != plan.digest:
-            again = {"after": plan.attempt, "found": plan.found}
             raise ReplanError(f"{plan.uri}: the table {table} is not what it was when the shards were planned", again)
         self._check(connection, proof)
         try:
@@ -172,7 +203,8 @@ class Finishing(Undertaking):
             keeper=keeper,
             account=load.account,
             parts=proof.parts,
-            fields=plan.fields,
+            shards=plan,
+            sums=self._sums,
         )
         return way.merge_staged(merge, Ahead(way, merge))
 

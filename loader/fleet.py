@@ -22,7 +22,7 @@ from typing import Any
 from loader import runs, shards, telemetry
 from loader.cores import positive
 from loader.deadline import Deadline
-from loader.errors import DatabaseError, LoaderError, PausedError, UsageError
+from loader.errors import DatabaseError, LoaderError, PausedError, SourceCorruptedError, UsageError
 from loader.events import direct_of, shown
 from loader.giving_up import NotLoaded, give_up, note_trouble
 from loader.handler import deadline_of, how_of, named_spec
@@ -185,7 +185,11 @@ def _prove(event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
 def _judged(place: Place, plan: ShardPlan, number: int, answer: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
     """``number``: of the round of shards that was loaded. ``answer``: what the step has to say besides."""
     with settings().database.session() as connection:
-        proof = shards.prove(plan, runs.reports(connection, plan))
+        try:
+            proof = shards.prove(plan, runs.reports(connection, plan))
+        except SourceCorruptedError:
+            runs.discard(connection, plan)  # when this step is tried again, all shards are to be loaded again
+            raise
     wrong: dict[str, Any] = {"guessed": proof.guessed, "wrong": proof.wrong}
     telemetry.log("proof", load_id=plan.load_id, proved=proof.proved, again=len(proof.again), round=number, **wrong)
     if proof.proved:

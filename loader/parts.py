@@ -5,7 +5,8 @@ JSON can carry all of them, and each version of the loader takes from it what it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Self
@@ -17,6 +18,8 @@ Known = Mapping[str, Any]
 """What is known of a shard's beginning: ``{"start": offset}``, proved by the chain, or ``{"inside": bool}``, told by
 the parities."""
 
+OTHER_HEAD = "the beginning of the object was not read alike when the shards were planned"
+
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
@@ -26,9 +29,10 @@ class ShardPlan:
     already; ``report`` tells). ``ranges``: of the object's bytes, [from, to), one after the other from 0 to ``size``.
     ``mark``: bytes of its byte order mark; every other offset counts the text after that. ``start`` and ``line``: where
     the first record begins; ``end``: where the text ends, and the footer begins. ``fields``: of a record. ``digest``:
-    of all that decides what staged rows look like. ``found``: see `checkpoints.Found`. ``checksum``: S3's, of all.
-    ``counts_quotes``: parities tell whether a cut is inside quotes.
-    """
+    of all that decides what staged rows look like. ``found``: see `checkpoints.Found`. ``checksum``: S3's, of all,
+    where it combines; ``algorithm``: what ranges are summed with. ``head``: the CRC32 of the object's first `HEAD`
+    bytes as the plan's maker read them, None where a version before this one made it. ``counts_quotes``: parities tell
+    whether a cut is inside quotes."""
 
     verdict: str
     uri: str
@@ -48,6 +52,7 @@ class ShardPlan:
     counts_quotes: bool = False
     algorithm: str = crc.PLAIN
     checksum: str | None = None
+    head: int | None = None
     digest: str = ""
     found: dict[str, Any] = field(default_factory=dict)
     forced: bool = False
@@ -71,6 +76,12 @@ class ShardPlan:
         first, past = self.ranges[number]
         return self._clip(first), self._clip(past)
 
+    def lead_end(self, number: int, start: int | None) -> int:
+        """Where in the object a run's ``lead`` ends: where its first record begins, or the text of its range ends."""
+        first, past = self.ranges[number]
+        stop = self.text(number)[1]
+        return min(max((stop if start is None else min(start, stop)) + self.mark, first), past)
+
     def _clip(self, offset: int) -> int:
         return min(max(offset - self.mark, self.start), self.end)
 
@@ -83,10 +94,12 @@ class ShardReport:
     ``inside``: what it took its first byte for, None where it knew better. ``start``: where its first record begins,
     None where none was found; ``end``: where its right neighbour has to begin. ``lines``: physical lines between the
     two. ``keys``: see `rising.Rising.bounds`. ``parity``: of the quotes in its part of the text; ``crc``: of its range
-    of the object. ``problem``: why it came to no end, by ``kind``: "limit" (of rejects), "endless" (a record, at
-    ``place``: offset, and number and line within the shard), "widen" (an inferred type), "careful" or "refused" (the
-    database refused a record), "changed" (the table), "failed" (in the database, whatever it is sent), or an error's
-    name; ``run`` is in it, too. ``swallowed``: as in `Swallowed`, its line counted within the shard.
+    of the object; ``lead``: of what of its range is before its first record; ``tail``: of what it read past its range
+    up to ``end``, which is its right neighbours' to sum as well. ``problem``: why it came to no end, by ``kind``:
+    "limit" (of rejects), "endless" (a record, at ``place``: offset, and number and line within the shard), "widen" (an
+    inferred type), "careful" or "refused" (the database refused a record), "changed" (the table), "failed" (in the
+    database, whatever it is sent), or an error's name; ``run`` is in it, too. ``swallowed``: as in `Swallowed`, its
+    line counted within the shard.
     """
 
     load_id: int
@@ -106,6 +119,8 @@ class ShardReport:
     rejected: int = 0
     parity: int | None = None
     crc: int | None = None
+    lead: int | None = None
+    tail: int | None = None
     broken: bool = False
     keys: tuple[tuple[str, ...], ...] | None = None
     problem: dict[str, Any] | None = None
@@ -158,9 +173,21 @@ class Proof:
         return asdict(self)
 
 
-def cut(size: int, *, shards: int | None = None, length: int | None = None) -> tuple[tuple[int, int], ...]:
-    """Ranges of nearly the same length that tile ``size`` bytes: so many, or of ``length`` bytes at most."""
+def cut(
+    size: int, *, shards: int | None = None, length: int | None = None, at: Sequence[int] = ()
+) -> tuple[tuple[int, int], ...]:
+    """Ranges of nearly the same length that tile ``size`` bytes: so many, or of ``length`` bytes at most.
+
+    ``at``: the only places where it may be cut, rising from 0 to ``size``; then there may be fewer and longer ranges.
+    """
     number = shards if shards is not None else -(-size // max(1, length or size))
     number = max(1, min(number, size))
     borders = [size * each // number for each in range(number + 1)]
+    if at:
+        borders = sorted({0, size, *(_nearest(at, each) for each in borders)})
     return tuple(pairwise(borders))
+
+
+def _nearest(places: Sequence[int], wanted: int) -> int:
+    after = min(bisect_left(places, wanted), len(places) - 1)
+    return min(places[max(after - 1, 0) : after + 1], key=lambda place: abs(place - wanted))

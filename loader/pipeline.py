@@ -21,12 +21,13 @@ from loader.infer import widened
 from loader.lane import TextLane
 from loader.ledger import Entry
 from loader.plan import Plan
-from loader.reading import Records, head
+from loader.reading import Head, Records
 from loader.refusals import is_refusal
 from loader.report import LoadReport
 from loader.segments import NotStraightError
 from loader.source import expand, open_source
 from loader.spec import LoadSpec
+from loader.tables import Table
 from loader.tally import Progress, RejectKeeper
 from loader.task import Task
 from loader.transform import WidenColumn
@@ -141,10 +142,21 @@ class Load(Task):
         return Undertaking(self.source, self.spec, self.database, self.how, self.account).run(self._attempt)
 
     def _attempt(self, connection: Connection, entry: Entry) -> LoadReport:
+        """One attempt. What fails it for good is checked against the object's checksum first: if the bytes were damaged
+        on their way, the object is not to blame, and SourceCorruptedError says so."""
+        try:
+            return self._hope(connection, entry)
+        except (LoaderError, psycopg2.Error) as error:
+            if is_refusal(error) if isinstance(error, psycopg2.Error) else not error.retryable:
+                self.account.doubt(self.how.deadline)
+            raise
+
+    def _hope(self, connection: Connection, entry: Entry) -> LoadReport:
         """Load it in the hope that the target takes every record, and that the types that were inferred hold.
 
         Where one does not, begin again: with care, or with a wider type.
         """
+        self.account.expected = ()
         checkpoint = checkpoints.find(connection, entry.load_id)
         found = checkpoint.found if checkpoint else Found()
         while True:
@@ -159,6 +171,7 @@ class Load(Task):
             except WidenColumn as error:
                 wider = widened(self.types[error.column], error.texts)
                 found = replace(found, widened={**found.widened, error.column: wider})
+                self.account.expect_again()
             except psycopg2.Error as error:
                 if found.careful or not is_refusal(error):
                     raise
@@ -170,10 +183,13 @@ class Load(Task):
         account, uri = self.account, self.source.uri
         table = self.target(connection)
         further = checkpoint is not None and (checkpoint.complete or checkpoint.place.offset > 0)
-        chunks = head(self.source) if further else account.tally.watch(self.source.chunks())
-        records = self.open_records(chunks, table)
-        ledger.note_file(connection, entry.load_id, records.header, records.csv)
-        plan = self.plan(connection, records, table, found, again=entry.attempts > 1)
+        try:
+            records, plan = self._begin(connection, entry, table, found, further=further)
+        except LoaderError as error:
+            if error.retryable or not further:
+                raise
+            # the head was read alone, and is compared with nothing; from the beginning on, all bytes are
+            raise PlanChangedError from error
         self.types = plan.inferred
         with (
             RejectKeeper(
@@ -198,6 +214,16 @@ class Load(Task):
             ).go(checkpoint)
             keeper.settle(account.tally.counts.read)
         return self.conclude(connection, records, plan, counts)
+
+    def _begin(
+        self, connection: Connection, entry: Entry, table: Table, found: Found, *, further: bool
+    ) -> tuple[Records, Plan]:
+        """Look at the beginning of the object, and plan. ``further``: what follows it is not wanted."""
+        chunks = iter(Head(self.source)) if further else self.account.read()
+        records = self.open_records(chunks, table)
+        self.account.tally.form = records.form
+        ledger.note_file(connection, entry.load_id, records.header, records.csv)
+        return records, self.plan(connection, records, table, found, again=entry.attempts > 1)
 
     def _begins_new(self, connection: Connection, plan: Plan, lane: TextLane, records: Records) -> bool:
         """Whether the file is worth a trial of going straight, and its first records look like that."""

@@ -15,7 +15,7 @@ from loader.ledger import Errand
 from loader.matching import ALL
 from loader.merge import Merge
 from loader.plan import Plan
-from loader.reading import head
+from loader.reading import Head
 from loader.source import Source, open_source
 from loader.spec import LoadSpec
 from loader.staging import Staging, copying
@@ -74,7 +74,7 @@ def preview(uri: str, spec: LoadSpec, database: Database, *, s3: Any = None) -> 
 def _preview(source: Source, spec: LoadSpec, database: Database, connection: Connection) -> Preview:
     load = Task(source, spec, database, PLAINLY)
     table = load.target(connection)
-    records = load.open_records(head(source), table)
+    records = load.open_records(iter(Head(source)), table)
     plan = load.plan(connection, records, table, again=False)
     return Preview(
         source=source.uri,

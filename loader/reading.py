@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -34,6 +35,10 @@ class Form:
     def plain(self) -> bool:
         """The text is what the object holds, byte for byte, but for a byte order mark."""
         return self.compression == "none" and self.encoding == "utf-8"
+
+    def offset(self, place: Place) -> int | None:
+        """Where in the object the text's ``place`` is; None where only decoding tells."""
+        return place.offset + self.mark if self.plain else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +104,19 @@ def _checked_unpacked(chunks: Iterator[bytes], csv: CsvSpec, name: str) -> Itera
     return chunks
 
 
-def take_up(
-    source: Source, records: Records, place: Place, watch: Callable[[Iterator[bytes]], Iterator[bytes]]
-) -> Records:
-    """The records from ``place`` on, without a second look at those before it. ``watch`` sees the chunks that are read.
+def take_up(records: Records, place: Place, read: Callable[[int], Iterator[bytes]], *, name: str) -> Records:
+    """The records from ``place`` on, without a second look at those before it. ``read``: the object's bytes from an
+    offset on.
 
     Text that the object holds as it is, is read from there; of other text all before it is decoded and dropped.
     """
-    form, name = records.form, source.uri
-    if form.plain:
-        text = watch(source.chunks(place.offset + form.mark))
+    form = records.form
+    start = form.offset(place)
+    if start is not None:
+        text = read(start)
         text = records.limits.watch(text, name, start=place.offset) if records.limits else text
     else:
-        encoded = without(decompress(watch(source.chunks()), form.compression, name=name), form.mark)
+        encoded = without(decompress(read(0), form.compression, name=name), form.mark)
         text = transcode(encoded, form.encoding, name=name)
         text = without(records.limits.watch(text, name) if records.limits else text, place.offset)
     return replace(records, blocks=_split(gather(text), records.csv, form, place, name))
@@ -129,10 +134,20 @@ HEAD = 1 << 20
 """Bytes of one read of a file's head, where what follows is not wanted."""
 
 
-def head(source: Source) -> Iterator[bytes]:
-    """The source's bytes for someone who will read only the first of them: nothing is fetched ahead."""
-    for start in range(0, source.size, HEAD):
-        yield source.read_range(start, min(start + HEAD, source.size))
+class Head:
+    """The source's bytes for someone who will read only the first of them: nothing is fetched ahead. ``crc``: the CRC32
+    of the first `HEAD` bytes."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._first = source.read_range(0, min(HEAD, source.size))
+        self.crc = zlib.crc32(self._first)
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._first:
+            yield self._first
+        for start in range(HEAD, self._source.size, HEAD):
+            yield self._source.read_range(start, min(start + HEAD, self._source.size))
 
 
 def recall(

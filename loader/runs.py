@@ -16,7 +16,7 @@ from typing import Any
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import ledger
-from loader.errors import DatabaseUnavailableError, LoaderError
+from loader.errors import DatabaseUnavailableError, LoaderError, SourceCorruptedError
 from loader.ledger import Entry
 from loader.proof import Part, Proof, ShardPlan, ShardReport, prove
 from loader.report import Reject
@@ -140,6 +140,13 @@ def reports(connection: Connection, plan: ShardPlan, number: int | None = None) 
     return told
 
 
+def discard(connection: Connection, plan: ShardPlan) -> None:
+    """Forget what came of all runs, and commit: nobody knows which of them read damaged bytes, so all are loaded
+    again."""
+    execute(connection, "DELETE FROM loader.shards WHERE load_id = %s AND attempt = %s", (plan.load_id, plan.attempt))
+    connection.commit()
+
+
 def give_up(
     connection: Connection, plan: ShardPlan, why: str, *, retryable: bool = True, error_type: str | None = None
 ) -> None:
@@ -252,7 +259,11 @@ def find_summary(connection: Connection, load_id: int) -> dict[str, Any] | None:
     through = reports(connection, plan)
     begun = "SELECT count(*) FROM loader.shards WHERE load_id = %s AND attempt = %s AND report IS NULL"
     under_way = rows(connection, begun, (load_id, plan.attempt))[0][0]
-    return {**summed_up(prove(plan, through), len(plan.ranges), through), "under_way": under_way}
+    try:
+        proof = prove(plan, through)
+    except SourceCorruptedError:  # whoever proves them next will have them loaded again
+        proof = Proof(proved=False)
+    return {**summed_up(proof, len(plan.ranges), through), "under_way": under_way}
 
 
 class ShardRejects(RejectKeeper):

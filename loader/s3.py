@@ -31,6 +31,7 @@ from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.session import get_session
 from urllib3.exceptions import HTTPError
 
+from loader.checksums import Checksum, NoChecksum
 from loader.deadline import NEVER, Deadline
 from loader.errors import (
     PausedError,
@@ -42,6 +43,7 @@ from loader.errors import (
 )
 from loader.faults import Fault, Nature, backoff, of_aws, of_silence
 from loader.markers import is_left_out, told
+from loader.s3_checksums import find_checksum
 from loader.spec import LoadSpec
 
 ATTEMPTS = 5
@@ -58,7 +60,6 @@ LOOK = 0.25
 """Seconds between looks at the deadline, while a part is waited for."""
 
 _PIECE = 256 << 10  # bytes of one read from a socket; smaller ones cost more CPU, larger ones gain nothing
-_CHECKSUMS = ("crc64nvme", "crc32", "crc32c")  # those that combine; of hashes S3 keeps none of a whole upload
 _WILDCARD = re.compile(r"[*?\[]")
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")  # what botocore accepts; S3's own rule is narrower
 
@@ -79,7 +80,7 @@ def s3_client(**overrides: Any) -> Any:
         "max_pool_connections": 16,
         "retries": {"mode": "standard"},  # "adaptive" would limit the client's own rate
         "tcp_keepalive": True,
-        # only whole objects could be validated, and every GET here asks for a range
+        # botocore validates whole bodies only, and every GET here asks for a range: `checksums` compares instead
         "response_checksum_validation": "when_required",
     }
     try:
@@ -174,12 +175,12 @@ def open_source(
     owned = client is None
     client = s3_client(max_pool_connections=prefetch + 2) if owned else client
     try:
-        version = _pin(client, bucket, key, version_id)
+        version, head = _pin(client, bucket, key, version_id)
     except BaseException:
         if owned:
             client.close()
         raise
-    return S3Source(client, version, owned=owned, part_size=part_size, prefetch=prefetch)
+    return S3Source(client, version, head, owned=owned, part_size=part_size, prefetch=prefetch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,13 +230,14 @@ class Version:
         return error
 
 
-def _pin(client: Any, bucket: str, key: str, version_id: str | None) -> Version:
+def _pin(client: Any, bucket: str, key: str, version_id: str | None) -> tuple[Version, dict[str, Any]]:
+    """The version, and S3's answer that tells of it: with its checksum, which costs no request of its own."""
     asked = {"VersionId": version_id} if version_id else {}
     uri = f"s3://{bucket}/{key}"
     name = f"{uri} (version {version_id})" if version_id else uri
     with _clear_errors(name):
         try:
-            head = client.head_object(Bucket=bucket, Key=key, **asked)
+            head = client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED", **asked)
         except ClientError as error:
             if _status(error) == 404 and not _bucket_exists(client, bucket):
                 raise SourceNotFoundError(f"{uri}: there is no bucket {bucket}") from error
@@ -243,7 +245,7 @@ def _pin(client: Any, bucket: str, key: str, version_id: str | None) -> Version:
     if "ETag" not in head:
         raise SourceError(f"{uri}: the store gives no ETag, so a read cannot be held to one version")
     found = head.get("VersionId")
-    return Version(
+    version = Version(
         bucket=bucket,
         key=key,
         size=head["ContentLength"],
@@ -251,6 +253,7 @@ def _pin(client: Any, bucket: str, key: str, version_id: str | None) -> Version:
         etag=head["ETag"],
         version_id=found if found != "null" else None,  # "null": from before versioning; can be overwritten
     )
+    return version, head
 
 
 def _bucket_exists(client: Any, bucket: str) -> bool:
@@ -265,7 +268,9 @@ def _bucket_exists(client: Any, bucket: str) -> bool:
 class S3Source:
     """One version of an object, to be read as often as need be. Closing it ends whatever is being read."""
 
-    def __init__(self, client: Any, version: Version, *, owned: bool, part_size: int, prefetch: int) -> None:
+    def __init__(
+        self, client: Any, version: Version, head: dict[str, Any], *, owned: bool, part_size: int, prefetch: int
+    ) -> None:
         self.uri = version.uri
         self.bucket: str | None = version.bucket
         self.key = version.key
@@ -277,6 +282,8 @@ class S3Source:
         self._client = client
         self._owned = owned
         self._pinned = version
+        self._head = head
+        self._checksum: Checksum | NoChecksum | None = None
         self._part_size = part_size
         self._prefetch = prefetch
         self._reading: set[_Reading] = set()
@@ -307,17 +314,11 @@ class S3Source:
         assert self.version is not None
         return self.version
 
-    def checksum(self) -> tuple[str, str] | None:
-        """S3's CRC over all bytes, where it keeps one (Amazon S3 API Reference, HeadObject, ChecksumType). None, too,
-        where it does not say, as when its key for the object may not be used."""
-        try:
-            head = self._client.head_object(**self._pinned.named(), ChecksumMode="ENABLED")
-        except _FAILURES:
-            return None
-        if head.get("ChecksumType") != "FULL_OBJECT" or head.get("ETag") != self._pinned.etag:
-            return None
-        found = ((name, head.get(f"Checksum{name.upper()}")) for name in _CHECKSUMS)
-        return next(((name, value) for name, value in found if value), None)
+    def checksum(self) -> Checksum | NoChecksum:
+        """What S3 keeps of all bytes. Asks S3 once more only of an object that has checksums of its parts alone."""
+        if self._checksum is None:
+            self._checksum = find_checksum(self._client, self._pinned.named(), self._head)
+        return self._checksum
 
     def is_newer_than(self, version_id: str) -> bool | None:
         """Whether this version was stored after that one of the same key; None where S3 cannot tell.

@@ -175,7 +175,9 @@ class Segments:
         """The segment ends; ``after`` it there is another, or where that is None, nothing."""
         counts = self._books.tally.counts
         place = after or Place(record=counts.read + 1)
-        self._ends[self._segment] = replace(self.saved, place=place, counts=counts, complete=after is None)
+        self._ends[self._segment] = replace(
+            self.saved, place=place, counts=counts, complete=after is None, seen=self._books.tally.seen(after)
+        )
         self._segment += 1
         self._bytes = 0
         self._stopped = self._stopped or after is None

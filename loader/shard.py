@@ -13,6 +13,7 @@ import psycopg2
 from loader import runs
 from loader.blocks import EndlessRecordError, no_longer_than
 from loader.checkpoints import NOTHING, Checkpoint, Found
+from loader.checksums import ByteCheck, Checksum
 from loader.cuts import SHARD_BITS, Cutter, Shard
 from loader.database import translate, translated
 from loader.errors import (
@@ -28,9 +29,10 @@ from loader.infer import widened
 from loader.lane import TextLane
 from loader.overlap import overlapped
 from loader.parse import Parser
+from loader.parts import OTHER_HEAD
 from loader.plan import Plan
 from loader.proof import Known, ShardPlan, ShardReport
-from loader.reading import Records, head
+from loader.reading import Head, Records
 from loader.records import Block, Place
 from loader.refusals import is_refusal
 from loader.runs import ShardRejects
@@ -71,12 +73,18 @@ class ShardLoad:
                     return each
             run = runs.begin(connection, plan, self._number)
             table = load.target(connection)
-            records = load.open_records(head(self._source), table)
-            found = read_stored(Found, plan.found, what="a shard plan's findings")
-            whole = load.plan(connection, records, table, found, again=True)
             report = ShardReport(
                 plan.load_id or 0, plan.attempt, self._number, run, known=dict(known) if known else None
             )
+            front = Head(self._source)
+            if plan.head is not None and front.crc != plan.head:
+                problem = {"kind": "changed", "message": OTHER_HEAD, "run": run}
+                report = replace(report, problem=problem)
+                runs.end(connection, plan, report)
+                return report
+            records = load.open_records(iter(front), table)
+            found = read_stored(Found, plan.found, what="a shard plan's findings")
+            whole = load.plan(connection, records, table, found, again=True)
             if whole.digest != plan.digest:
                 problem = {
                     "kind": "changed",
@@ -120,7 +128,7 @@ class ShardLoad:
         )
         dialect = records.first.dialect if records.first is not None else None
         assert dialect is not None
-        cutter = Cutter(self._source.chunks, dialect, shard, name=plan.uri, clean=self._clean(whole))
+        cutter = Cutter(self._read, dialect, shard, name=plan.uri, clean=self._clean(whole))
         cutter.begin(report.known)
         report = replace(report, inside=cutter.inside, start=cutter.start)
         account.entry = replace(account.entry, load_id=report.load_id, attempts=plan.attempt)
@@ -161,6 +169,7 @@ class ShardLoad:
             rejected=keeper.count,
         )
         if problem is not None:
+            cutter.confirm()
             return replace(report, problem={**problem, "run": report.run})
         counts = account.tally.counts
         return replace(
@@ -174,10 +183,21 @@ class ShardLoad:
             long=counts.long,
             parity=cutter.parity,
             crc=cutter.crc,
+            lead=cutter.lead,
+            tail=cutter.tail,
             broken=cutter.broken,
             keys=account.tally.keys.bounds,
             swallowed=asdict(counts.swallowed) if counts.swallowed.records else None,
         )
+
+    def _read(self, start: int, stop: int) -> Iterator[bytes]:
+        """The object's bytes; the parts of a multipart upload that the shard consists of are compared as they pass."""
+        chunks = self._source.chunks(start, stop)
+        checksum = self._source.checksum()
+        if (start, stop) != self._plan.ranges[self._number] or not isinstance(checksum, Checksum):
+            return chunks
+        own = checksum.within(start, stop)
+        return chunks if own is None else ByteCheck(self._source.uri, stop - start, own).watch(chunks)
 
     def _copy(self, blocks: Iterator[Block], work: Callable[[Block], Any], books: Books, staging: Staging) -> None:
         """COPY the shard's records into its staging table, segment by segment, each a sign of life."""

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from loader import files, markers
+from loader.checksums import Checksum, NoChecksum
 from loader.deadline import Deadline
 from loader.errors import UsageError
 
@@ -62,8 +63,8 @@ class Source(Protocol):
     def digest(self) -> str:
         """The version. Of a local file that was not read yet, this reads it. Raises SourceError."""
 
-    def checksum(self) -> tuple[str, str] | None:
-        """S3's checksum of the whole object, where it keeps one: the algorithm, as `crc` calls it, and its base64."""
+    def checksum(self) -> Checksum | NoChecksum:
+        """S3's checksum of the object, or why there is none to compare its bytes with."""
 
     def is_newer_than(self, version_id: str) -> bool | None:
         """Whether this version of the object is newer than that one; None where nobody can tell."""

@@ -16,9 +16,11 @@ from loader import ledger
 from loader.callbacks import call
 from loader.charset import suggest_encoding
 from loader.checkpoints import NOTHING, Counts
+from loader.checksums import ByteCheck, Seen
 from loader.database import Database
 from loader.errors import DatabaseUnavailableError, LoaderError, RejectLimitError
-from loader.records import Encoded
+from loader.reading import Form
+from loader.records import Encoded, Place
 from loader.rejects import Rejects
 from loader.report import Reject
 from loader.rising import Rising
@@ -38,18 +40,23 @@ class Tally:
     """Counts bytes as they are read and records as they are handed to COPY.
 
     ``counts``: with the records that earlier attempts staged. ``bytes_read`` are those of this attempt. ``keys``: of
-    all records so far. ``check`` sees how many records there are after each block, and may raise.
+    all records so far. ``check`` compares the bytes that are read with the object's checksum, where there is one;
+    ``form``: how the object holds its text, once that is known. ``check_rows`` sees how many records there are after
+    each block, and may raise.
     """
+
+    check: ByteCheck | None = None
+    form: Form | None = None
 
     def __init__(
         self,
         size: int,
         progress: Callable[[Progress], None] | None = None,
-        check: Callable[[int], object] = lambda _rows: None,
+        check_rows: Callable[[int], object] = lambda _rows: None,
     ) -> None:
         self._size = size
         self._progress = progress
-        self._check = check
+        self._check_rows = check_rows
         self.bytes_read = 0
         self.counts = NOTHING
         self.keys = Rising()
@@ -73,13 +80,19 @@ class Tally:
             self.bytes_read += len(chunk)
             yield chunk
 
+    def seen(self, after: Place | None) -> Seen | None:
+        """What a checkpoint has to keep of the bytes read so far; ``after``: where reading goes on, None: nowhere."""
+        if self.check is None or self.form is None:
+            return None
+        return self.check.seen_all() if after is None else self.check.seen(self.form.offset(after))
+
     def add(self, encoded: Encoded) -> None:
         """Count the records of one block. Raises CallbackError where the progress callback raises."""
         self.counts += Counts(
             encoded.block.records, encoded.kept, encoded.filtered, encoded.short, encoded.long, encoded.swallowed
         )
         self.keys.add(encoded.keys)
-        self._check(self.counts.read)
+        self._check_rows(self.counts.read)
         if self._progress is not None:
             call("progress", self._progress, Progress(self.bytes_read, self._size, self.counts.read))
 

@@ -10,6 +10,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader import catalog, checkpoints, ledger
 from loader.account import Account
 from loader.checkpoints import Found
+from loader.checksums import NoChecksum
 from loader.columns import fields_by_position
 from loader.cores import available_cores
 from loader.database import Database
@@ -92,9 +93,10 @@ class Task:
     ) -> LoadReport:
         """Enter the load as loaded, in the transaction that filled the target, and commit."""
         account = self.account
+        account.confirm()
         self.source.digest()
         told = sniffed(self.spec.csv, records.csv) + plan.notes + account.tally.notes() + _notes(counts, plan.table)
-        account.notes = self.how.notes + notes + told
+        account.notes = self.how.notes + notes + told + _unchecked(self.source)
         report = account.report("loaded", counts)
         if not report.adds_up:
             raise DatabaseError(
@@ -175,3 +177,9 @@ def _sum_of(report: LoadReport) -> str:
     """The equation of a report that does not hold."""
     counts = ", ".join(f"{getattr(report, name):,} {name.removeprefix('rows_')}" for name in ROW_COUNTS)
     return f"{report.rows_read:,} records were read, but the counts do not add up: {counts}"
+
+
+def _unchecked(source: Source) -> tuple[str, ...]:
+    """That the bytes could not be compared, and why."""
+    checksum = source.checksum()
+    return (checksum.why,) if isinstance(checksum, NoChecksum) and checksum.why else ()

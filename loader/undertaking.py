@@ -22,7 +22,7 @@ from loader.callbacks import call
 from loader.cores import available_cores, positive
 from loader.database import Database, translate
 from loader.deadline import NEVER, Deadline
-from loader.errors import DatabaseError, LoaderError, PausedError, recalled
+from loader.errors import DatabaseError, LoaderError, PausedError, SourceCorruptedError, recalled
 from loader.faults import backoff, of_sqlstate
 from loader.ledger import Entry, Errand
 from loader.leftovers import clear_leftovers
@@ -44,6 +44,9 @@ which Lambda itself stops a function that goes on calling itself (Lambda's guide
 
 ATTEMPTS = 5
 """Attempts of one call that may fail in a row, for reasons that pass, without a checkpoint further on."""
+
+READS = 3
+"""Times that one call reads an object whose bytes do not have its checksum. A later call, as by a queue, goes on."""
 
 _LOCK_NOT_AVAILABLE = "55P03"
 _CANCELED = "57014"
@@ -109,6 +112,9 @@ Attempt = Callable[[Connection, Entry], LoadReport]
 class Undertaking:
     """One version of an object that is to be loaded into one table, by as many attempts as that takes."""
 
+    rereads = True
+    """Whether an attempt reads the object, so that another one may help where its bytes were damaged on their way."""
+
     def __init__(self, source: Source, spec: LoadSpec, database: Database, how: How, account: Account) -> None:
         self._source = source
         self._spec = spec
@@ -126,12 +132,16 @@ class Undertaking:
 
     def _persevere(self, attempt: Attempt) -> LoadReport:
         """Try again after a fault that passes, as long as that leads somewhere and there is time."""
-        failed = 0
+        failed = damaged = 0
         while True:
             staged = self._account.staged
             try:
                 return self._in_turn(attempt)
-            except DatabaseError as error:
+            except (DatabaseError, SourceCorruptedError) as error:
+                if isinstance(error, SourceCorruptedError):
+                    damaged += 1
+                    if damaged == READS or not self.rereads:
+                        raise
                 failed = 1 if self._account.staged > staged else failed + 1
                 begun = self._account.entry.load_id
                 if not (begun and _passes_soon(error)) or failed == ATTEMPTS or self._how.deadline.reached:
@@ -241,8 +251,10 @@ class Undertaking:
             handover = isinstance(error, PausedError) and error.handover
             kind = type(error).__name__ if isinstance(error, LoaderError) else None
             ledger.finish(connection, report, "paused" if paused else "failed", handover=handover, error_type=kind)
-            if lasting:
+            if lasting or isinstance(error, SourceCorruptedError):  # nobody knows which of the bytes were wrong
                 checkpoints.forget(connection, report.load_id)
+            if isinstance(error, SourceCorruptedError):
+                ledger.forget_rejects(connection, report.load_id)
             if not checkpoints.is_vouched_for(connection, report.load_id):
                 drop_tables(connection, report.load_id)
             connection.commit()
@@ -263,8 +275,10 @@ class Undertaking:
             raise translate(error, doing) from error
 
 
-def _passes_soon(error: DatabaseError) -> bool:
+def _passes_soon(error: DatabaseError | SourceCorruptedError) -> bool:
     """Whether it is worth while to try again at once: not where a disk is full, or another load has its turn."""
+    if isinstance(error, SourceCorruptedError):
+        return True
     if not error.retryable or error.sqlstate == _LOCK_NOT_AVAILABLE:
         return False
     return error.sqlstate is None or of_sqlstate(error.sqlstate).soon

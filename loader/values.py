@@ -113,7 +113,7 @@ def to_json(document: object, *, default: Callable[[object], object] | None = No
 
 
 def to_toml(text: str) -> str:
-    """The text as a basic string of TOML, which knows JSON's escapes but no pairs of surrogates (TOML 1.0, "String")."""
+    """The text as a basic string of TOML, which has the escapes of JSON, but no surrogate pairs (TOML 1.0, String)."""
     return _escaped(json.dumps(text, ensure_ascii=False), _as_toml)
 
 

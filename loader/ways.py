@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
+from itertools import chain
 
 import psycopg2
 import psycopg2.errors
@@ -234,13 +235,12 @@ class Staged(Way):
     def _resume(self, staging: Staging, checkpoint: Checkpoint) -> Checkpoint:
         """Throw away what was staged and rejected beyond the checkpoint."""
         record, counts = checkpoint.place.record, checkpoint.counts
-        if checkpoint.plan != self.plan.digest or not staging.take_over(
-            self.connection, record=record, rows=counts.kept
-        ):
+        usable = checkpoint.plan == self.plan.digest and self.account.can_resume(checkpoint.seen)
+        if not usable or not staging.take_over(self.connection, record=record, rows=counts.kept):
             raise PlanChangedError
         ledger.forget_rejects(self.connection, staging.load_id, record=record)
         staging.forget_refusals(self.connection)
-        self.account.resume(ledger.note_resume(self.connection, self.account.entry), counts)
+        self.account.resume(ledger.note_resume(self.connection, self.account.entry), counts, checkpoint.seen)
         self.connection.commit()
         self.keeper.resume(self.connection)
         self.connection.rollback()
@@ -250,7 +250,7 @@ class Staged(Way):
         """COPY what comes after the checkpoint, segment by segment."""
         records = self.records
         if start.place.offset > 0:
-            records = take_up(self.source, records, start.place, self.account.tally.watch)
+            records = take_up(records, start.place, self.account.read, name=self.source.uri)
         with (
             self.encoded(records) as encoded,
             self.database.session() as saving,
@@ -335,9 +335,15 @@ class Staged(Way):
 
     def recalled(self, positions: Sequence[int]) -> Iterator[tuple[Block, int]]:
         """The records at rising ``positions``, each one's block and place in it, read from the object once more."""
+        if not positions:
+            return
         spec = self.plan.spec
         fields = fields_by_position(spec, self.plan.table)
-        return recall(self.source.chunks(), spec.csv, positions, name=self.source.uri, fields=fields)
+        chunks = self.account.read_again()
+        # chain(): so that the readers in between, when they are done, do not close the chunks
+        yield from recall(chain(chunks), spec.csv, positions, name=self.source.uri, fields=fields)
+        for _ in chunks:  # to the end, where they are compared
+            pass
 
 
 class Ahead:

@@ -18,14 +18,14 @@ from loader import runs
 from loader.callbacks import call
 from loader.cores import available_cores
 from loader.database import Database, translated
-from loader.errors import LoaderError, PausedError
+from loader.errors import LoaderError, PausedError, SourceCorruptedError
 from loader.faults import backoff
 from loader.proof import Known, ShardPlan, ShardReport, prove
 from loader.report import LoadReport
 from loader.shards import ReplanError, finish, plan_shards
 from loader.spec import LoadSpec
 from loader.tally import Progress
-from loader.undertaking import ATTEMPTS, How
+from loader.undertaking import ATTEMPTS, READS, How
 from loader.worker import Worker, WorkerDiedError
 
 LEAST, MOST = 16 << 20, 256 << 20
@@ -42,17 +42,23 @@ def load_by_workers(
     """Load the object by ``how.workers`` processes; or the reason why one has to do it. Raises LoaderError."""
     if s3 is not None and uri.startswith("s3://"):
         return "the S3 client that was given cannot be handed to other processes"
-    began, again = time.monotonic(), None
+    began, again, damaged = time.monotonic(), None, 0
     while True:
-        plan = plan_shards(
-            uri,
-            spec,
-            database,
-            shards=partial(shards_for, workers=how.workers),
-            version_id=version_id,
-            again=again,
-            how=how,
-        )
+        try:
+            plan = plan_shards(
+                uri,
+                spec,
+                database,
+                shards=partial(shards_for, workers=how.workers),
+                version_id=version_id,
+                again=again,
+                how=how,
+            )
+        except SourceCorruptedError:
+            damaged += 1
+            if damaged == READS or how.deadline.reached:
+                raise
+            continue
         if plan.verdict == "single":
             return plan.why
         if plan.verdict == "settled":
@@ -63,6 +69,12 @@ def load_by_workers(
             return replace(report, seconds=round(time.monotonic() - began, 3))
         except ReplanError as error:
             again = error.again
+        except SourceCorruptedError as error:
+            damaged += 1
+            _discard(plan, database)
+            if damaged == READS or how.deadline.reached:
+                error.report = error.report or _give_up(plan, spec, error, database)
+                raise
         except LoaderError as error:
             if error.report is None:
                 error.report = _give_up(plan, spec, error, database)
@@ -78,6 +90,11 @@ def _load_shards(plan: ShardPlan, spec: LoadSpec, database: Database, how: How) 
     except BaseException as error:  # a callback's, Ctrl-C where it is not asked for, a defect
         _give_up(plan, spec, error, database)
         raise
+
+
+def _discard(plan: ShardPlan, database: Database) -> None:
+    with suppress(psycopg2.Error, LoaderError), database.session() as connection:
+        runs.discard(connection, plan)
 
 
 def shards_for(size: int, workers: int) -> int:

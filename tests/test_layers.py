@@ -34,13 +34,13 @@ SHELVES: list[set[str]] = [
         "swallowed",
         "tables",
     },  # words
-    {"cores", "datetimes", "expression", "foreign", "header", "markers", "spec_bounds", "stored"},
+    {"checksums", "cores", "datetimes", "expression", "foreign", "header", "markers", "spec_bounds", "stored"},
     {"parts", "report", "spec_text"},
     {"rejects"},
     {"proof", "spec"},
     {"columns", "fields", "limits", "steps", "wire"},
     {"convert", "records"},
-    {"respell", "stray_quotes"},
+    {"respell", "s3_checksums", "stray_quotes"},
     {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
     {"catalog", "cuts", "lane", "sniff", "source"},
     {"staging", "target"},
