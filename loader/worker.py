@@ -3,11 +3,13 @@
 Lines of JSON on its standard input and output. The database's password comes that way too: a command line or an
 environment could be looked at. What is said while one is at it:
 
-    {"database": …, "plan": …, "threads": …, "left": …}      once, first
-    {"number": …, "known": …}       a shard, please            → {"at": [bytes, rows]} … and then
+    {"database": …, "plan": …, "threads": …}                 once, first
+    {"number": …, "known": …, "left": …}    a shard, please    → {"at": [bytes, rows]} … and then
                                                                 {"report": …} or {"error": …}
     {"stop": reason}                come to rest
     the end of the input            nobody waits any more: it ends at once, whatever it is at
+
+``left``: the seconds of work that its starter has left, by the starter's clock; null where its time has no limit.
 """
 
 from __future__ import annotations
@@ -63,12 +65,13 @@ class Worker:
             start_new_session=True,  # a terminal's Ctrl-C is for whoever started this
         )
         self._lock = threading.Lock()  # of its input
-        left = None if math.isinf(deadline.left) else deadline.left
-        self._send(database=database.parameters(), plan=plan.to_dict(), threads=threads, left=left)
+        self._deadline = deadline
+        self._send(database=database.parameters(), plan=plan.to_dict(), threads=threads)
 
     def load(self, number: int, known: Known | None, at: At) -> ShardReport:
         """As `shards.load_shard`. Raises WorkerDiedError where the process dies of it."""
-        self._send(number=number, known=known and dict(known))
+        left = self._deadline.left
+        self._send(number=number, known=known and dict(known), left=None if math.isinf(left) else left)
         while True:
             line = self._stream(self._process.stdout).readline()
             if not line:
@@ -144,25 +147,27 @@ class _Process:
         self._plan = ShardPlan.from_dict(begin["plan"])
         self._database = Database.at(begin["database"])
         self._threads: int = begin["threads"]
-        self._deadline = Deadline() if begin["left"] is None else Deadline(begin["left"] + MARGIN)
-        self._waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._deadline = Deadline()  # of the shard that was asked for last
+        self._waiting: queue.SimpleQueue[tuple[int, Known | None, Deadline]] = queue.SimpleQueue()
         self._next = 0.0
 
     def run(self) -> None:
         threading.Thread(target=self._listen, name="loader-listen", daemon=True).start()
         while True:
-            self._load(**self._waiting.get())
+            self._load(*self._waiting.get())
 
     def _listen(self) -> None:
         for line in self._requests:
             request = json.loads(line)
             if "stop" in request:
                 self._deadline.stop(request["stop"])
-            else:
-                self._waiting.put(request)
+                continue
+            if not self._deadline.stopped:  # else whatever comes after it has to come to rest as well
+                self._deadline = Deadline() if request["left"] is None else Deadline(request["left"] + MARGIN)
+            self._waiting.put((request["number"], request["known"], self._deadline))
         os._exit(0)  # what it has not told of, nobody will make use of
 
-    def _load(self, number: int, known: Known | None) -> None:
+    def _load(self, number: int, known: Known | None, deadline: Deadline) -> None:
         from loader.shards import load_shard
 
         try:
@@ -171,7 +176,7 @@ class _Process:
                 number,
                 self._database,
                 known=known,
-                deadline=self._deadline,
+                deadline=deadline,
                 threads=self._threads,
                 progress=self._tell,
             )
