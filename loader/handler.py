@@ -78,9 +78,9 @@ def _answer(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
 
 
 def deadline_of(context: Any) -> Deadline:
-    """When the invocation has to come to rest."""
+    """When the invocation has to come to rest, by Lambda's own clock: the context is asked each time."""
     remaining = getattr(context, "get_remaining_time_in_millis", None)
-    return Deadline() if remaining is None else Deadline(remaining() / 1000)
+    return Deadline() if remaining is None else Deadline(remaining() / 1000, clock=lambda: -remaining() / 1000)
 
 
 def _queued(records: list[Any], deadline: Deadline) -> dict[str, Any]:

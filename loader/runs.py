@@ -24,8 +24,12 @@ from loader.statements import execute, rows
 from loader.stored import StoredFormError
 from loader.tally import RejectKeeper
 
-_OPEN = "state = 'sharded' OR (state = 'running' AND shard_plan IS NOT NULL) OR (state = 'failed' AND retryable)"
-"""Of the states of a load that has a shard plan, those from which it may come to its end."""
+_OPEN = (
+    "state = 'sharded' OR (state = 'running' AND shard_plan IS NOT NULL)"
+    " OR (state = 'failed' AND retryable) OR (state = 'paused' AND retryable)"
+)
+"""Of the states of a load that has a shard plan, those from which it may come to its end. It is paused where time was
+up before its merge was through."""
 
 
 def open_plan(connection: Connection, load_id: int, plan: ShardPlan) -> None:
@@ -85,7 +89,7 @@ def begin(connection: Connection, plan: ShardPlan, number: int) -> int:
     touched = execute(
         connection,
         "UPDATE loader.loads SET seen_at = clock_timestamp(), retryable = false, error = NULL, finished_at = NULL,"
-        " state = CASE state WHEN 'failed' THEN 'sharded' ELSE state END"
+        " state = CASE WHEN state IN ('failed', 'paused') THEN 'sharded' ELSE state END"
         f" WHERE load_id = %s AND attempts = %s AND shard_plan IS NOT NULL AND ({_OPEN})",
         (plan.load_id, plan.attempt),
     )

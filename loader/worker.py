@@ -3,11 +3,13 @@
 Lines of JSON on its standard input and output. The database's password comes that way too: a command line or an
 environment could be looked at. What is said while one is at it:
 
-    {"database": …, "plan": …, "threads": …, "left": …}      once, first
-    {"number": …, "known": …}       a shard, please            → {"at": [bytes, rows]} … and then
+    {"database": …, "plan": …, "threads": …}                 once, first
+    {"number": …, "known": …, "left": …}    a shard, please    → {"at": [bytes, rows]} … and then
                                                                 {"report": …} or {"error": …}
     {"stop": reason}                come to rest
     the end of the input            nobody waits any more: it ends at once, whatever it is at
+
+``left``: the seconds of work that its starter has left, by the starter's clock; null where its time has no limit.
 """
 
 from __future__ import annotations
@@ -57,8 +59,6 @@ class Worker:
     """A process that loads shards of one plan, one at a time."""
 
     def __init__(self, plan: ShardPlan, database: Database, deadline: Deadline, *, threads: int) -> None:
-        left = None if math.isinf(deadline.left) else deadline.left
-        begin = {"database": database.parameters(), "plan": plan.to_dict(), "threads": threads, "left": left}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "loader.worker"],  # -P: the folder that one happens to be in is no package
@@ -71,11 +71,13 @@ class Worker:
         except OSError as error:  # no more processes or memory
             raise WorkerDiedError(f"a worker process could not be started: {error}") from error
         self._lock = threading.Lock()  # of its input
-        self._send(**begin)
+        self._deadline = deadline
+        self._send(database=database.parameters(), plan=plan.to_dict(), threads=threads)
 
     def load(self, number: int, known: Known | None, at: At) -> ShardReport:
         """As `shards.load_shard`. Raises WorkerDiedError where the process dies of it, or says what makes no sense."""
-        self._send(number=number, known=known and dict(known))
+        left = self._deadline.left
+        self._send(number=number, known=known and dict(known), left=None if math.isinf(left) else left)
         while True:
             answer = self._answer(number)
             if "report" in answer:
@@ -190,16 +192,14 @@ class _Process:
         self._plan = ShardPlan.from_dict(begin["plan"])
         self._database = Database.at(begin["database"])
         self._threads: int | None = begin.get("threads")
-        left = begin.get("left")
-        self._deadline = Deadline() if left is None else Deadline(left + MARGIN)
-        self._waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._deadline = Deadline()  # of the shard that was asked for last
+        self._waiting: queue.SimpleQueue[tuple[int, Known | None, Deadline]] = queue.SimpleQueue()
         self._next = 0.0
 
     def run(self) -> None:
         threading.Thread(target=self._listen, name="loader-listen", daemon=True).start()
         while True:
-            request = self._waiting.get()
-            self._load(request["number"], request.get("known"))
+            self._load(*self._waiting.get())
 
     def _listen(self) -> None:
         for line in self._requests:
@@ -207,10 +207,13 @@ class _Process:
             if "stop" in request:
                 self._deadline.stop(request["stop"])
             elif "number" in request:  # what else there may be is a later version's
-                self._waiting.put(request)
+                left = request.get("left")
+                if not self._deadline.stopped:  # else whatever comes after it has to come to rest as well
+                    self._deadline = Deadline() if left is None else Deadline(left + MARGIN)
+                self._waiting.put((request["number"], request.get("known"), self._deadline))
         os._exit(0)  # what it has not told of, nobody will make use of
 
-    def _load(self, number: int, known: Known | None) -> None:
+    def _load(self, number: int, known: Known | None, deadline: Deadline) -> None:
         from loader.shards import load_shard
 
         try:
@@ -219,7 +222,7 @@ class _Process:
                 number,
                 self._database,
                 known=known,
-                deadline=self._deadline,
+                deadline=deadline,
                 threads=self._threads,
                 progress=self._tell,
             )

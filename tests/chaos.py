@@ -203,6 +203,7 @@ class Trial:
             straight=rng.choice([0, 0, 0, 24]),
             shards=rng.choice([0, 0, 2, 7]),
             death=death,
+            patience=PATIENCE if calm else 1,
         )
 
     def _spoil_s3(self) -> None:

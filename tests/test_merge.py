@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,8 +16,10 @@ from support.postgres import query
 import loader
 from loader import catalog, ledger
 from loader.columns import LoadColumn
+from loader.database import Database
 from loader.merge import Course, Merge
 from loader.pgtypes import column_type
+from loader.pipeline import How, load_one
 from loader.staging import Staging
 
 COLUMNS = tuple(
@@ -163,8 +164,12 @@ class TestAhead:
 
     def load(self, dsn: str, path: Path, lines: list[str]) -> loader.LoadReport:
         path.write_text("k,v\n" + "".join(f"{line}\n" for line in lines))
-        spec = {**self.SPEC, "key": ["k"]}
-        return loader.load(str(path), spec, dsn=dsn, progress=lambda _: time.sleep(0.3))  # there is time to be ahead
+        spec = loader.LoadSpec.from_dict({**self.SPEC, "key": ["k"]})
+        database = Database(dsn)
+        try:  # over one stream, a segment has been told of before the next is copied
+            return load_one(str(path), spec, database, How(threads=1))
+        finally:
+            database.close()
 
     def lines(self, text: str = "some text") -> list[str]:
         return [f"{number},{text} {number}" for number in range(self.ROWS)]

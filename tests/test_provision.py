@@ -21,6 +21,8 @@ from loader.database import Database, SecretCredentials
 from loader.errors import DatabaseError, LoaderError, UsageError
 from loader.provision import handler, provision
 
+pytestmark = pytest.mark.without_ledger
+
 
 class Login:
     """Says how to log in, as a secret would."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from support.clock import PATIENCE
 from support.postgres import query
 
 import loader
@@ -325,7 +326,7 @@ def test_what_an_early_ledger_did_not_keep_is_not_guessed(dsn: str, file: Path) 
 
 def run(*arguments: str, dsn: str, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "loader", *arguments, "--dsn", dsn]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, **options)
 
 
 def test_the_command_line_mends_and_replays(dsn: str, file: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from support.clock import Clock, unhurried
 from support.postgres import query
 
 import loader
@@ -197,14 +198,15 @@ def test_a_lost_connection_is_taken_up_by_itself(
 
 def test_time_that_is_up_is_a_handover(dsn: str, database: Database, file: Path, in_one_go: tuple[Any, ...]) -> None:
     """Each attempt does at least a block; after so many of them the load fails for good."""
-    for number in range(3):
-        with pytest.raises(loader.PausedError, match="its time is up") as caught:
+    with unhurried():
+        for number in range(3):
+            with pytest.raises(loader.PausedError, match="its time is up") as caught:
+                load(database, file, deadline=Deadline(5.0), handovers=3)
+            assert caught.value.handover
+            assert caught.value.report is not None
+            assert (caught.value.report.handovers, caught.value.report.retryable) == (number + 1, True)
+        with pytest.raises(loader.LoaderError, match="was handed over 3 times and is not loaded") as failed:
             load(database, file, deadline=Deadline(5.0), handovers=3)
-        assert caught.value.handover
-        assert caught.value.report is not None
-        assert (caught.value.report.handovers, caught.value.report.retryable) == (number + 1, True)
-    with pytest.raises(loader.LoaderError, match="was handed over 3 times and is not loaded") as failed:
-        load(database, file, deadline=Deadline(5.0), handovers=3)
     assert not failed.value.retryable
     assert query(dsn, "SELECT state, attempts, handovers FROM loader.loads") == [("failed", 4, 3)]
     assert load(database, file).state == "loaded"
@@ -348,13 +350,14 @@ def test_a_small_append_that_was_stopped_goes_by_checkpoints_then(dsn: str, data
 
 def test_a_pace_that_will_not_do_is_seen_in_time(dsn: str, database: Database, file: Path) -> None:
     """The straight way is left early, and what is staged then is handed over."""
+    clock = Clock()
 
     def slowly(progress: Progress) -> None:
-        time.sleep(0.2)
+        clock.now += 10
 
     spec = {**SPEC, "segment_mb": 64}
-    with pytest.raises(loader.PausedError, match="records are staged") as caught:
-        load(database, file, spec, deadline=Deadline(8.0), progress=slowly)
+    with pytest.raises(loader.PausedError, match="records are staged") as caught, unhurried():
+        load(database, file, spec, deadline=Deadline(155.0, clock=clock), progress=slowly)
     assert caught.value.handover
     assert load(database, file, spec).resumes == 1
     assert query(dsn, "SELECT count(*) FROM trips") == query(dsn, "SELECT rows_inserted FROM loader.loads")

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import test_corpus
+from support.clock import unhurried
 from support.postgres import query
 from support.s3 import S3
 from test_corpus import CASES, Case, Outcome
@@ -38,6 +39,7 @@ from loader.shards import (
     prove,
 )
 from loader.spec import LoadSpec
+from loader.undertaking import How
 
 RECORDS = 3000
 SPEC: dict[str, Any] = {"table": "trips", "mode": "merge", "key": ["a"], "rejects": {"max_rows": 5000, "max_ratio": 1}}
@@ -468,6 +470,28 @@ def test_a_shard_that_was_stopped_begins_anew(
     assert len(leftovers(dsn)) >= 2
     reports, _ = load_all(plan, database)
     finish(plan, reports, database)
+    assert outcome(dsn) == expected
+    assert leftovers(dsn) == []
+
+
+@pytest.mark.parametrize("again", ["finish", "plan"])
+def test_a_merge_for_which_no_time_was_left_keeps_what_is_staged(
+    dsn: str, database: Database, trips: None, file: Path, again: str
+) -> None:
+    """Whether the same call comes again, or the object is planned anew: no shard is loaded twice."""
+    expected = one_load(dsn, file, SPEC, KEEP)
+    plan = plan_for(file, SPEC, database, 3)
+    load_all(plan, database)
+    with unhurried(), pytest.raises(loader.PausedError, match="all of it is staged") as caught:
+        finish(plan, None, database, how=How(deadline=Deadline(0)))
+    assert caught.value.handover
+    assert query(dsn, "SELECT state FROM loader.loads WHERE load_id = %s", plan.load_id) == [("paused",)]
+    runs = query(dsn, "SELECT count(*) FROM loader.shards")
+    if again == "plan":
+        assert plan_for(file, SPEC, database, 3) == plan
+        load_shard(plan, 1, database)
+        assert query(dsn, "SELECT count(*) FROM loader.shards") == runs
+    assert finish(plan, None, database).attempts == plan.attempt
     assert outcome(dsn) == expected
     assert leftovers(dsn) == []
 

@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.clients import wait_for
+from support.clock import PATIENCE
 from support.postgres import query
 
 import loader
@@ -322,7 +323,7 @@ def resting(dsn: str, path: Path, small: Path, tmp_path: Path) -> Iterator[tuple
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
-        wait_until(lambda: through(dsn) >= 2 and len(workers(small)) == 2)
+        wait_for(lambda: through(dsn) >= 2 and len(workers(small)) == 2)
         yield process, command
     finally:
         (small / "go on").touch()
@@ -351,13 +352,6 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_until(holds: Any, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def test_when_the_command_is_killed_its_workers_end(
     resting: tuple[subprocess.Popen[bytes], list[str]], dsn: str, path: Path, small: Path
 ) -> None:
@@ -365,7 +359,7 @@ def test_when_the_command_is_killed_its_workers_end(
     process, command = resting
     process.kill()
     process.wait()
-    wait_until(lambda: not workers(small), 10)
+    wait_for(lambda: not workers(small))
     before = query(dsn, "SELECT run FROM loader.shards WHERE report IS NOT NULL ORDER BY 1")
     (small / "go on").touch()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -390,7 +384,7 @@ def test_a_signal_has_them_rest(resting: tuple[subprocess.Popen[bytes], list[str
     process, command = resting
     process.send_signal(signal.SIGINT)
     (small / "go on").touch()
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert b"it was interrupted" in said
     assert query(dsn, "SELECT state, error FROM loader.loads") == [("sharded", None)]
