@@ -3,10 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 IMAGE ?= loader
 
-.PHONY: help setup demo test check format image lock rehearsal fleet bench floor odd segments resume handover workers merging paper fuzz chaos clean
+# tests wait for servers more than they compute: with two workers a core the cores are busy
+WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
+TESTS ?=
+
+.PHONY: help setup demo test test-long test-slow check format image lock rehearsal fleet bench floor odd segments resume handover workers merging paper fuzz chaos clean
 
 help:  ## what there is to make
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 setup: .venv/.ready  ## the virtual environment
 
@@ -19,8 +23,15 @@ setup: .venv/.ready  ## the virtual environment
 demo: setup  ## upload a real file to S3 and watch it arrive in PostgreSQL, once
 	@$(BIN)/python -m loader.twin
 
-test: setup  ## the tests, on every core
-	$(BIN)/pytest -n auto
+test: setup  ## the tests, on every core: make test TESTS='tests/test_merge.py --durations=25'
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(TESTS)
+
+test-long: setup  ## the tests with many more examples, files, faults and servers (about half an hour)
+	LOADER_TESTS=long $(BIN)/pytest -n $(WORKERS) --dist worksteal $(TESTS)
+
+test-slow: setup  ## the tests beside two busy loops, then under half a core: they must not depend on speed (Linux; hours)
+	$(BIN)/python tests/slow.py --busy 2 -q $(TESTS)
+	$(BIN)/python tests/slow.py --cores 0.5 -q $(TESTS)
 
 check: setup  ## lint, format, types
 	$(BIN)/ruff check .

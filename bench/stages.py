@@ -44,7 +44,7 @@ def _measure(file: Path, connection: psycopg2.extensions.connection) -> dict[str
             records.header,
             records.first,
             table,
-            spell_types=lambda names: catalog.spell_types(connection, names),
+            spell_types=lambda wanted: catalog.spell_types(connection, wanted, table),
             column_types=lambda names: catalog.column_types(connection, names),
             name=source.uri,
             session_zone="UTC",

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 
 from bench.measure import Run, ratio, run
 from bench.rig import Server, fresh, lineitem, open_server, options
+from loader.cores import available_cores
 
 SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "15min"}
 
@@ -30,7 +30,7 @@ KEY = "l_orderkey, l_linenumber"
 
 def main() -> int:
     told = options(__doc__, scale=0.5)
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loader-workers-")))
         server = stack.enter_context(open_server(folder, SETTINGS))

@@ -43,6 +43,17 @@ UNUSED: dict[str, str] = {
     # boto3's object interface: the loader uses clients
     "boto3/data": "descriptions of resources",
     "boto3/examples": "examples",
+    # awscrt: its checksums are used, nothing that talks to a network. Without awscrt.auth botocore does not import it
+    # at each start, which takes 0.14 s; the loader imports the checksums alone, where an object needs them
+    "awscrt/aio": "asyncio's clients",
+    "awscrt/auth.py": "signatures; botocore has its own",
+    "awscrt/crypto.py": "keys",
+    "awscrt/eventstream": "event streams",
+    "awscrt/http.py": "an HTTP client",
+    "awscrt/io.py": "event loops",
+    "awscrt/mqtt*.py": "MQTT",
+    "awscrt/s3.py": "an S3 client of its own",
+    "awscrt/websocket.py": "web sockets",
     "**/*.pyi": "type stubs",
 }
 

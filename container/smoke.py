@@ -16,6 +16,7 @@ for found in pkgutil.walk_packages(loader.__path__, "loader."):
         importlib.import_module(found.name)
 
 import boto3  # noqa: E402
+import botocore.compat  # noqa: E402
 import pandas as pd  # noqa: E402
 import pgpq  # noqa: E402
 import pyarrow as pa  # noqa: E402
@@ -25,12 +26,17 @@ import pyarrow.dataset  # noqa: E402
 import pyarrow.parquet  # noqa: E402
 from aws_lambda_powertools import Metrics  # noqa: E402
 
+from loader import crc  # noqa: E402
+
 batch = pa.record_batch({"a": pa.array([Decimal("1.50"), None]), "b": ["x", "y"]})
 assert pc.sum(batch["a"]).as_py() == Decimal("1.50")
 frame = batch.to_pandas()
 assert isinstance(frame, pd.DataFrame)
 assert pa.RecordBatch.from_pandas(frame[["b"]])["b"].to_pylist() == ["x", "y"]
 assert pgpq.ArrowToPostgresBinaryEncoder(batch.schema).write_header().startswith(b"PGCOPY")
+assert not botocore.compat.HAS_CRT  # a start would import it
+assert crc.updater("crc64nvme")(b"123456789", 0) == 0xAE8B14860A799888
+assert crc.updater("crc32c")(b"123456789", 0) == 0xE3069283
 for service in ("s3", "sqs", "secretsmanager", "lambda", "sts"):
     boto3.client(service, region_name="eu-central-1")
 metrics = Metrics(namespace="Loader", service="loader")

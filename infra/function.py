@@ -73,6 +73,10 @@ class LoadFunction(Construct):
         """To the state machine with this ARN goes what one function would be too long about (`loader.dispatch`)."""
         self.function.add_environment("LOADER_STATE_MACHINE", machine)
 
+    def put_aside_to(self, dead_letters: sqs.Queue) -> None:
+        """To this queue go messages whose loads cannot succeed (`loader.redelivery`)."""
+        self.function.add_environment("LOADER_DEAD_LETTERS", dead_letters.queue_url)
+
     def consume(self, queue: sqs.Queue) -> lambda_.EventSourceMapping:
         """Load what ``queue`` tells of, one message an invocation, as many at once as the database bears."""
         return lambda_.EventSourceMapping(

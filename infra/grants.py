@@ -50,7 +50,8 @@ def _allow(
 
 
 def let_load(load: LoadFunction, *, storage: Storage, intake: Intake, database: Database) -> None:
-    """Read what was dropped and the specs, take messages from its queue and show them again, log in. Nothing else."""
+    """Read what was dropped and the specs, take messages from its queue, show them again or put them aside, log in.
+    Nothing else."""
     for statement in (
         *_reading(storage),
         _allow(
@@ -58,6 +59,7 @@ def let_load(load: LoadFunction, *, storage: Storage, intake: Intake, database: 
             ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"],
             [intake.queue.queue_arn],
         ),
+        _allow("PutMessagesAside", ["sqs:SendMessage"], [intake.dead_letters.queue_arn]),
         *_logging_in(database),
     ):
         load.role.add_to_policy(statement)
@@ -67,7 +69,12 @@ def let_load(load: LoadFunction, *, storage: Storage, intake: Intake, database: 
 def _reading(storage: Storage) -> list[iam.PolicyStatement]:
     objects = [f"{storage.arn}/{INCOMING}*", f"{storage.arn}/{SPECS}*"]  # keys are the uploaders' to choose
     return [
-        _allow("ReadObjects", ["s3:GetObject", "s3:GetObjectVersion"], objects),
+        # the attributes are the checksums of an upload's parts, where S3 keeps none of the whole object
+        _allow(
+            "ReadObjects",
+            ["s3:GetObject", "s3:GetObjectAttributes", "s3:GetObjectVersion", "s3:GetObjectVersionAttributes"],
+            objects,
+        ),
         # of the whole bucket: a listing's prefix is no part of a GET, which without this right answers 403 for 404
         _allow("ListObjects", ["s3:ListBucket", "s3:ListBucketVersions"], [storage.arn]),
         _decrypt("DecryptObjects", storage.key, "s3"),

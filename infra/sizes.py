@@ -13,6 +13,10 @@ HANDOVERS = 12
 ATTEMPTS = 5
 """Attempts of a message that may fail beside its handovers, before it is put aside."""
 
+WAITS = 100
+"""Receives in which a message may find that another load has its table's turn (`loader.redelivery`). They come beside
+the others, because SQS gives no receive back, and the function counts the attempts that fail by itself."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:

@@ -125,6 +125,7 @@ class LoaderStack(Stack):
         grants.let_alarms_publish(self.observability.topic, self.observability.key)
 
         self.storage.notify(self.intake.queue)
+        self.load.put_aside_to(self.intake.dead_letters)
         source = self.load.consume(self.intake.queue)
         source.node.add_dependency(self.administration.user)  # who must exist before the first file comes
         self._tell(source.event_source_mapping_id)
@@ -151,6 +152,7 @@ class LoaderStack(Stack):
             "UploadTo": f"s3://{self.storage.bucket.bucket_name}/{INCOMING}",
             "SpecsIn": f"s3://{self.storage.bucket.bucket_name}/{SPECS}",
             "QueueUrl": self.intake.queue.queue_url,
+            "QueueArn": self.intake.queue.queue_arn,
             "DeadLettersUrl": self.intake.dead_letters.queue_url,
             "DeadLettersArn": self.intake.dead_letters.queue_arn,
             "MappingId": mapping,

@@ -13,14 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loader.errors import (
+        BusyError,
         DatabaseError,
         DatabaseUnavailableError,
         DecodeError,
+        ForeignFormatError,
+        LimitError,
         LoaderError,
         PausedError,
         RejectLimitError,
+        SetupError,
         ShapeError,
         SourceChangedError,
+        SourceCorruptedError,
         SourceError,
         SourceNotFoundError,
         SourceUnavailableError,
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     )
     from loader.pipeline import load
     from loader.report import LoadReport, Reject
+    from loader.shelf import check_specs
     from loader.spec import LoadSpec
 
 _HOME = {
@@ -38,20 +44,26 @@ _HOME = {
     "LoadSpec": "loader.spec",
     "LoadReport": "loader.report",
     "Reject": "loader.report",
+    "check_specs": "loader.shelf",
 }
 
 __all__ = [
+    "BusyError",
     "DatabaseError",
     "DatabaseUnavailableError",
     "DecodeError",
+    "ForeignFormatError",
+    "LimitError",
     "LoadReport",
     "LoadSpec",
     "LoaderError",
     "PausedError",
     "Reject",
     "RejectLimitError",
+    "SetupError",
     "ShapeError",
     "SourceChangedError",
+    "SourceCorruptedError",
     "SourceError",
     "SourceNotFoundError",
     "SourceUnavailableError",
@@ -59,6 +71,7 @@ __all__ = [
     "TableError",
     "TransformError",
     "UsageError",
+    "check_specs",
     "load",
 ]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import numpy as np
@@ -384,6 +384,7 @@ class Splitter:
             terminated=terminated,
             dialect=self._dialect,
             after=self._place(),
+            lines=lines,
         )
 
     def _place(self) -> Place | None:
@@ -404,6 +405,31 @@ class Splitter:
 def _from(positions: Positions, start: int) -> Positions:
     """Those of sorted ``positions`` that are not before ``start``."""
     return positions[np.searchsorted(positions, start) :]
+
+
+def no_longer_than(blocks: Iterable[Block], records: int) -> Iterator[Block]:
+    """The blocks, those with more than so many ``records`` cut into several.
+
+    What a record becomes has a size of its own, however short its line is: a row of 1,600 defaults, or a reject.
+    """
+    for block in blocks:
+        if block.records <= records:
+            yield block
+            continue
+        for first in range(0, block.records, records):
+            past = min(first + records, block.records)
+            start, end = int(block.starts[first]), int(block.starts[past])
+            last = past == block.records
+            yield replace(
+                block,
+                data=block.data[start:] if last else block.data[start:end],
+                offset=block.offset + start,
+                record=block.record + first,
+                line=block.line_of(first),
+                records=past - first,
+                after=block.after if last else None,  # a place amid broken records may be none to go on from
+                lines=None,
+            )
 
 
 def split(

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader.catalog import rows
+from loader.checksums import Seen
 from loader.errors import DatabaseUnavailableError
 from loader.ledger import Entry
 from loader.records import Place
+from loader.statements import execute, rows
+from loader.stored import StoredFormError, read_stored, unknown_counts
+from loader.swallowed import NONE_SWALLOWED, Swallowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +38,15 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Records so far: ``read``; of those ``kept`` (staged) and ``filtered``; ``short`` and ``long`` are mended ones."""
+    """Records so far: ``read``; of those ``kept`` (staged) and ``filtered``; ``short`` and ``long`` are mended ones;
+    ``swallowed``: what stray quotes have made values of."""
 
     read: int = 0
     kept: int = 0
     filtered: int = 0
     short: int = 0
     long: int = 0
+    swallowed: Swallowed = NONE_SWALLOWED
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -50,6 +55,7 @@ class Counts:
             self.filtered + other.filtered,
             self.short + other.short,
             self.long + other.long,
+            self.swallowed + other.swallowed,
         )
 
 
@@ -59,26 +65,44 @@ NOTHING = Counts()
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """``plan``: a digest of all that decides what staged rows look like. ``place``: of the next record. ``complete``:
-    there is none, the whole file is staged."""
+    there is none, the whole file is staged. ``seen``: of the object's bytes, where they are compared with a
+    checksum."""
 
     plan: str
     found: Found
     place: Place
     counts: Counts
     complete: bool = False
+    seen: Seen | None = None
 
 
-_COLUMNS = "plan, found, byte_offset, record_number, line_number, fields, tally, complete"
+_SEEN = "bytes"
+"""Where `Checkpoint.seen` is kept beside what was found: a process of the version before, which does not know it, then
+writes a checkpoint without it, and never one with that of another place."""
+
+_COLUMNS = "plan, found, byte_offset, record_number, line_number, fields, tally, complete, swallowed"
 
 
 def find(connection: Connection, load_id: int) -> Checkpoint | None:
-    """The load's newest checkpoint, if there is one."""
+    """The load's newest checkpoint; None where there is none, or none that this version of the program understands.
+
+    Keys that it does not know are ignored, apart from counts of records: those would be missing in the load's sum.
+    """
     found = rows(connection, f"SELECT {_COLUMNS} FROM loader.checkpoints WHERE load_id = %s", (load_id,))
     if not found:
         return None
-    plan, known, offset, record, line, width, counts, complete = found[0]
-    known = {each.name: known[each.name] for each in fields(Found) if each.name in known}
-    return Checkpoint(plan, Found(**known), Place(offset, record, line, width), Counts(**counts), complete)
+    plan, known, offset, record, line, width, tally, complete, swallowed = found[0]
+    try:
+        kept = read_stored(Counts, tally, what="a checkpoint's counts")
+        beside = read_stored(Swallowed, swallowed or {}, what="a checkpoint's stray quotes")
+        findings = read_stored(Found, known, what="a checkpoint's findings")
+    except StoredFormError:
+        return None
+    if unknown_counts(Counts, tally):
+        return None
+    seen = Seen.from_dict(known.get(_SEEN))
+    place = Place(offset, record, line, width)
+    return Checkpoint(plan, findings, place, replace(kept, swallowed=beside), complete, seen)
 
 
 def save(connection: Connection, entry: Entry, checkpoint: Checkpoint) -> None:
@@ -87,40 +111,44 @@ def save(connection: Connection, entry: Entry, checkpoint: Checkpoint) -> None:
     Raises DatabaseUnavailableError where another attempt at the load has begun since.
     """
     place = checkpoint.place
+    tally = asdict(checkpoint.counts)
+    swallowed = tally.pop("swallowed")  # in a column of its own: a process of an earlier version knows no such count
     values: dict[str, Any] = {
         "load_id": entry.load_id,
         "plan": checkpoint.plan,
-        "found": json.dumps(asdict(checkpoint.found)),
+        "found": json.dumps({**asdict(checkpoint.found), _SEEN: checkpoint.seen and checkpoint.seen.to_dict()}),
         "byte_offset": place.offset,
         "record_number": place.record,
         "line_number": place.line,
         "fields": place.fields,
-        "tally": json.dumps(asdict(checkpoint.counts)),
+        "tally": json.dumps(tally),
+        "swallowed": json.dumps(swallowed) if checkpoint.counts.swallowed.records else None,
         "complete": checkpoint.complete,
     }
     names, given = ", ".join(values), ", ".join(f"%({name})s" for name in values)
     changes = ", ".join(f"{name} = excluded.{name}" for name in values)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO loader.checkpoints ({names}) SELECT {given} FROM loader.loads"
-            " WHERE load_id = %(load_id)s AND attempts = %(attempts)s AND state = 'running'"
-            f" ON CONFLICT (load_id) DO UPDATE SET {changes}, taken_at = clock_timestamp()",
-            {**values, "attempts": entry.attempts},
-        )
-        if not cursor.rowcount:
-            raise DatabaseUnavailableError(f"load {entry.load_id}: another attempt at it has begun since")
+    touched = execute(
+        connection,
+        f"INSERT INTO loader.checkpoints ({names}) SELECT {given} FROM loader.loads"
+        " WHERE load_id = %(load_id)s AND attempts = %(attempts)s AND state = 'running'"
+        f" ON CONFLICT (load_id) DO UPDATE SET {changes}, taken_at = clock_timestamp()",
+        {**values, "attempts": entry.attempts},
+    )
+    if not touched:
+        raise DatabaseUnavailableError(f"load {entry.load_id}: another attempt at it has begun since")
     connection.commit()
 
 
 def forget(connection: Connection, load_id: int) -> None:
     """Delete the load's checkpoint, or what vouches for its shards, in the transaction that is open."""
-    with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM loader.checkpoints WHERE load_id = %s", (load_id,))
-        cursor.execute("DELETE FROM loader.shards WHERE load_id = %s", (load_id,))
+    execute(connection, "DELETE FROM loader.checkpoints WHERE load_id = %s", (load_id,))
+    execute(connection, "DELETE FROM loader.shards WHERE load_id = %s", (load_id,))
 
 
 def is_vouched_for(connection: Connection, load_id: int) -> bool:
     """Whether what is staged may be of use yet."""
-    return find(connection, load_id) is not None or bool(
-        rows(connection, "SELECT FROM loader.shards WHERE load_id = %s LIMIT 1", (load_id,))
+    vouching = (
+        "SELECT FROM loader.checkpoints WHERE load_id = %s"
+        " UNION ALL SELECT FROM loader.shards WHERE load_id = %s LIMIT 1"
     )
+    return bool(rows(connection, vouching, (load_id, load_id)))

@@ -1,23 +1,28 @@
 """The command line. Results go to standard output, messages and progress to standard error.
 
 Exit codes: 0 loaded or already loaded, 1 the load failed and changed nothing, 2 wrong usage or spec; 130 and 143 where
-SIGINT (Ctrl-C) or SIGTERM came first: then the load rests at a checkpoint, and the same command goes on from there.
+SIGINT (Ctrl-C) or SIGTERM came first. Then the same command goes on from the last checkpoint, or from the beginning
+where a small file was being copied straight into its table.
+
+A load does not depend on who reads its output: with ``| head`` or on a full disk it goes on, and the exit code is that
+of the loads. Other commands end quietly, with 0, when nobody reads them any more.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from loader.errors import LoaderError, UsageError
 from loader.memory import spare_threads
+from loader.output import Output, OutputError, standard_streams
+from loader.values import printable, to_json
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
@@ -36,20 +41,31 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
+    with standard_streams() as output:
+        try:
+            code = _run(arguments, output)
+            output.flush()
+        except LoaderError as error:
+            _say(f"loader: {error}")
+            code = error.exit_code
+        except KeyboardInterrupt:
+            _say("loader: interrupted")
+            code = INTERRUPTED
+        except OutputError as error:
+            if not error.is_gone:
+                _say(f"loader: {error}")
+            return 0 if error.is_gone else 1
+        finally:
+            with suppress(OutputError):
+                output.flush()
+    return code
+
+
+def _run(arguments: Sequence[str] | None, output: Output) -> int:
     options = _parser().parse_args(arguments)
+    output.goes_on = options.run in (_load, _replay)
     spare_threads()
-    try:
-        code: int = options.run(options)
-        sys.stdout.flush()
-    except LoaderError as error:
-        _say(f"loader: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        _say("loader: interrupted")
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of standard output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    code: int = options.run(options)
     return code
 
 
@@ -102,6 +118,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_json(replay)
     replay.set_defaults(run=_replay)
 
+    specs = commands.add_parser("specs", help="look for mistakes in specs")
+    actions = specs.add_subparsers(required=True, metavar="ACTION")
+    check = actions.add_parser(
+        "check", help="every spec of a folder or of s3://bucket/prefix/, and what is wrong with it"
+    )
+    check.add_argument("place", metavar="WHERE", help="folder, or s3://bucket/prefix/")
+    _add_json(check)
+    check.set_defaults(run=_check_specs)
+
     local = commands.add_parser("local", help="the embedded PostgreSQL: start it, stop it, how to connect")
     local.add_argument("action", choices=["start", "stop"])
     local.set_defaults(run=_local)
@@ -124,10 +149,12 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
+    from loader.cores import positive_text
+
+    try:
+        return positive_text(text, "the number")
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _load(options: argparse.Namespace) -> int:
@@ -135,7 +162,7 @@ def _load(options: argparse.Namespace) -> int:
     from loader.source import expand
 
     specs = _SpecChoice(options)
-    uris = [uri for source in options.sources for uri in expand(source)]
+    uris = [uri for source in options.sources for uri in expand(source, note=_say)]
     specs.check(uris)
 
     def load(uri: str, database: Database, deadline: Deadline) -> LoadReport:
@@ -208,7 +235,7 @@ def _replay(options: argparse.Namespace) -> int:
         )
     return _load_each(
         options,
-        expand(options.what),
+        expand(options.what, note=_say),
         lambda uri, database, deadline: replay_source(uri, database, how=How(force=options.force, deadline=deadline)),
     )
 
@@ -253,7 +280,9 @@ def _infer(options: argparse.Namespace) -> int:
 
     delimiter = "auto" if options.delimiter is None else options.delimiter.replace("\\t", "\t")
     csv = {"delimiter": delimiter, "header": False if options.no_header else "auto"}
-    with open_source(expand(options.source)[0], part_size=1 << 20, prefetch=1) as source:  # a sample is enough
+    with open_source(
+        expand(options.source, note=_say)[0], part_size=1 << 20, prefetch=1
+    ) as source:  # a sample is enough
         asked = LoadSpec.from_dict({"csv": csv}, origin="options", table=options.table or _table_for(source.uri))
         spec = infer_spec(source, asked)
     print(spec.to_toml(), end="")
@@ -265,7 +294,7 @@ def _plan(options: argparse.Namespace) -> int:
     from loader.source import expand
 
     specs = _SpecChoice(options)
-    uris = expand(options.source)
+    uris = expand(options.source, note=_say)
     specs.check(uris)
     with _database(options) as database:
         previews = [preview(uri, specs.of(uri), database) for uri in uris]
@@ -280,13 +309,13 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _print_preview(told: Preview) -> None:
     keyed = f" by {', '.join(told.key)}" if told.key else ""
-    print(f"{told.source} → {told.table}: {told.mode}{keyed}, {told.size:,} bytes")
+    print(printable(f"{told.source} → {told.table}: {told.mode}{keyed}, {told.size:,} bytes"))
     print(f"  {told.verdict}")
     print(f"  {told.way}")
     for column in told.columns:
-        print(f"    {column.name} {column.type} ← {column.read_from or 'the spec'}")
+        print(printable(f"    {column.name} {column.type} ← {column.read_from or 'the spec'}"))
     for note in told.notes:
-        print(f"  note: {note}")
+        print(printable(f"  note: {note}"))
     for statement in told.statements:
         print(statement if statement.startswith("--") else f"{statement};")
 
@@ -333,8 +362,24 @@ def _rejects(options: argparse.Namespace) -> int:
         if find_load(connection, options.load_id) is None:
             raise LoaderError(f"there is no load {options.load_id}")
         for each in rejects(connection, options.load_id):
-            print(json.dumps(each, ensure_ascii=False))
+            print(to_json(each))
     return 0
+
+
+def _check_specs(options: argparse.Namespace) -> int:
+    from loader.shelf import check_specs
+
+    found = check_specs(options.place)
+    wrong = sum(bool(each["problems"]) for each in found)
+    if options.json:
+        _print_json(found)
+    else:
+        for each in found:
+            print(printable(f"{each['name']}: {'wrong' if each['problems'] else 'ok'}"))
+            for problem in each["problems"]:
+                print(printable(f"  - {problem}"))
+        _say(f"{len(found)} specs, {wrong} of them wrong")
+    return UsageError.exit_code if wrong else 0
 
 
 def _local(options: argparse.Namespace) -> int:
@@ -403,17 +448,18 @@ def _progress_bar(uri: str, *, shown: bool) -> Iterator[Callable[[Progress], Non
 def _print_report(report: LoadReport) -> None:
     from loader.report import summarize_rejects
 
-    print(f"{report.source} → {report.table}: {report.state} (load {report.load_id}) in {report.seconds:.1f} s")
+    names = printable(f"{report.source} → {report.table}")
+    print(f"{names}: {report.state} (load {report.load_id}) in {report.seconds:.1f} s")
     if report.state == "loaded":
         counts = ("inserted", "updated", "unchanged", "duplicate", "filtered", "rejected")
         parts = [(name, getattr(report, f"rows_{name}")) for name in counts]
         sums = " + ".join(f"{count:,} {name}" for name, count in parts if count) or "nothing"
         print(f"  {report.rows_read:,} read = {sums}")
     for note in report.notes:
-        print(f"  note: {note}")
+        print(printable(f"  note: {note}"))
     if report.rows_rejected:
         for line in summarize_rejects(report.rejects_by_reason, report.rejects_by_column):
-            print(f"    {line}")
+            print(printable(f"    {line}"))
         print(
             f"  see what was rejected with: loader rejects {report.load_id}; "
             f"mend it and load it with: loader replay {report.load_id} FILE"
@@ -425,12 +471,14 @@ def _print_history(loads: Iterable[dict[str, Any]]) -> None:
     print(line.format("load", "state", "started", "read", "rejected", "table", "source"))
     for load in loads:
         started = f"{load['started_at']:%Y-%m-%d %H:%M:%S}"
-        counts = f"{load['rows_read']:,}", f"{load['rows_rejected']:,}"
-        print(line.format(load["load_id"], load["state"], started, *counts, load["target"], load["source"]))
+        rejected = sum((load["rejects_by_reason"] or {}).values())  # of a load that failed too
+        counts = f"{load['rows_read']:,}", f"{rejected:,}"
+        names = printable(load["target"]), printable(load["source"])
+        print(line.format(load["load_id"], load["state"], started, *counts, *names))
         if story := _story(load):
             print(f"{'':8}{story}")
         if load["error"] or (load["attempts"] > 1 and load["last_error"]):
-            print(f"{'':8}{load['error'] or load['last_error']}")
+            print(f"{'':8}{printable(load['error'] or load['last_error'], lines=True)}")
 
 
 def _story(load: dict[str, Any]) -> str:
@@ -441,7 +489,7 @@ def _story(load: dict[str, Any]) -> str:
 
 
 def _print_json(document: object) -> None:
-    print(json.dumps(document, ensure_ascii=False, default=_plain))
+    print(to_json(document, default=_plain))
 
 
 def _plain(value: object) -> object:
@@ -451,11 +499,13 @@ def _plain(value: object) -> object:
 
 def _shown(value: object) -> object:
     """A ledger's value for people."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else _plain(value)
+    if isinstance(value, str):
+        return printable(value)
+    return to_json(value) if isinstance(value, dict | list) else _plain(value)
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message, lines=True), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ import pyarrow as pa
 from loader.datetimes import Format, compile_format
 from loader.errors import ShapeError, TableError
 from loader.header import Fields
-from loader.names import SHOWN, did_you_mean, listed, quoted
+from loader.names import SHOWN, did_you_mean, listed
 from loader.pgtypes import ColumnType, column_type
 from loader.spec import ColumnSpec, LoadSpec, Step
 from loader.tables import Table, TableColumn
+from loader.values import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class LoadColumn:
 
     ``field``: its place in the file's records (from 0), None where ``value`` makes it. ``zone``: where its
     local times are. ``pattern``: of a type that was inferred, the texts that prove it right; see `infer`.
+    ``collation``: see `TableColumn`; staged values are compared by it.
     """
 
     name: str
@@ -37,6 +39,7 @@ class LoadColumn:
     zone: str = "UTC"
     not_null: bool = False
     pattern: str | None = None
+    collation: str | None = None
 
     @property
     def read_as(self) -> pa.DataType:
@@ -47,6 +50,13 @@ class LoadColumn:
         if self.steps or self.format or self.pattern or pa.types.is_timestamp(self.type.arrow):
             return pa.string()
         return self.type.arrow
+
+    @property
+    def has_spellings(self) -> bool:
+        """Whether values that are equal to PostgreSQL may differ in their text, such as 1.0 and 1.00 of ``numeric``."""
+        if self.type.wire == "arrow":
+            return pa.types.is_floating(self.type.arrow) or self.collation is not None
+        return self.type.wire not in ("uuid", "enum")
 
     @property
     def is_exact(self) -> bool:
@@ -129,7 +139,7 @@ class _Matching:
         names = tuple(column.name for column in columns)
         if self.header is not None and names != tuple(self.header):
             changed = [(old, new) for old, new in zip(self.header, names, strict=True) if old != new]
-            renamed = ", ".join(f"{quoted(old)} is {quoted(new)}" for old, new in changed[:SHOWN])
+            renamed = ", ".join(f"{shown(old)} is {shown(new)}" for old, new in changed[:SHOWN])
             more = ", …" if len(changed) > SHOWN else ""
             self.notes.append(f"names of the header that a table cannot have: {renamed}{more}")
         return Match(columns, len(columns), notes=tuple(self.notes))
@@ -194,7 +204,7 @@ class _Matching:
         if self.spec.unknown == "error":
             near = did_you_mean(header[surplus[0]], absent or self._writable(), otherwise="it has")
             raise ShapeError(
-                f"{self.name}: the header's column {quoted(header[surplus[0]])} is not in {self.table}{near}"
+                f"{self.name}: the header's column {shown(header[surplus[0]])} is not in {self.table}{near}"
             )
         self._leave_out(header, surplus)
         return []
@@ -226,6 +236,7 @@ class _Matching:
             format=compile_format(column.format) if column.format else None,
             zone=column.timezone or self.session_zone,
             not_null=(stored.not_null and not self.table.fills_in) if stored is not None else is_key,
+            collation=stored.collation if stored is not None else None,
         )
 
 

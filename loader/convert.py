@@ -48,7 +48,21 @@ def decode(values: pa.Array) -> Converted:
     """Binary → text: bytes that are not valid UTF-8 do not convert."""
     if not pa.types.is_binary(values.type):
         return values, np.zeros(len(values), bool)
-    return _each_half(values, lambda part: part.cast(pa.string()), pa.string())
+    try:
+        return values.cast(pa.string()), np.zeros(len(values), bool)
+    except pa.ArrowInvalid:
+        pass
+    # value by value, as halving would cost an array for each where a hundred thousand are bad
+    bad = np.fromiter((value is not None and not _is_text(value) for value in values.to_pylist()), bool, len(values))
+    return pc.if_else(arrays.booleans(bad), arrays.null(values.type), values).cast(pa.string()), bad
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def has_nul(values: pa.Array) -> Mask:
@@ -159,10 +173,19 @@ def _within_precision(values: pa.Array) -> bool:
 
 
 def _may_be_out_of_range(values: pa.Array, view: Bytes) -> bool:
+    """Whether a number overflowed, or one that is not 0 may have become 0: it has a negative exponent, or a run of more
+    zeros than a word has twice (44 at least for ``real``), so that an aligned word is all zeros."""
     known = arrays.numbers(values.drop_null())
     if np.isinf(known).any():
         return True
-    return bool((known == 0).any()) and bool(((view[:-1] | 0x20 == ord("e")) & (view[1:] == ord("-"))).any())
+    if not (known == 0).any():
+        return False
+    if ((view[:-1] | 0x20 == ord("e")) & (view[1:] == ord("-"))).any():
+        return True
+    return bool((view[: len(view) // 8 * 8].view(np.uint64) == _EIGHT_ZEROS).any())
+
+
+_EIGHT_ZEROS = int.from_bytes(b"0" * 8, "little")
 
 
 def _after_year_zero(values: pa.Array) -> bool:

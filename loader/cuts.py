@@ -11,6 +11,7 @@ records, where more than a place would have to be handed on (`Block.after`), the
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ import numpy as np
 
 from loader import crc
 from loader.blocks import BLOCK_SIZE, EndlessRecordError, Splitter
+from loader.checksums import corrupted
 from loader.fields import Dialect
 from loader.proof import Known
 from loader.records import RECORD_LIMIT, Block, Layout, Place, Positions, delimiters, irregular_quotes, layout
@@ -85,7 +87,9 @@ class Cutter:
         self.start: int | None = None
         self.inside: bool | None = None
         self.end: Place | None = None
-        self.crc = 0
+        self.crc = self.lead = self.tail = 0  # see `ShardReport`
+        self._summed_to = shard.first
+        self._past: deque[tuple[int, int, bytes]] = deque()  # chunks past the range: offset, the CRC before, bytes
         self.quotes = 0
         self.broken = False
         self.bytes_read = 0
@@ -117,6 +121,7 @@ class Cutter:
                 self.end = Place(self.start, base + 1)
             for _ in summed:  # all of the range has its part in the sum, also where no record begins, and a footer
                 pass
+        self.tail = self._tail()
 
     def _splitter(self, place: Place, block_size: int) -> Splitter:
         limit = self._shard.record_limit
@@ -160,20 +165,66 @@ class Cutter:
                 yield chunk[low:high] if high - low < len(chunk) else chunk
         at = max(at, first)
         while at < end:
-            past = min(at + TAIL, end)
+            past = min(at + TAIL, end)  # the reader is done here most of the time
             for chunk in self._read(at, past):
                 self.bytes_read += len(chunk)
+                self._keep(at, chunk)
+                at += len(chunk)
                 yield chunk
-            at = past
+
+    def _sum(self, chunk: bytes, at: int, lead_end: int) -> None:
+        view = memoryview(chunk)
+        if at < lead_end:
+            size = lead_end - at
+            self.lead = self.crc = self._crc(view[:size], self.crc)
+            view = view[size:]
+        self.crc = self._crc(view, self.crc)
+        self._summed_to = at + len(chunk)
+
+    def _keep(self, at: int, chunk: bytes) -> None:
+        """Hold a chunk past the range until it is known that the shard ends behind it: its sum ends where the shard
+        does."""
+        held = self._past
+        before = self._crc(held[-1][2], held[-1][1]) if held else 0
+        held.append((at, before, chunk))
+        reached = self.end.offset + self._shard.mark if self.end is not None else 0
+        while len(held) > 1 and held[1][0] <= reached:
+            held.popleft()
+
+    def _tail(self) -> int:
+        end = self.end.offset + self._shard.mark if self.end is not None else 0
+        for at, before, chunk in reversed(self._past):
+            if at <= end:
+                return self._crc(chunk[: end - at], before)
+        return 0
+
+    def confirm(self) -> None:
+        """Read once more what was read so far: a problem may be the object's only if the bytes are the same again.
+
+        Raises SourceCorruptedError where they are not.
+        """
+        first = self._shard.first
+        sums = [(first, self._summed_to, self.crc)] if self._summed_to > first else []
+        if self._past:
+            at, before, chunk = self._past[-1]
+            sums.append((self._shard.past, at + len(chunk), self._crc(chunk, before)))
+        for begin, past, met in sums:
+            value = 0
+            for chunk in self._read(begin, past):
+                value = self._crc(chunk, value)
+            if value != met:
+                raise corrupted(self._name, f"its bytes {begin:,} to {past:,} were read twice and were not the same")
 
     def _summed(self, first: int, past: int) -> Generator[bytes]:
         shard = self._shard
         at = first
         low, high = shard.start + shard.mark, shard.stop + shard.mark
+        begin = shard.stop if self.start is None else min(self.start, shard.stop)
+        lead_end = min(max(begin + shard.mark, first), past)  # as `ShardPlan.lead_end`
         quote = None if self._dialect.quote is None or not shard.counts_quotes else bytes([self._dialect.quote])
         for chunk in self._read(first, past):
             self.bytes_read += len(chunk)
-            self.crc = self._crc(chunk, self.crc)
+            self._sum(chunk, at, lead_end)
             if quote is not None:
                 self.quotes += chunk.count(quote, max(low - at, 0), max(min(high - at, len(chunk)), 0))
             at += len(chunk)

@@ -33,6 +33,8 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader.deadline import NEVER, Deadline
 from loader.errors import DatabaseError, DatabaseUnavailableError, TableError, UsageError
 from loader.faults import Fault, Nature, of_aws, of_libpq, of_silence, of_sqlstate
+from loader.statements import execute, rows
+from loader.values import brief
 
 SILENCE = 30
 """Seconds after which a peer that the network cannot reach counts as gone: not the kernel's two hours, and long enough
@@ -409,9 +411,7 @@ class _Session(Connection):
         """Rows of a statement that no rollback undoes."""
         self.autocommit = True
         try:
-            with self.cursor() as cursor:
-                cursor.execute(statement, parameters)
-                return cursor.fetchall()
+            return rows(self, statement, parameters)
         finally:
             if not self.closed:
                 self.autocommit = False
@@ -464,11 +464,10 @@ def bound(connection: Connection, deadline: Deadline) -> None:
         return
     own = connection.own_limits if isinstance(connection, _Session) else {}
     names = [name for name in LIMITS if name in ("statement_timeout", "lock_timeout")]
-    with connection.cursor() as cursor:
-        for name in names:
-            value = _limit(own.get(name, 0), deadline.left, LIMITS[name])
-            if value is not None:
-                cursor.execute("SELECT set_config(%s, %s, true)", (name, value))
+    for name in names:
+        value = _limit(own.get(name, 0), deadline.left, LIMITS[name])
+        if value is not None:
+            execute(connection, "SELECT set_config(%s, %s, true)", (name, value))
 
 
 def end_overdue(connection: Connection) -> int:
@@ -479,9 +478,7 @@ def end_overdue(connection: Connection) -> int:
     they said themselves, and by the server's clock. What such a session had not committed is undone, and a client
     that thaws finds its connection lost. Leaves the transaction open.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(_END_OVERDUE)
-        return len(cursor.fetchall())
+    return len(rows(connection, _END_OVERDUE))
 
 
 _END_OVERDUE = r"""
@@ -535,8 +532,11 @@ def translated(doing: str) -> Iterator[None]:
         raise translate(error, doing) from error
 
 
-def translate(error: psycopg2.Error, doing: str) -> DatabaseError:
+def translate(error: psycopg2.Error, doing: str, *, names: Mapping[str, str] | None = None) -> DatabaseError:
     """psycopg2's error as this package's: ``doing`` names the object and what was done, then PostgreSQL's word.
+
+    Long values in it are cut. PostgreSQL's word is about the user's tables and columns: the loader's own tables are
+    "the staging table" in it, and the loader's own columns are the user's, by ``names``.
 
     By `loader.faults`: DatabaseUnavailableError where the session is lost, TableError where the statement does not fit
     the tables, DatabaseError for all else, which may be retryable, too.
@@ -547,7 +547,28 @@ def translate(error: psycopg2.Error, doing: str) -> DatabaseError:
     told = f"{primary}: {detail}" if primary and detail else primary or str(error)
     if not primary and fault.nature is Nature.LOST:
         told = f"the connection was lost ({told.strip() or 'without a word'})"  # "invalid socket" alone says little
-    return _made(fault, f"{doing}: {_sentence(told)}", error.pgcode)
+    return _made(fault, f"{doing}: {brief(without_internals(_sentence(told), doing, names or {}))}", error.pgcode)
+
+
+def without_internals(text: str, doing: str = "", names: Mapping[str, str] | None = None) -> str:
+    """A sentence of PostgreSQL's without the names of the loader's own tables and columns.
+
+    A name that stands in ``doing`` is the user's, whatever it looks like. ``names``: the user's columns by their
+    internal names.
+    """
+
+    def spoken(found: re.Match[str]) -> str:
+        return found[0] if found["name"] in doing else "the staging table"
+
+    for internal, name in (names or {}).items():
+        text = text.replace(f'column "{internal}"', f'column "{name}"')  # elsewhere it may be a value
+    return _INTERNAL.sub(spoken, text)
+
+
+_INTERNAL = re.compile(
+    r"""(?:(?:relation|table)[ ])?(?<!\w)"?(?:(?:loader|pg_temp(?:_\d+)?)\.)?"""
+    r"""(?P<name>staging_\d+_\d+(?:_\d+)?|touched_\d+|loader_lane)(?!\w)"?"""
+)
 
 
 def _fault(error: psycopg2.Error) -> Fault:

@@ -18,11 +18,17 @@ MARGIN = 5.0
 
 
 class Deadline:
-    """``seconds`` from now the process ends; by default never. Safe to share between threads and signal handlers."""
+    """``seconds`` from now the process ends; by default never. Safe to share between threads and signal handlers.
 
-    def __init__(self, seconds: float = math.inf, *, margin: float = MARGIN) -> None:
+    ``clock`` tells the time in seconds: any clock that only goes forward, such as Lambda's own or a test's.
+    """
+
+    def __init__(
+        self, seconds: float = math.inf, *, margin: float = MARGIN, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.budget = seconds - margin
-        self._end = time.monotonic() + self.budget
+        self._clock = clock
+        self._end = clock() + self.budget
         self._reason: str | None = None
         self._callbacks: list[Callable[[], object]] = []
         self._lock = threading.RLock()  # a signal may come while its own thread holds it
@@ -30,14 +36,14 @@ class Deadline:
     @property
     def left(self) -> float:
         """Seconds in which there may be work, at least 0; infinite where nothing ends it."""
-        return max(0.0, self._end - time.monotonic())
+        return max(0.0, self._end - self._clock())
 
     @property
     def reached(self) -> str | None:
         """Why work has to stop; None while it may go on."""
         if self._reason is not None:
             return self._reason
-        return "its time is up" if self._end <= time.monotonic() else None
+        return "its time is up" if self._end <= self._clock() else None
 
     @property
     def stopped(self) -> bool:
@@ -45,12 +51,23 @@ class Deadline:
         return self._reason is not None
 
     def stop(self, reason: str) -> None:
-        """Work has to stop now. The first reason counts."""
+        """Work has to stop now. The first reason counts.
+
+        Every callback is called, whatever others raise; after that the first error is raised, with the rest as notes.
+        """
         with self._lock:
             self._reason = self._reason or reason
             callbacks = list(self._callbacks)
+        errors: list[Exception] = []
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            for other in errors[1:]:
+                errors[0].add_note(f"another callback raised {type(other).__name__}: {other}")
+            raise errors[0]
 
     @contextmanager
     def calling(self, callback: Callable[[], object]) -> Iterator[None]:

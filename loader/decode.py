@@ -52,7 +52,7 @@ def find_compression(chunks: Iterator[bytes], declared: str) -> tuple[str, Itera
     """How the bytes are compressed: as ``declared``, or where that is auto, as their magic bytes say."""
     if declared != "auto":
         return declared, chunks
-    head, chunks = _peek(chunks, _MAGIC_LENGTH)
+    head, chunks = peek(chunks, _MAGIC_LENGTH)
     return next((kind for kind, magic in _MAGIC if head.startswith(magic)), "none"), chunks
 
 
@@ -202,7 +202,7 @@ def find_encoding(chunks: Iterator[bytes], declared: str) -> tuple[str, int, Ite
     A byte order mark of UTF-8, 16 or 32 decides, whatever encoding was ``declared``. UTF-16 and UTF-32 without a
     mark are little-endian. The name is that of Python's codec; ASCII is taken for the UTF-8 that it is.
     """
-    head, chunks = _peek(chunks, _BOM_LENGTH)
+    head, chunks = peek(chunks, _BOM_LENGTH)
     for bom, found in _BOMS:
         if head.startswith(bom):
             return found, len(bom), without(chunks, len(bom))
@@ -272,7 +272,7 @@ def gather(chunks: Iterable[bytes]) -> Iterator[bytes]:
 # --- chunks
 
 
-def _peek(chunks: Iterator[bytes], length: int) -> tuple[bytes, Iterator[bytes]]:
+def peek(chunks: Iterator[bytes], length: int) -> tuple[bytes, Iterator[bytes]]:
     """The first ``length`` bytes, or all where there are fewer, and the chunks with nothing taken off."""
     taken: list[bytes] = []
     while sum(map(len, taken)) < length and (chunk := next(chunks, None)) is not None:

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from loader.deadline import Deadline
-from loader.errors import SourceError, UsageError
+from loader.errors import SetupError, SourceError
 from loader.source import Source, open_source
+from loader.values import shown
 
 RATE = 10.0
 """MB of CSV that one invocation is sure to load a second, its merge among them: less than the slowest that was seen.
@@ -40,7 +41,7 @@ class Dispatch:
 
     @classmethod
     def from_environment(cls) -> Dispatch | None:
-        """``$LOADER_STATE_MACHINE`` and ``$LOADER_RATE``; None where there is no machine. Raises UsageError."""
+        """``$LOADER_STATE_MACHINE`` and ``$LOADER_RATE``; None where there is no machine. Raises SetupError."""
         machine = os.environ.get("LOADER_STATE_MACHINE")
         if not machine:
             return None
@@ -50,7 +51,7 @@ class Dispatch:
         except ValueError:
             rate = 0.0
         if not rate > 0:
-            raise UsageError(f"LOADER_RATE is {told!r}, and has to be a number of MB a second")
+            raise SetupError(f"LOADER_RATE is {shown(told)}, and has to be a number of MB a second")
         return cls(machine, rate)
 
     def is_for_many(self, size: int, deadline: Deadline) -> bool:
@@ -65,7 +66,7 @@ def dispatch(
 
     ``client``: gives a boto3 client by its service's name. The answer tells the execution, and ``already`` where its
     name was taken; while it runs, Step Functions answers the very same request as it did the first time. An object that
-    cannot be looked at is this function's to fail of. Raises UsageError for an environment that makes no sense; what
+    cannot be looked at is this function's to fail of. Raises SetupError for an environment that makes no sense; what
     Step Functions refuses is raised as it is, so that the event comes again.
     """
     how = Dispatch.from_environment()

@@ -117,7 +117,7 @@ class Node:
     depth: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        depth = 1 + max((part.depth for part in self.parts), default=0)
+        depth = self.levels + max((part.depth for part in self.parts), default=0)
         if depth > DEPTH_LIMIT:
             raise ValueError(f"the condition is nested more than {DEPTH_LIMIT} levels deep")
         object.__setattr__(self, "depth", depth)
@@ -125,6 +125,11 @@ class Node:
     @property
     def parts(self) -> tuple[Node, ...]:
         return ()
+
+    @property
+    def levels(self) -> int:
+        """Of the tree, that the node itself takes."""
+        return 1
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,11 @@ class Arithmetic(Node):
     @property
     def parts(self) -> tuple[Node, ...]:
         return (self.first, *(operand for _, operand in self.rest))
+
+    @property
+    def levels(self) -> int:
+        """Each operator works on the result of the one before."""
+        return len(self.rest)
 
     def __str__(self) -> str:
         return _shortened("".join([f"({self.first}", *(f" {sign} {operand}" for sign, operand in self.rest), ")"]))
@@ -583,7 +593,7 @@ class _Binder:
     def _as_double(self, bound: _Bound) -> Run:
         if isinstance(bound.node, Number):
             value = float(bound.node.value)
-            if value in (float("inf"), float("-inf")):
+            if value in (float("inf"), float("-inf")) or (bound.node.value and not value):
                 raise ValueError(f"{bound.node} is out of the range of double precision")
             return self._constant(bound.node, "number", value, self._pa.float64()).run
         return self._cast(bound, self._pa.float64())
@@ -807,8 +817,20 @@ class _Binder:
             return value.run
         if value.kind != "text":
             raise ValueError(f"{node.value} is {value.what}, and like takes text")
-        pc, pattern = self._pc, _like_regex(node.pattern)
+        pc, pieces = self._pc, _like_pieces(node.pattern)
+        if max(map(pieces.count, _WILDCARDS)) > LIKE_RUNS:
+            return lambda batch: self._like_each(value.run(batch), pieces)
+        pattern = _like_regex(pieces)
         return lambda batch: pc.match_substring_regex(value.run(batch), pattern)
+
+    def _like_each(self, values: Any, pieces: Sequence[str]) -> Any:
+        """Text by text: RE2 takes seconds for a hundred texts where the pattern has a thousand wildcards."""
+        matches = _like_matcher(pieces)
+        if isinstance(values, self._pa.Scalar):
+            text = values.as_py()
+            return self._pa.scalar(None if text is None else matches(text), self._pa.bool_())
+        found = [None if text is None else matches(text) for text in values.to_pylist()]
+        return self._pa.array(found, self._pa.bool_(), from_pandas=False)
 
 
 def _hint(name: str, known: Sequence[str]) -> str:
@@ -816,11 +838,57 @@ def _hint(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {Column(near)}?" if near is not None else ""
 
 
-def _like_regex(pattern: str) -> str:
+LIKE_RUNS = 16
+"""Wildcards of a ``like`` pattern, of each kind, up to which it is a regular expression for RE2. With more of them RE2
+leaves its fast way, and takes the pattern's length times the text's."""
+
+_WILDCARDS = ("%", "_")
+
+
+def _like_pieces(pattern: str) -> list[str]:
+    """A ``like`` pattern as its wildcards and single characters, escaped ones as a backslash and the character.
+
+    Wildcards next to each other are put in one order, with one ``%`` for several: ``%_%`` takes what ``_%`` takes.
+    """
+    pieces: list[str] = []
+    for wild, literal in re.findall(r"([%_]+)|(\\.|.)", pattern, re.DOTALL):
+        pieces += ["_"] * wild.count("_") + ["%"] * ("%" in wild)
+        if literal:
+            pieces.append(literal if len(literal) > 1 else f"\\{literal}")
+    return pieces
+
+
+def _like_regex(pieces: Sequence[str]) -> str:
     """The regular expression, to RE2, of a ``like`` pattern. Arrow's own match_like reads ``%\\\\`` wrongly."""
     wild = {"%": ".*", "_": "."}
-    pieces = [wild.get(piece) or re.escape(piece[-1]) for piece in re.findall(r"\\.|.", pattern, re.DOTALL)]
-    return rf"(?s)\A{''.join(pieces)}\z"
+    return rf"(?s)\A{''.join(wild.get(piece) or re.escape(piece[-1]) for piece in pieces)}\z"
+
+
+def _like_matcher(pieces: Sequence[str]) -> Callable[[str], bool]:
+    """The same as a function that never goes back: what stands between two ``%`` is taken where it comes first."""
+    runs: list[list[str]] = [[]]
+    for piece in pieces:
+        if piece == "%":
+            runs.append([])
+        else:
+            runs[-1].append(piece)
+    fixed = [
+        re.compile("".join("." if each == "_" else re.escape(each[-1]) for each in run), re.DOTALL) for run in runs
+    ]
+    first, last, between = fixed[0], fixed[-1], fixed[1:-1]
+    size = len(runs[-1])
+
+    def matches(text: str) -> bool:
+        if len(runs) == 1:
+            return first.fullmatch(text) is not None
+        found = first.match(text)
+        for run in between:
+            if found is None:
+                return False
+            found = run.search(text, found.end())
+        return found is not None and len(text) - size >= found.end() and last.match(text, len(text) - size) is not None
+
+    return matches
 
 
 _DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"

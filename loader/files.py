@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,30 +18,58 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from loader.checksums import NoChecksum
 from loader.deadline import NEVER
 from loader.errors import SourceChangedError, SourceError, SourceNotFoundError
+from loader.markers import is_left_out, told
 
 CHUNK_SIZE = 1 << 20
 """Bytes of a chunk, and of the memory a file takes."""
 
 
-def expand(pattern: str) -> list[str]:
-    """The absolute paths that ``pattern`` stands for, in order; directories are left out.
+def expand(pattern: str) -> tuple[list[str], list[str]]:
+    """The absolute paths that ``pattern`` stands for, in order, and those left out, see `loader.source.expand`.
 
     Raises SourceNotFoundError where a glob stands for no file.
     """
     if os.path.lexists(pattern) or not glob.has_magic(pattern):
-        return [_absolute(pattern)]
+        return [_absolute(pattern)], []
+    pattern = re.sub(r"(?<![^/])(?:\*\*/)+", "**/", pattern)  # each repetition would go through all folders again
     matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 - pathlib's glob takes no absolute pattern
-    found = {_absolute(path) for path in matches if not Path(path).is_dir()}
-    if not found:
-        raise SourceNotFoundError(f"{pattern}: no file matches")
-    return sorted(found)
+    found = sorted({_absolute(path) for path in matches if not Path(path).is_dir()})
+    left_out = [path for path in found if is_left_out(path, _size(path), _absolute(pattern))]
+    if len(left_out) == len(found):
+        raise SourceNotFoundError(". ".join((f"{pattern}: no file matches", *told(left_out))))
+    return [path for path in found if path not in set(left_out)], left_out
+
+
+def _size(path: str) -> int:
+    """Bytes; what cannot be asked now is left for opening to tell."""
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 1
 
 
 def open_source(path: str) -> FileSource:
     """The file at ``path``, as it is now. Raises SourceNotFoundError or SourceError."""
     return FileSource(path)
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _moment(seconds: float) -> datetime:
+    """A file's time; the nearest that a datetime holds, for a file may have any."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return (datetime.max if seconds > 0 else datetime.min).replace(tzinfo=UTC)
 
 
 class FileSource:
@@ -57,13 +86,15 @@ class FileSource:
         self.uri = name or self._path
         self.bucket: str | None = None
         self.key = self.uri
+        if not _is_text(self.uri):
+            raise SourceError(f"{self.uri!a}: the path is not valid UTF-8, so the ledger cannot hold it; rename it")
         with self._clear_errors():
             found = Path(self._path).stat()
             self._refuse_irregular(found.st_mode)
             if not os.access(self._path, os.R_OK):
                 raise PermissionError(None, "Permission denied")
         self.size = found.st_size
-        self.last_modified = datetime.fromtimestamp(found.st_mtime, UTC)
+        self.last_modified = _moment(found.st_mtime)
         self.version = version if version or self.size else _version(sha256().hexdigest())
         self.deadline = NEVER  # a file does not keep anybody waiting
         self._state = _state(found)
@@ -108,9 +139,9 @@ class FileSource:
         assert self.version is not None
         return self.version
 
-    def checksum(self) -> tuple[str, str] | None:
-        """None: nobody keeps one of a file."""
-        return None
+    def checksum(self) -> NoChecksum:
+        """There is none to compare with: its version is the hash of what was read."""
+        return NoChecksum()
 
     def is_newer_than(self, version_id: str) -> bool | None:  # noqa: ARG002 - S3's objects have them
         """None: a file has no versions beside the one that it holds."""

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
+from functools import partial
+from itertools import chain, groupby
 from typing import Any
 
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader import ledger, runs
+from loader import crc, ledger, runs
 from loader.blocks import EndlessRecordError
 from loader.checkpoints import Counts, Found
-from loader.columns import fields_by_position
+from loader.checksums import corrupted
 from loader.cuts import SHARD_BITS
 from loader.database import translated
-from loader.errors import DatabaseError, LoaderError, RejectLimitError, ShapeError, TransformError
+from loader.decode import without
+from loader.errors import DatabaseError, LimitError, LoaderError, RejectLimitError, ShapeError, TransformError
 from loader.ledger import Entry, Errand
 from loader.merge import Counts as Merged
 from loader.merge import Merge
+from loader.parts import OTHER_HEAD
 from loader.plan import Plan
 from loader.proof import Part, Proof, ShardPlan, ShardReport, prove
-from loader.reading import Records, find_records, head, open_records, take_up
+from loader.reading import Head, Records, find_records, take_up
 from loader.records import Block, Place
 from loader.refusals import is_refusal
 from loader.report import LoadReport
 from loader.staging import Parts
 from loader.standing import Standing
+from loader.stored import read_stored
+from loader.swallowed import Swallowed
 from loader.tally import RejectKeeper
 from loader.task import Task
 from loader.undertaking import Undertaking
@@ -58,36 +63,59 @@ def replanned(plan: ShardPlan, proof: Proof) -> dict[str, Any] | None:
     if problem["kind"] == "careful":
         found = {**found, "careful": True}
     elif problem["kind"] == "widen":
-        found = {**found, "widened": {**found["widened"], problem["column"]: problem["type"]}}
+        found = {**found, "widened": {**found.get("widened", {}), problem["column"]: problem["type"]}}
     return {"after": plan.attempt, "found": found}
 
 
 @dataclass(frozen=True)
 class Sharded(Staged):
-    """Merges what shards have staged. ``parts``: the proved ones. ``fields``: of a record."""
+    """Merges what shards have staged. ``parts``: the proved ones. ``shards``: how the object was cut. ``sums``: the CRC
+    of each range, as it was proved."""
 
     parts: tuple[Part, ...]
-    fields: int
+    shards: ShardPlan
+    sums: Mapping[int, int]
 
     def recalled(self, positions: Sequence[int]) -> Iterator[tuple[Block, int]]:
         """As `Staged.recalled`, with the numbers of the whole object; only shards that hold some are read."""
         by_number = {part.number: part for part in self.parts}
         for number, own in groupby(positions, lambda position: position >> SHARD_BITS):
             part = by_number[number]
-            place = Place(part.start, part.record + 1, part.line + 1, self.fields)
-            blocks = take_up(self.source, self.records, place, lambda chunks: chunks).blocks
+            place = Place(part.start, part.record + 1, part.line + 1, self.shards.fields)
+            summed = self._summed(number)
+            blocks = take_up(self.records, place, partial(self._from, number, summed), name=self.source.uri).blocks
             base = (number << SHARD_BITS) - part.record
             yield from find_records(blocks, [position - base for position in own])
+            for _ in summed:  # to its end, where it is compared
+                pass
+
+    def _from(self, number: int, summed: Iterator[bytes], start: int) -> Iterator[bytes]:
+        """The object's bytes from ``start`` on, of which the shard's range is ``summed``."""
+        first, past = self.shards.ranges[number]
+        # chain(): so that a reader that is done does not close what is summed
+        return without(chain(summed, self.source.chunks(past)), start - first)
+
+    def _summed(self, number: int) -> Iterator[bytes]:
+        first, past = self.shards.ranges[number]
+        update, value = crc.updater(self.shards.algorithm), 0
+        for chunk in self.source.chunks(first, past):
+            value = update(chunk, value)
+            yield chunk
+        if value != self.sums.get(number, value):
+            raise corrupted(self.source.uri, f"shard {number} was read twice, and the bytes were not the same")
 
 
 class Finishing(Undertaking):
     """Brings a load whose shards are loaded to its end."""
+
+    rereads = False
 
     def __init__(self, load: Task, plan: ShardPlan, reports: Iterable[ShardReport] | None) -> None:
         super().__init__(load.source, load.spec, load.database, load.how, load.account)
         self._load = load
         self._plan = plan
         self._reports = None if reports is None else list(reports)
+        self._sums: dict[int, int] = {}
 
     def run_all(self) -> LoadReport:
         doing = f"{self._plan.uri}: finishing load {self._plan.load_id}"
@@ -98,7 +126,7 @@ class Finishing(Undertaking):
         return self.run(self._attempt)
 
     def _enter(self, connection: Connection, errand: Errand, standing: Standing, waited: float) -> Entry:  # noqa: ARG002 - a base class has them
-        return runs.take_up(connection, self._plan, waited)
+        return runs.take_up(connection, self._plan, waited, follows=standing.follows)
 
     def _attempt(self, connection: Connection, _entry: Entry) -> LoadReport:
         load, plan = self._load, self._plan
@@ -107,13 +135,17 @@ class Finishing(Undertaking):
         reports = [report for run, report in vouched.items() if run in given]
         connection.rollback()
         proof = prove(plan, reports)
+        self._sums = {each.number: each.crc for each in reports if each.crc is not None}
         table = load.target(connection)
-        fields = fields_by_position(load.spec, table)
-        records = open_records(head(load.source), load.spec.csv, name=plan.uri, fields=fields)
-        whole = load.plan(connection, records, table, Found(**plan.found), again=True)
+        front = Head(load.source)
+        again = {"after": plan.attempt, "found": plan.found}
+        if plan.head is not None and front.crc != plan.head:
+            raise ReplanError(f"{plan.uri}: {OTHER_HEAD}", again)
+        records = load.open_records(iter(front), table)
+        found = read_stored(Found, plan.found, what="a shard plan's findings")
+        whole = load.plan(connection, records, table, found, again=True)
         connection.rollback()
         if whole.digest != plan.digest:
-            again = {"after": plan.attempt, "found": plan.found}
             raise ReplanError(f"{plan.uri}: the table {table} is not what it was when the shards were planned", again)
         self._check(connection, proof)
         try:
@@ -141,13 +173,10 @@ class Finishing(Undertaking):
     ) -> LoadReport:
         """Merge what the shards have staged, and enter the load as loaded."""
         load, plan, load_id = self._load, self._plan, self._plan.load_id or 0
-        runs.place_rejects(connection, load_id, [part for part in proof.parts if part.run is not None])
         load.account.sum_up(_counts(proof), sum(each.bytes_read for each in reports), rising=proof.rising)
         with RejectKeeper(load.database, load_id, load.spec.rejects, plan.uri) as keeper:
-            keeper.resume(connection)
-            connection.rollback()
-            load.account.rejected, load.account.rejected_columns = keeper.reasons, keeper.columns
-            keeper.add([])  # more than the limit in all, though in no shard alone
+            self._take_over(connection, keeper, [part for part in proof.parts if part.run is not None])
+            keeper.check()  # more than the limit in all, though in no shard alone
             counts = self._merge(connection, proof, whole, records, keeper)
             keeper.settle(proof.counts["records"])
         summary = runs.summed_up(proof, len(plan.ranges), reports)
@@ -174,9 +203,28 @@ class Finishing(Undertaking):
             keeper=keeper,
             account=load.account,
             parts=proof.parts,
-            fields=plan.fields,
+            shards=plan,
+            sums=self._sums,
         )
         return way.merge_staged(merge, Ahead(way, merge))
+
+    def _take_over(
+        self,
+        connection: Connection,
+        keeper: RejectKeeper,
+        parts: Sequence[Part],
+        failed: Sequence[Part] = (),
+        counted: Iterable[tuple[str, str | None, int]] = (),
+    ) -> None:
+        """Count the rejects of the shards as the whole object's, and enter as many as are to be kept.
+
+        ``failed`` is the shard that went over the limit; it entered some of those that it ``counted``.
+        """
+        load_id = self._plan.load_id or 0
+        for reason, column, count in (*runs.count_rejects(connection, parts), *counted):
+            keeper.count_in(reason, column, count)
+        keeper.entered = runs.place_rejects(connection, load_id, [*parts, *failed], self._load.spec.rejects.max_rows)
+        self._load.account.keeper = keeper
 
     def _check(self, connection: Connection, proof: Proof) -> None:
         """Raise what keeps the shards from being merged."""
@@ -189,13 +237,18 @@ class Finishing(Undertaking):
         if (again := replanned(plan, proof)) is not None:
             raise ReplanError(f"{plan.uri}: {problem['message']}; its shards have to be planned again", again)
         part = Part(problem["number"], problem["run"], 0, problem["record"], problem["line"])
-        load_id = plan.load_id or 0
-        runs.place_rejects(connection, load_id, [*(each for each in proof.parts if each.run is not None), part])
+        load, load_id = self._load, plan.load_id or 0
+        with RejectKeeper(load.database, load_id, load.spec.rejects, plan.uri) as keeper:
+            parts = [each for each in proof.parts if each.run is not None]
+            self._take_over(connection, keeper, parts, [part], problem.get("rejected", ()))
+            if problem["kind"] == "limit":
+                keeper.check()
         if problem["kind"] == "endless":
             offset, record, line = problem["place"]
             raise EndlessRecordError(plan.uri, Place(offset, record + problem["record"], line + problem["line"]))
         kinds: dict[str, type[LoaderError]] = {
             "limit": RejectLimitError,
+            "LimitError": LimitError,
             "ShapeError": ShapeError,
             "TransformError": TransformError,
             "refused": DatabaseError,
@@ -210,7 +263,8 @@ def _nothing_to_do(_block: Any) -> Any:
 
 def _counts(proof: Proof) -> Counts:
     counts = proof.counts
-    return Counts(counts["records"], counts["kept"], counts["filtered"], counts["short"], counts["long"])
+    swallowed = Swallowed(**(proof.swallowed or {}))
+    return Counts(counts["records"], counts["kept"], counts["filtered"], counts["short"], counts["long"], swallowed)
 
 
 def _told(summary: Mapping[str, Any]) -> str:

@@ -20,8 +20,9 @@ from dataclasses import replace
 from typing import Any
 
 from loader import runs, shards, telemetry
+from loader.cores import positive
 from loader.deadline import Deadline
-from loader.errors import DatabaseError, LoaderError, PausedError, UsageError
+from loader.errors import DatabaseError, LoaderError, PausedError, SourceCorruptedError, UsageError
 from loader.events import direct_of, shown
 from loader.giving_up import NotLoaded, give_up, note_trouble
 from loader.handler import deadline_of, how_of, named_spec
@@ -79,7 +80,8 @@ def handler(event: Any, context: Any = None) -> dict[str, Any]:
     Raises TimeUp, TryAgain and Busy, after which the same call goes on; and any other error, which ends the execution.
     """
     telemetry.begin(context)
-    step = _STEPS.get(event.get("step")) if isinstance(event, Mapping) else None
+    name = event.get("step") if isinstance(event, Mapping) else None
+    step = _STEPS.get(name) if isinstance(name, str) else None
     if step is None:
         raise UsageError(f"the event is no step of a fleet: {shown(event)}")
     deadline = deadline_of(context)
@@ -145,8 +147,15 @@ def _how(direct: Mapping[str, Any], deadline: Deadline) -> How:
 
 
 def shards_for(size: int, workers: int) -> int:
-    """As many shards as make whole rounds of so many workers, none larger than `SHARD_BYTES`."""
-    largest = int(os.environ.get("LOADER_SHARD_BYTES", SHARD_BYTES))
+    """As many shards as make whole rounds of so many workers, none larger than `SHARD_BYTES`.
+
+    Raises UsageError where the state machine's number of workers, or the variable, is no positive number.
+    """
+    positive(workers, "the state machine's number of workers")
+    told = os.environ.get("LOADER_SHARD_BYTES") or str(SHARD_BYTES)
+    largest = int(told) if told.isascii() and told.isdecimal() and len(told) < 19 else 0
+    if largest < 1:
+        raise UsageError(f"LOADER_SHARD_BYTES has to be a number of bytes, 1 or more, and is {shown(told)}")
     return workers * max(1, -(-size // (workers * largest)))
 
 
@@ -176,7 +185,11 @@ def _prove(event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
 def _judged(place: Place, plan: ShardPlan, number: int, answer: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
     """``number``: of the round of shards that was loaded. ``answer``: what the step has to say besides."""
     with settings().database.session() as connection:
-        proof = shards.prove(plan, runs.reports(connection, plan))
+        try:
+            proof = shards.prove(plan, runs.reports(connection, plan))
+        except SourceCorruptedError:
+            runs.discard(connection, plan)  # when this step is tried again, all shards are to be loaded again
+            raise
     wrong: dict[str, Any] = {"guessed": proof.guessed, "wrong": proof.wrong}
     telemetry.log("proof", load_id=plan.load_id, proved=proof.proved, again=len(proof.again), round=number, **wrong)
     if proof.proved:

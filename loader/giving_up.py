@@ -34,7 +34,7 @@ def give_up(execution: Mapping[str, Any], failure: Mapping[str, Any]) -> dict[st
     place = Place.of_plan(execution["Name"])
     noted, redrives = place.beside(FAILED), execution.get("RedriveCount", 0)
     before = noted.read()
-    if before is not None and before["redrives"] < redrives:
+    if before is not None and before.get("redrives", 0) < redrives:
         noted.write({**before, "redrives": redrives})  # what fails from here on fails of itself
         telemetry.log("redriven", redrives=redrives)
         return {"redriven": redrives}

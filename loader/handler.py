@@ -5,8 +5,8 @@ EventBridge "Object Created", a direct ``{"source": "s3://…", "spec": …}``, 
 `loader.settings`.
 
 A load that comes to rest because time is up is *handed over* to another invocation. With a queue that is the message's
-next delivery, made visible at once. It counts as a receive like any other: the queue's ``maxReceiveCount`` has to
-allow for the handovers (`pipeline.How`) and for the attempts that may fail beside them. Without a queue the function
+next delivery, made visible at once. It counts as a receive like any other: what a queue's ``maxReceiveCount`` has to
+allow for, and what becomes of messages that fail, is in `loader.redelivery`. Without a queue the function
 may invoke itself; Lambda stops such a chain after some 16 rounds (Lambda developer guide, "Recursive loop detection"),
 which the handovers stay below. Where neither is there, the error is raised, and Lambda's own two retries go on with it.
 
@@ -18,20 +18,30 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from loader import telemetry
 from loader.deadline import Deadline
 from loader.dispatch import dispatch
-from loader.errors import LoaderError, PausedError, UsageError
-from loader.events import Ignored, ObjectCreated, direct_of, is_direct, is_ping, is_sqs, shown, told_by
+from loader.errors import BusyError, LoaderError, PausedError, UsageError
+from loader.events import Ignored, ObjectCreated, direct_of, event_of, is_direct, is_ping, is_sqs, told_by
 from loader.memory import keep_buffers
 from loader.pipeline import How, load_one
-from loader.redelivery import hidden_for, hide
+from loader.redelivery import RECEIVES, TURN_PATIENCE, Message, hidden_for, hide, is_permanent, put_aside
 from loader.report import LoadReport
 from loader.settings import settings
 from loader.signals import run_stoppable
 from loader.spec import LoadSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What a load has to know of the call that it is made in. ``message``: the queue's that asked for it, if any."""
+
+    deadline: Deadline
+    context: Any = None
+    message: Message | None = None
 
 
 def handler(event: Any, context: Any = None) -> dict[str, Any]:
@@ -53,54 +63,78 @@ def handler(event: Any, context: Any = None) -> dict[str, Any]:
         return examine(event)
     deadline = deadline_of(context)
     keep_buffers()
-    return run_stoppable(lambda: _answer(event, context, deadline), deadline)
+    return run_stoppable(lambda: _answer(event, Invocation(deadline, context)), deadline)
 
 
-def _answer(event: Mapping[str, Any], context: Any, deadline: Deadline) -> dict[str, Any]:
+def _answer(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
     if is_sqs(event):
-        return _queued(event["Records"], deadline)
+        return _queued(event["Records"], invocation.deadline)
     if is_direct(event):
-        return {"loads": [_direct(event, context, deadline)]}
-    return _load_all(event, context, deadline)
+        return {"loads": [_direct(event, invocation)]}
+    answer, failed = _load_all(event, invocation)
+    if failed:
+        raise failed[0]
+    return answer
 
 
 def deadline_of(context: Any) -> Deadline:
-    """When the invocation has to come to rest."""
+    """When the invocation has to come to rest, by Lambda's own clock: the context is asked each time."""
     remaining = getattr(context, "get_remaining_time_in_millis", None)
-    return Deadline() if remaining is None else Deadline(remaining() / 1000)
+    return Deadline() if remaining is None else Deadline(remaining() / 1000, clock=lambda: -remaining() / 1000)
 
 
-def _queued(messages: list[Any], deadline: Deadline) -> dict[str, Any]:
-    """Those that failed are handed back. A load that came to rest goes on with its message's next delivery.
+def _queued(records: list[Any], deadline: Deadline) -> dict[str, Any]:
+    """Those that failed are handed back, or put aside. A load that came to rest goes on with its message's next
+    delivery.
 
-    (Lambda developer guide, "Implementing partial batch responses": an answer without the right ids is none.)
+    (Lambda developer guide, "Implementing partial batch responses": an answer without the right ids is none.) Raises
+    UsageError for a message of SQS's that failed and has no id, so that its whole batch comes again.
     """
-    failures = []
-    for message in messages:
-        told = False
-        try:
-            if reached := deadline.reached:
-                raise PausedError(f"{reached}; this message was not begun", handover=not deadline.stopped)
-            body = json.loads(message["body"])
-            if not isinstance(body, Mapping):
-                raise UsageError(f"the message is no JSON object: {shown(body)}")
-            told = True
-            _load_all(body, None, deadline)
-        except Exception as error:  # whatever it is, the others' turn must come, and this one's again
-            name = message.get("messageId") if isinstance(message, Mapping) else None
-            if told:
-                why = {"state": "handed back", "message_id": name, "error": telemetry.one_line(error)}
-                telemetry.log("the message is handed back", level="WARNING", **telemetry.load_of(error), **why)
-            else:
-                telemetry.tell_failure(error, message_id=name)
-            if name:
-                failures.append({"itemIdentifier": name})
-                hide(message, hidden_for(message, error))
+    failures, nameless = [], None
+    for record in records:
+        message = Message.of(record)
+        error = _failure_of(message, deadline)
+        if error is None or (is_permanent(error) and put_aside(message, error)):
+            continue
+        _tell_handed_back(message, error)
+        if message.id is not None:
+            failures.append({"itemIdentifier": message.id})
+            hide(message, hidden_for(message, error))
+        elif isinstance(record, Mapping) and record.get("eventSource") == "aws:sqs":
+            nameless = error
+    if nameless is not None:
+        raise UsageError(f"a message without an id failed, so all of its batch has to come again: {nameless}")
     return {"batchItemFailures": failures}
 
 
-def _load_all(event: Mapping[str, Any], context: Any, deadline: Deadline) -> dict[str, Any]:
-    """All are tried. Raises the first failure; the log tells each."""
+def _failure_of(message: Message, deadline: Deadline) -> Exception | None:
+    """Load what the message asks for; gives why it has to come again, or None. Of several, one that may pass."""
+    try:
+        if reached := deadline.reached:
+            raise PausedError(f"{reached}; this message was not begun", handover=not deadline.stopped)
+        if message.fault is not None:
+            raise message.fault
+        event = event_of(message.body or "")
+    except LoaderError as error:
+        telemetry.tell_failure(error, message_id=message.id)
+        return error
+    try:
+        _, failed = _load_all(event, Invocation(deadline, message=message))
+    except Exception as defect:  # whatever it is, the others' turn must come, and this one's again
+        failed = [defect]
+    return next((each for each in failed if not is_permanent(each)), failed[0] if failed else None)
+
+
+def _tell_handed_back(message: Message, error: Exception) -> None:
+    what, state, level = "the message is handed back", "handed back", "WARNING"
+    if isinstance(error, BusyError):
+        what, state, level = "the message waits for its table's turn", "waiting", "INFO"
+    facts = {"state": state, "message_id": message.id, "error": telemetry.one_line(error)}
+    telemetry.log(what, level=level, **telemetry.load_of(error), **facts)
+
+
+def _load_all(event: Mapping[str, Any], invocation: Invocation) -> tuple[dict[str, Any], list[Exception]]:
+    """All are tried; gives the answer, and what failed. The log tells each."""
     reports: list[dict[str, Any]] = []
     ignored: list[dict[str, Any]] = []
     failed: list[Exception] = []
@@ -112,18 +146,16 @@ def _load_all(event: Mapping[str, Any], context: Any, deadline: Deadline) -> dic
         try:
             if isinstance(each, UsageError):
                 raise each
-            reports.append(_load_created(each, context, deadline))
+            reports.append(_load_created(each, invocation))
         except Exception as error:  # a defect in one must not keep the others from their turn
             failed.append(error)
             if not (isinstance(error, LoaderError) and error.report is not None):  # no load has told of it
                 named = {"source": each.uri, "version": each.version_id} if isinstance(each, ObjectCreated) else {}
                 telemetry.tell_failure(error, **named)
-    if failed:
-        raise failed[0]
-    return {"loads": reports, "ignored": ignored}
+    return {"loads": reports, "ignored": ignored}, failed
 
 
-def _load_created(created: ObjectCreated, context: Any, deadline: Deadline) -> dict[str, Any]:
+def _load_created(created: ObjectCreated, invocation: Invocation) -> dict[str, Any]:
     spec = settings().specs.find(created.bucket, created.key)
     direct = {
         "source": created.uri,
@@ -131,27 +163,33 @@ def _load_created(created: ObjectCreated, context: Any, deadline: Deadline) -> d
         "sequencer": created.sequencer,
         "time": created.time,
     }
-    return _load_or_hand_over(spec, how_of(direct, deadline), direct, context)
+    how = how_of(direct, invocation.deadline, invocation.message)
+    return _load_or_hand_over(spec, how, direct, invocation)
 
 
-def _direct(event: Mapping[str, Any], context: Any, deadline: Deadline) -> dict[str, Any]:
+def _direct(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
     given = direct_of(event)
-    how = how_of(given, deadline)
+    how = how_of(given, invocation.deadline)
     handover: int = given.get("handover", 0)
     if handover > how.handovers:
         raise UsageError(f"{given['source']}: was handed over {handover} times, and {how.handovers} is the limit")
-    return _load_or_hand_over(named_spec(given, given["source"]), how, given, context)
+    return _load_or_hand_over(named_spec(given, given["source"]), how, given, invocation)
 
 
-def how_of(direct: Mapping[str, Any], deadline: Deadline) -> How:
-    """How to go about what the event ``direct`` asks for."""
+def how_of(direct: Mapping[str, Any], deadline: Deadline, message: Message | None = None) -> How:
+    """How to go about what the event ``direct`` asks for, which ``message`` of a queue brought, if any.
+
+    Only a queue asks for the same again and again by itself, so only its messages are answered from the ledger.
+    """
     return How(
         force=direct.get("force", False),
         workers=settings().workers,
         deadline=deadline,
-        wait=_patience(deadline),
+        wait=_patience(deadline) if message is None else min(TURN_PATIENCE, _patience(deadline)),
         sequencer=direct.get("sequencer"),
         told=telemetry.tell_step,
+        failed_since=None if message is None else message.first,
+        attempts=RECEIVES if message and message.received > RECEIVES else None,
     )
 
 
@@ -166,23 +204,24 @@ def named_spec(event: Mapping[str, Any], source: str) -> LoadSpec:
     return specs.named(str(given))
 
 
-def _load_or_hand_over(spec: LoadSpec, how: How, direct: Mapping[str, Any], context: Any) -> dict[str, Any]:
+def _load_or_hand_over(spec: LoadSpec, how: How, direct: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
     """One load, summed up in one line of the log, whatever becomes of it.
 
     Where time is up, another invocation is asked for with the event ``direct``, if the function may do that.
     """
     with telemetry.about(direct["source"], direct.get("version_id")):
-        if (dispatched := _dispatch(how, direct, context)) is not None:
+        if (dispatched := _dispatch(how, direct, invocation.context)) is not None:
             telemetry.log("dispatched", **dispatched)
             return dispatched
         try:
             report = _load(spec, how, direct["source"], direct.get("version_id"))
         except LoaderError as error:
-            if error.report is None:
+            if error.report is None or (invocation.message and isinstance(error, BusyError)):
                 raise
             told = error.report
             telemetry.tell_report(told, error=error)
-            if isinstance(error, PausedError) and error.handover and _call_again(direct, told.handovers, context):
+            paused = isinstance(error, PausedError) and error.handover
+            if paused and _call_again(direct, told.handovers, invocation.context):
                 return told.to_dict()
             raise
         telemetry.tell_report(report, stored=direct.get("time"))

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from loader.errors import ShapeError
-from loader.names import did_you_mean, listed, quoted
+from loader.names import did_you_mean, listed
+from loader.values import shown
 
 NAME_LIMIT = 63
 """Bytes of a name. PostgreSQL cuts off the rest of a longer one and says nothing (manual, 4.1.1)."""
@@ -105,7 +106,7 @@ class Fields:
         if self._counts[name] > 1:
             numbered = [made for made, each in zip(self._asked_for, self._header, strict=True) if each == name]
             raise ShapeError(
-                f"{self._name}: the header has the column {quoted(name)} {self._counts[name]} times; "
+                f"{self._name}: the header has the column {shown(name)} {self._counts[name]} times; "
                 f"say which with from = {listed(numbered)}"
             )
         if name in self._places:
@@ -113,13 +114,13 @@ class Fields:
         places = self._folded.get(_folded(name), [])
         if len(places) != 1 or self._wanted[_folded(name)] != 1:
             return None
-        self.notes.append(f"{quoted(self._header[places[0]])} of the header was taken for {quoted(name)}")
+        self.notes.append(f"{shown(self._header[places[0]])} of the header was taken for {shown(name)}")
         return places[0]
 
     def missing(self, name: str, why: str = "") -> ShapeError:
         """The error that no field is meant by ``name``."""
         near = did_you_mean(name, self._header, otherwise="it has")
-        return ShapeError(f"{self._name}: the header has no column {quoted(name)}{why}{near}")
+        return ShapeError(f"{self._name}: the header has no column {shown(name)}{why}{near}")
 
 
 def _folded(name: str) -> str:

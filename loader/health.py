@@ -24,6 +24,7 @@ from loader.s3 import split_uri
 from loader.settings import specs_place
 from loader.shelf import SpecShelf
 from loader.source import s3_client
+from loader.statements import rows
 
 LIMITS = {"imports": 8.0, "specs": 6.0, "secret": 5.0, "database": 6.0, "bucket": 6.0}
 """Seconds that each check has. All run side by side, but for the database, which waits for the secret; so the answer
@@ -108,10 +109,13 @@ def _specs() -> dict[str, Any]:
     """All of them are read, so that one that is wrong is found before a file comes for it."""
     place = specs_place()
     client = s3_client(**_QUICKLY) if place.startswith("s3://") else None
-    names = SpecShelf(place, client).names()
-    if not names:
+    held = SpecShelf(place, client).all()
+    if not held:
         raise UsageError(f"there is no spec in {place}")
-    return {"place": place, "specs": names}
+    wrong = [f"{each.name}: {each.error}" for each in held if each.error is not None]
+    if wrong:
+        raise UsageError(f"{len(wrong)} of {len(held)} specs are wrong: {'; '.join(wrong)}")
+    return {"place": place, "specs": [each.name for each in held]}
 
 
 def _secret() -> dict[str, Any]:
@@ -125,10 +129,8 @@ def _database(secret: Check) -> dict[str, Any]:
         raise UsageError("nobody says how to connect: see the secret")
     database = Database(Hurried(_credentials()))
     try:
-        with database.session() as connection, connection.cursor() as cursor:
-            cursor.execute(_FACTS)
-            row = cursor.fetchone()
-            assert row is not None
+        with database.session() as connection:
+            row = rows(connection, _FACTS)[0]
             tls = connection.info.ssl_attribute("protocol") if connection.info.ssl_in_use else None
     finally:
         database.close()

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from loader.errors import SpecError, TransformError
+from loader.values import brief
 
 Hook = Callable[[pa.RecordBatch], pa.RecordBatch]
 
@@ -35,8 +36,8 @@ def find_hook(name: str) -> Hook:
         try:
             given = function(batch.to_pandas(types_mapper=_arrow_backed)) if over_frames else function(batch)
             made = pa.RecordBatch.from_pandas(given, preserve_index=False) if over_frames else given
-        except Exception as error:
-            raise TransformError(f'the hook "{name}" raised {type(error).__name__}: {error}') from error
+        except (Exception, SystemExit) as error:  # sys.exit() would end the command as if it had loaded the file
+            raise TransformError(f'the hook "{name}" raised {type(error).__name__}: {brief(str(error))}') from error
         return _same_shape(name, batch, made)
 
     return hook
@@ -50,11 +51,20 @@ def _function(name: str) -> Callable[[Any], Any]:
         function_name[0],
     ):
         raise SpecError([f'transform.python: "{name}" is not of the form module:function'])
+    if not all(part.isidentifier() for part in package.split(".")):
+        raise SpecError([f'transform.python: LOADER_HOOKS is "{package}", and has to be the name of a package'])
     full_name = f"{package}.{module_name}"
     try:
         module = importlib.import_module(full_name)
     except ModuleNotFoundError as error:
-        raise SpecError([f'transform.python: there is no module "{module_name}" in the package "{package}"']) from error
+        if error.name is not None and f"{full_name}.".startswith(f"{error.name}."):
+            missing = f'there is no module "{module_name}" in the package "{package}"'
+        else:
+            missing = f'the module "{full_name}" imports "{error.name}", which is not installed'
+        raise SpecError([f"transform.python: {missing}"]) from error
+    except (Exception, SystemExit) as error:  # whatever its code does when it is imported
+        cause = f"{type(error).__name__}: {error}"
+        raise SpecError([f'transform.python: the module "{full_name}" cannot be imported: {cause}']) from error
     function = getattr(module, function_name, None)
     if not callable(function) or getattr(function, "__module__", None) != full_name:
         raise SpecError([f'transform.python: "{full_name}" defines no function "{function_name}"'])
@@ -67,7 +77,7 @@ def _wants_frame(function: Callable[[Any], Any]) -> bool:
     if not annotations:
         return False
     first = annotations[0]
-    text = first if isinstance(first, str) else f"{first.__module__}.{first.__qualname__}"
+    text = first if isinstance(first, str) else str(getattr(first, "__qualname__", first))
     return text.rpartition(".")[2] == "DataFrame"
 
 
@@ -88,5 +98,12 @@ def _same_shape(name: str, given: pa.RecordBatch, made: Any) -> pa.RecordBatch:
         raise TransformError(f'the hook "{name}" returned the columns {made.schema.names}, not {given.schema.names}')
     try:
         return made.cast(given.schema)
-    except pa.ArrowInvalid as error:
-        raise TransformError(f'the hook "{name}" returned values that do not fit: {error}') from error
+    except (pa.ArrowException, TypeError, ValueError) as error:  # a value that does not fit, or a cast that no type has
+        had, wanted = next(
+            (pair for pair in zip(made.schema, given.schema, strict=True) if pair[0].type != pair[1].type),
+            (made.schema[0], given.schema[0]),
+        )
+        types = f'"{wanted.name}" is {had.type} and has to be {wanted.type}'
+        raise TransformError(
+            f'the hook "{name}" returned values that do not fit: {brief(str(error))}; {types}'
+        ) from error

@@ -17,13 +17,13 @@ from loader.blocks import Splitter
 from loader.columns import LoadColumn
 from loader.convert import DATE, TIMESTAMP, TIMESTAMP_WITH_OFFSET, convert, decode
 from loader.errors import ShapeError
-from loader.fields import split_record
 from loader.header import COLUMN_LIMIT, names_to_ask_for, usable_names
+from loader.limits import Limits
 from loader.margins import without_footer
 from loader.parse import Parser
 from loader.pgtypes import column_type
 from loader.reading import Records, open_records
-from loader.records import Block, Place
+from loader.records import Block, Place, delimiters, layout
 from loader.source import Source
 from loader.spec import ColumnSpec, LoadSpec
 
@@ -81,7 +81,7 @@ def infer_spec(source: Source, spec: LoadSpec) -> LoadSpec:
 
     Raises SourceError, DecodeError or ShapeError.
     """
-    records = open_records(source.chunks(), spec.csv, name=source.uri)
+    records = open_records(source.chunks(), spec.csv, name=source.uri, limits=Limits.of(spec))
     spread = _spread(source, records)
     columns = infer_columns(records.first, records.header, spec.csv.null, spread=spread, name=source.uri)
     if records.header is not None:
@@ -99,7 +99,7 @@ def _spread(source: Source, records: Records) -> Iterator[Block]:
     first = records.first
     if first is None or not records.form.plain or source.size < LARGE:
         return
-    fields = len(_header_or_numbers(records.header, first))
+    fields = len(_header_or_numbers(records.header, first, source.uri))
     for number in range(1, RANGES + 1):
         last = number == RANGES
         start = source.size - RANGE if last else source.size * number // RANGES
@@ -125,9 +125,7 @@ def infer_columns(
 
     ``block``: the file's first, None where it has none. ``spread``: others that are to be looked at.
     """
-    names = _header_or_numbers(header, block)
-    if len(names) > COLUMN_LIMIT:
-        raise ShapeError(f"{name}: has {len(names):,} columns, and a table can have no more than {COLUMN_LIMIT:,}")
+    names = _header_or_numbers(header, block, name)
     places = tuple(LoadColumn(str(place), column_type("text"), place) for place in range(len(names)))
     parser = Parser(places, len(names), null, name=name)
     blocks = (each for each in chain([block], spread) if each is not None and each.terminated)
@@ -137,15 +135,18 @@ def infer_columns(
     )
 
 
-def _header_or_numbers(header: Sequence[str] | None, block: Block | None) -> tuple[str, ...]:
-    """Without a header the first record that is no empty line tells how many fields there are."""
-    if header is not None:
-        return usable_names(header)
-    if block is None:
-        return ()
+def _header_or_numbers(header: Sequence[str] | None, block: Block | None, name: str) -> tuple[str, ...]:
+    """Without a header the first record that is no empty line tells how many fields there are. Raises ShapeError."""
+    width = len(header) if header is not None else _width_of_first(block) if block is not None else 0
+    if width > COLUMN_LIMIT:
+        raise ShapeError(f"{name}: has {width:,} columns, and a table can have no more than {COLUMN_LIMIT:,}")
+    return usable_names(header) if header is not None else tuple(f"column_{each + 1}" for each in range(width))
+
+
+def _width_of_first(block: Block) -> int:
     records = (block.raw(index) for index in range(block.records))
     first = next(filter(None, records), b"")
-    return tuple(f"column_{number + 1}" for number in range(len(split_record(first, block.dialect))))
+    return len(delimiters(first, layout(first, block.dialect).quotes, block.dialect)) + 1
 
 
 def _narrowest(values: Sequence[pa.Array]) -> str:

@@ -14,9 +14,11 @@ from loader.columns import LoadColumn
 from loader.convert import convert
 from loader.encode import encode, positions
 from loader.lane import Judged, Refusal, TextLane
-from loader.records import Block, Doubtful, Encoded, Rows, reject, shown
-from loader.report import Reject, reason_of
+from loader.records import Block, Doubtful, Encoded, Rows, reject_each
+from loader.rejects import RejectGroup, Rejects
+from loader.report import reason_of
 from loader.rising import run_of
+from loader.values import brief, shown
 
 
 class Judge:
@@ -60,21 +62,17 @@ class Judge:
         asked = rows.doubtful
         texts, judged = self._lane.canonical(asked)
         typed, unseen = [], np.zeros(texts.num_rows, bool)
-        rejects = list(_refused(rows.block, asked, judged))
+        rejects = _refused(rows.block, asked, judged)
         index = asked.index[judged.kept]
         for column, type_, values in zip(self._columns, self._types, texts.columns, strict=True):
             array, bad = convert(values, type_)
             typed.append(array)
-            for row in np.flatnonzero(bad & ~unseen):
-                message = (
-                    f"PostgreSQL takes {shown(values[row].as_py())}, but it cannot be shown to the filter or the hook"
-                )
-                rejects.append(reject(rows.block, int(index[row]), "unrepresentable", message, column.name))
+            rejects += Rejects([_unrepresentable(rows.block, index, np.flatnonzero(bad & ~unseen), values, column)])
             unseen |= bad
         batch = pa.RecordBatch.from_arrays(typed, schema=rows.batch.schema)
         seen = batch.filter(arrays.booleans(~unseen))
         batch, index = _in_order((rows.batch, rows.index), (seen, index[~unseen]))
-        return replace(rows, batch=batch, index=index, rejects=rows.rejects + tuple(rejects), doubtful=None)
+        return replace(rows, batch=batch, index=index, rejects=rows.rejects + rejects, doubtful=None)
 
 
 def _all_doubtful(rows: Rows) -> Rows:
@@ -98,23 +96,37 @@ def _in_order(
     return pa.concat_batches([one[0], other[0]]).take(arrays.integers(order)), index[order]
 
 
-def _refused(block: Block, asked: Doubtful, judged: Judged) -> tuple[Reject, ...]:
-    return tuple(
-        reject(
-            block,
-            int(asked.index[each.row]),
-            reason_of(each.sqlstate, of_text=True),
-            _message(each, asked),
-            each.column,
-            sqlstate=each.sqlstate,
-        )
-        for each in judged.refusals
+def _refused(block: Block, asked: Doubtful, judged: Judged) -> Rejects:
+    grouped: dict[tuple[str, str | None], list[Refusal]] = {}
+    for each in judged.refusals:
+        grouped.setdefault((each.sqlstate, each.column), []).append(each)
+    return Rejects(_refused_alike(block, asked, refusals) for refusals in grouped.values())
+
+
+def _refused_alike(block: Block, asked: Doubtful, refusals: Sequence[Refusal]) -> RejectGroup:
+    """Those of one column and SQLSTATE."""
+    column, sqlstate = refusals[0].column, refusals[0].sqlstate
+    index = asked.index[[each.row for each in refusals]]
+    reason = reason_of(sqlstate, of_text=True)
+    return reject_each(
+        block, index, reason, lambda number: _message(refusals[number], asked), column, sqlstate=sqlstate
     )
+
+
+def _unrepresentable(
+    block: Block, index: npt.NDArray[np.int64], bad: npt.NDArray[np.int64], values: pa.Array, column: LoadColumn
+) -> RejectGroup:
+    def message(number: int) -> str:
+        value = shown(values[int(bad[number])].as_py())
+        return f"PostgreSQL takes {value}, but it cannot be shown to the filter or the hook"
+
+    return reject_each(block, index[bad], "unrepresentable", message, column.name)
 
 
 def _message(refusal: Refusal, asked: Doubtful) -> str:
     """PostgreSQL's sentence, with the value where that does not show it."""
     value = asked.texts.column(refusal.column)[refusal.row].as_py() if refusal.column is not None else None
-    if value is None or f'"{value}"' in refusal.message:
+    if value is None:
         return refusal.message
-    return f"{refusal.message}: {shown(value)}"
+    message = brief(refusal.message, [value])
+    return message if f'"{value}"' in refusal.message else f"{message}: {shown(value)}"

@@ -12,13 +12,14 @@ then finds the others at once, else they are found one by one.
 from __future__ import annotations
 
 import re
+import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,15 +31,23 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader import arrays
 from loader.columns import LoadColumn
-from loader.database import Database
+from loader.database import Database, translate, without_internals
 from loader.encode import HEADER, TRAILER
 from loader.errors import DatabaseError
 from loader.faults import of_sqlstate
 from loader.records import POSITION, Doubtful
+from loader.statements import copy, execute
+from loader.statements import rows as rows_of
 
 _TABLE = sql.Identifier("pg_temp", "loader_lane")
 
 Numbers = npt.NDArray[np.int64]
+
+ONE_BY_ONE = 1000
+"""Rows that are copied at once where refusals are found one by one: each costs sending the rest of them again."""
+
+CELLS = 100_000
+"""Values that ``pg_input_error_info`` is asked about at once: as Python's texts and as SQL, they take 20 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +72,19 @@ class TextLane:
     """A load's way to ask. Its sessions are opened when they are first needed, one for each thread that asks.
 
     ``session_zone`` is the zone of the sessions: where a column's own ``zone`` differs, its texts are read there.
+    ``left``: how many more rejects the load may have. A batch with more refusals than that ends the load, so no more
+    are looked for in it, and the rest of its records is neither kept nor refused.
     """
 
-    def __init__(self, database: Database, columns: Sequence[LoadColumn], session_zone: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        columns: Sequence[LoadColumn],
+        session_zone: str,
+        left: Callable[[], int] = lambda: sys.maxsize,
+    ) -> None:
         self._database = database
+        self._left = left
         self._columns = list(columns)
         self._zoned = [
             (place, column.zone)
@@ -87,7 +105,7 @@ class TextLane:
             judged = self._fill(connection, asked, judged, positions)
             judged = self._within_time(connection, judged, positions)
             if not len(judged.kept):
-                connection.rollback()
+                connection.commit()  # a commit truncates the table, so rows that were taken back leave no bloat
                 return b"", judged
             columns: list[sql.Composable] = [
                 sql.SQL("{}::text" if column.type.text_only else "{}").format(_name(place))
@@ -108,9 +126,8 @@ class TextLane:
             return judged
         beyond = sql.SQL(" OR ").join(_BEYOND.format(_name(place)) for place in self._rounded)
         statement = sql.SQL("DELETE FROM {} WHERE {} RETURNING {}")
-        with connection.cursor() as cursor:
-            cursor.execute(statement.format(_TABLE, beyond, sql.Identifier(POSITION)))
-            gone = [position for (position,) in cursor.fetchall()]
+        found = rows_of(connection, statement.format(_TABLE, beyond, sql.Identifier(POSITION)))
+        gone = [position for (position,) in found]
         if not gone:
             return judged
         of_kept = judged.kept if positions is None else positions[judged.kept]
@@ -151,9 +168,7 @@ class TextLane:
         statement = sql.SQL("SELECT {}::text FROM {} ORDER BY {}").format(
             _name(place), _TABLE, sql.Identifier(POSITION)
         )
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-            values = [value for (value,) in cursor]
+        values = [value for (value,) in rows_of(connection, statement)]
         known = arrays.booleans(np.array([value is not None for value in values], bool))
         return pc.if_else(known, arrays.texts([value or "" for value in values]), arrays.null(pa.string()))
 
@@ -164,12 +179,14 @@ class TextLane:
         lines = _Lines(asked.texts, np.arange(asked.texts.num_rows) if positions is None else positions)
         kept: list[Numbers] = []
         refusals: list[Refusal] = []
-        rows, first = judged.kept, True
+        rows, first, size = judged.kept, True, len(judged.kept)
         while len(rows):
-            refusal = self._copy_in(connection, lines, rows) if first else self._try(connection, lines, rows)
+            part = rows[:size]
+            refusal = self._copy_in(connection, lines, part) if first else self._try(connection, lines, part)
             if refusal is None:
-                kept.append(rows)
-                break
+                kept.append(part)
+                rows = rows[size:]
+                continue
             at, error = refusal
             if first:
                 connection.rollback()  # the transaction holds nothing else yet, so it needs no savepoint
@@ -180,32 +197,34 @@ class TextLane:
                     raise DatabaseError("PostgreSQL took a value and then did not; this is a defect of the loader")
                 kept.append(before)
             rows = rows[at + 1 :]
-            if first:
+            if not first:
+                size = ONE_BY_ONE
+            elif len(refusals) <= self._left():
                 first = False
-                found = self._ask(connection, asked, rows)
+                found = self._ask(connection, asked, rows, self._left() - len(refusals))
                 refusals += found
                 rows = np.setdiff1d(rows, np.array([each.row for each in found], np.int64))
+            if len(refusals) > self._left():
+                break
         chosen = np.concatenate(kept) if kept else np.empty(0, np.int64)
         return Judged(chosen, (*judged.refusals, *refusals))
 
     def _try(self, connection: Connection, lines: _Lines, rows: Numbers) -> tuple[int, psycopg2.Error] | None:
         """COPY the rows if it takes them all; else what it refused, and the table is as it was."""
-        with connection.cursor() as cursor:
-            cursor.execute("SAVEPOINT loader_lane")
-            refusal = self._copy_in(connection, lines, rows)
-            cursor.execute(f"{'RELEASE' if refusal is None else 'ROLLBACK TO'} SAVEPOINT loader_lane")
+        execute(connection, "SAVEPOINT loader_lane")
+        refusal = self._copy_in(connection, lines, rows)
+        execute(connection, f"{'RELEASE' if refusal is None else 'ROLLBACK TO'} SAVEPOINT loader_lane")
         return refusal
 
     def _copy_in(self, connection: Connection, lines: _Lines, rows: Numbers) -> tuple[int, psycopg2.Error] | None:
         """COPY the rows; None, or the first that is refused, its place among ``rows`` and the error."""
-        with connection.cursor() as cursor:
-            try:
-                cursor.copy_expert(self._statement, BytesIO(lines.of(rows)), size=1 << 20)
-            except psycopg2.Error as error:
-                at = _line(error)
-                if at is None or connection.closed:
-                    raise
-                return at, error
+        try:
+            copy(connection, self._statement, BytesIO(lines.of(rows)), size=1 << 20)
+        except psycopg2.Error as error:
+            at = _line(error)
+            if at is None or connection.closed:
+                raise
+            return at, error
         return None
 
     def _refusal(self, row: int, error: psycopg2.Error) -> Refusal:
@@ -213,29 +232,48 @@ class TextLane:
         name = self._columns[int(column[1])].name if column and int(column[1]) < len(self._columns) else None
         return Refusal(row, name, error.pgcode or "", error.diag.message_primary or str(error))
 
-    def _ask(self, connection: Connection, asked: Doubtful, rows: Numbers) -> list[Refusal]:
-        """What ``pg_input_error_info`` refuses of the rows; nothing where it is not to be had or has no answer."""
-        if connection.server_version < 160000 or not len(rows):
+    def _ask(self, connection: Connection, asked: Doubtful, rows: Numbers, left: int) -> list[Refusal]:
+        """What ``pg_input_error_info`` refuses of the rows; nothing where it is not to be had or has no answer.
+
+        The rest is left out once more than ``left`` are found.
+        """
+        if connection.server_version < 160000:
             return []
+        found: list[Refusal] = []
+        step = max(1, CELLS // max(1, len(asked.suspects)))
+        for at in range(0, len(rows), step):
+            some = self._ask_some(connection, asked, rows[at : at + step])
+            if some is None:
+                break
+            found += some
+            if len(found) > left:
+                break
+        return found
+
+    def _ask_some(self, connection: Connection, asked: Doubtful, rows: Numbers) -> list[Refusal] | None:
+        """None where there is no answer, and none to be expected for other rows."""
         chosen = asked.texts.take(arrays.integers(rows))
         questions, values = [], []
         for place, column in enumerate(self._columns):
             if column.name not in asked.suspects or chosen.column(place).null_count == len(rows):
                 continue
-            questions.append(_QUESTION.format(column=sql.Literal(place), type=sql.Literal(column.type.name)))
+            questions.append(
+                _QUESTION.format(column=sql.Literal(place), type=sql.Literal(column.type.name), texts=sql.Placeholder())
+            )
             values.append(chosen.column(place).to_pylist())
         if not questions:
-            return []
-        with connection.cursor() as cursor:
-            cursor.execute("SAVEPOINT loader_lane")
-            try:
-                cursor.execute(sql.SQL(" UNION ALL ").join(questions), values)
-                answers = cursor.fetchall()
-            except psycopg2.Error:  # the input function of an extension's type that can only raise
-                if connection.closed:
-                    raise
-                answers = []
-            cursor.execute("ROLLBACK TO SAVEPOINT loader_lane")
+            return []  # no value of a suspect column among these
+        execute(connection, "SAVEPOINT loader_lane")
+        answers: list[tuple[Any, ...]] | None
+        try:
+            answers = rows_of(connection, sql.SQL(" UNION ALL ").join(questions), values)
+        except psycopg2.Error:  # the input function of an extension's type that can only raise
+            if connection.closed:
+                raise
+            answers = None
+        execute(connection, "ROLLBACK TO SAVEPOINT loader_lane")
+        if answers is None:
+            return None
         found: dict[int, Refusal] = {}
         for place, number, sqlstate, message in sorted(answers, key=lambda each: (each[1], each[0])):
             row = int(rows[number - 1])
@@ -244,6 +282,19 @@ class TextLane:
 
     @contextmanager
     def _session(self) -> Iterator[Connection]:
+        """A session whose errors, where they name a column of the temporary table, name the user's instead."""
+        try:
+            with self._borrowed() as connection:
+                yield connection
+        except psycopg2.Error as error:
+            names = {f"c{place}": column.name for place, column in enumerate(self._columns)}
+            primary = error.diag.message_primary or ""
+            if without_internals(primary, names=names) == primary:
+                raise
+            raise translate(error, "reading texts as values of the columns' types", names=names) from error
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[Connection]:
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         if connection is None:
@@ -261,14 +312,10 @@ class TextLane:
             for place, column in enumerate(self._columns)
         ]
         columns.append(sql.SQL("{} bigint").format(sql.Identifier(POSITION)))
-        with connection.cursor() as cursor:
-            cursor.execute("SET datestyle TO ISO")  # of the output; the order of day and month stays the role's
-            cursor.execute("SET extra_float_digits TO 1")
-            cursor.execute(
-                sql.SQL("CREATE TEMPORARY TABLE loader_lane ({}) ON COMMIT DELETE ROWS").format(
-                    sql.SQL(", ").join(columns)
-                )
-            )
+        execute(connection, "SET datestyle TO ISO")  # of the output; the order of day and month stays the role's
+        execute(connection, "SET extra_float_digits TO 1")
+        statement = sql.SQL("CREATE TEMPORARY TABLE loader_lane ({}) ON COMMIT DELETE ROWS")
+        execute(connection, statement.format(sql.SQL(", ").join(columns)))
         connection.commit()
 
     def __enter__(self) -> Self:
@@ -282,7 +329,7 @@ class TextLane:
 
 _QUESTION = sql.SQL(
     "SELECT {column}, v.number, e.sql_error_code, e.message"
-    " FROM unnest(%s::text[]) WITH ORDINALITY AS v (text, number),"
+    " FROM unnest({texts}::text[]) WITH ORDINALITY AS v (text, number),"
     " LATERAL pg_input_error_info(v.text, {type}) AS e WHERE NOT pg_input_is_valid(v.text, {type})"
 )
 
@@ -360,8 +407,7 @@ def _copied_out(connection: Connection, columns: Sequence[sql.Composable]) -> by
     statement = sql.SQL("COPY (SELECT {} FROM {} ORDER BY {}) TO STDOUT (FORMAT binary)").format(
         sql.SQL(", ").join(columns), _TABLE, sql.Identifier(POSITION)
     )
-    with connection.cursor() as cursor:
-        cursor.copy_expert(statement.as_string(connection), made, size=1 << 20)
+    copy(connection, statement, made, size=1 << 20)
     return made.getvalue()[len(HEADER) : -len(TRAILER)]
 
 
@@ -369,22 +415,20 @@ def _leave(connection: Connection) -> None:
     if connection.closed:
         return
     connection.rollback()
-    with connection.cursor() as cursor:
-        cursor.execute("DROP TABLE IF EXISTS pg_temp.loader_lane")
-        cursor.execute("RESET datestyle")
-        cursor.execute("RESET extra_float_digits")
+    execute(connection, "DROP TABLE IF EXISTS pg_temp.loader_lane")
+    execute(connection, "RESET datestyle")
+    execute(connection, "RESET extra_float_digits")
     connection.commit()
 
 
 @contextmanager
 def _zone(connection: Connection, zone: str) -> Iterator[None]:
     """The session's time zone is ``zone`` inside; a bare offset is ISO 8601's, east of Greenwich."""
-    with connection.cursor() as cursor:
-        if re.fullmatch(r"[+-][0-9:]+", zone):
-            cursor.execute("SET TIME ZONE INTERVAL %s HOUR TO MINUTE", (zone,))
-        else:
-            cursor.execute("SELECT set_config('timezone', %s, false)", (zone,))
-        connection.commit()  # what is rolled back inside must not take the setting with it
-        yield
-        cursor.execute("RESET timezone")
-        connection.commit()
+    if re.fullmatch(r"[+-][0-9:]+", zone):
+        execute(connection, "SET TIME ZONE INTERVAL %s HOUR TO MINUTE", (zone,))
+    else:
+        execute(connection, "SELECT set_config('timezone', %s, false)", (zone,))
+    connection.commit()  # what is rolled back inside must not take the setting with it
+    yield
+    execute(connection, "RESET timezone")
+    connection.commit()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,34 +21,35 @@ import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 from psycopg2.extensions import encodings
-from psycopg2.extras import execute_values
 
-from loader.catalog import rows
 from loader.database import end_overdue
 from loader.deadline import Deadline
-from loader.errors import DatabaseUnavailableError, PausedError
+from loader.errors import BusyError, DatabaseUnavailableError, PausedError
 from loader.report import REASONS, ROW_COUNTS, LoadReport, Reject
 from loader.spec import CsvSpec, LoadSpec
+from loader.statements import execute, insert, rows, stream
 
 if TYPE_CHECKING:
     from loader.source import Missing, Source
 
 LedgerState = Literal["running", "paused", "sharded", "loaded", "superseded", "failed"]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """The newest of the files in ``schema/``, which bring the ledger from one version to the next."""
 
 _MIGRATION_LOCK = 0x6C6F616465720001  # "loader" and a number: any constant of its own will do
 
 
 def migrate(connection: Connection) -> None:
-    """Create schema ``loader`` or bring it up to this version, and commit. Idempotent, safe to run at once."""
+    """Create schema ``loader`` or bring it up to this version, and commit. Idempotent, safe to run at once.
+
+    A ledger of a later version stays as it is: each migration keeps the processes of the version before running.
+    """
     if _installed_version(connection) < SCHEMA_VERSION:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
-            for version in range(_installed_version(connection) + 1, SCHEMA_VERSION + 1):
-                cursor.execute(files("loader").joinpath("schema", f"{version}.sql").read_text("utf-8"))
-                cursor.execute("INSERT INTO loader.schema_version (version) VALUES (%s)", (version,))
+        execute(connection, "SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+        for version in range(_installed_version(connection) + 1, SCHEMA_VERSION + 1):
+            execute(connection, files("loader").joinpath("schema", f"{version}.sql").read_text("utf-8"))
+            execute(connection, "INSERT INTO loader.schema_version (version) VALUES (%s)", (version,))
     connection.commit()
 
 
@@ -60,8 +62,8 @@ def _is_there(connection: Connection) -> bool:
 
 
 def is_current(connection: Connection) -> bool:
-    """Whether there is a ledger of this version to read."""
-    return _installed_version(connection) == SCHEMA_VERSION
+    """Whether there is a ledger to read that has all that this version knows: of this version or of a later one."""
+    return _installed_version(connection) >= SCHEMA_VERSION
 
 
 def _installed_version(connection: Connection) -> int:
@@ -81,7 +83,7 @@ def turn(connection: Connection, target: str, *, wait: float, deadline: Deadline
     """Hold the turn of the table ``target``; gives the seconds that it took to get it.
 
     Loads into one table go one after the other, in the order in which they asked. The lock is the session's: it
-    outlives commits and rollbacks, and dies with the connection. Raises DatabaseUnavailableError (retryable) after
+    outlives commits and rollbacks, and dies with the connection. Raises BusyError (retryable) after
     ``wait`` seconds, or when the deadline comes first, and PausedError where the deadline was told to stop.
     """
     began = time.monotonic()
@@ -97,15 +99,15 @@ def turn(connection: Connection, target: str, *, wait: float, deadline: Deadline
 
 def _take_turn(connection: Connection, target: str, patience: float, deadline: Deadline) -> None:
     end_overdue(connection)  # a holder whose process is frozen may have it for ever
-    with connection.cursor() as cursor, deadline.calling(connection.cancel):
-        cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{max(1, int(patience * 1000))}ms",))
+    with deadline.calling(connection.cancel):
+        execute(connection, "SELECT set_config('lock_timeout', %s, true)", (f"{max(1, int(patience * 1000))}ms",))
         try:
-            cursor.execute(f"SELECT pg_advisory_lock({TURN_KEY})", (target,))
+            execute(connection, f"SELECT pg_advisory_lock({TURN_KEY})", (target,))
         except (psycopg2.errors.LockNotAvailable, psycopg2.errors.QueryCanceled) as error:
             connection.rollback()
             if deadline.stopped:
                 raise PausedError(f"{target}: {deadline.reached} while waiting for its turn", handover=False) from error
-            raise DatabaseUnavailableError(
+            raise BusyError(
                 f"{target}: another load has had its turn for {patience:g} seconds", error.pgcode
             ) from error
     connection.commit()
@@ -143,12 +145,12 @@ class Entry:
 
 def close_dead(connection: Connection, target: str) -> None:
     """Enter the failure of attempts at ``target`` that did not live to do it themselves, and commit. Needs its turn."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET state = 'failed', retryable = true, finished_at = clock_timestamp(),"
-            " error = %(died)s, last_error = %(died)s WHERE target = %(target)s AND state = 'running'",
-            {"died": "its process ended before it did", "target": target},
-        )
+    execute(
+        connection,
+        "UPDATE loader.loads SET state = 'failed', retryable = true, finished_at = clock_timestamp(),"
+        " error = %(died)s, last_error = %(died)s WHERE target = %(target)s AND state = 'running'",
+        {"died": "its process ended before it did", "target": target},
+    )
     connection.commit()
 
 
@@ -191,28 +193,28 @@ _SAME = " AND ".join(
 
 def _continue(connection: Connection, values: Mapping[str, Any]) -> Entry | None:
     begun = f"SELECT max(load_id) FROM loader.loads WHERE {_SAME} AND state <> 'loaded'"
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET state = 'running', attempts = attempts + 1, waited = waited + %(waited)s,"
-            " error = NULL, retryable = false, finished_at = NULL, seen_at = clock_timestamp(), version = %(version)s,"
-            " size = %(size)s, last_modified = %(last_modified)s, follows = %(follows)s,"
-            f" sequencer = coalesce(%(sequencer)s, sequencer) WHERE load_id = ({begun})"
-            " RETURNING load_id, attempts, handovers, resumes, waited",
-            dict(values),
-        )
-        found = cursor.fetchone()
-    return Entry(*found) if found else None
+    found = rows(
+        connection,
+        "UPDATE loader.loads SET state = 'running', attempts = attempts + 1, waited = waited + %(waited)s,"
+        " error = NULL, retryable = false, finished_at = NULL, seen_at = clock_timestamp(), version = %(version)s,"
+        " size = %(size)s, last_modified = %(last_modified)s, follows = %(follows)s,"
+        f" sequencer = coalesce(%(sequencer)s, sequencer) WHERE load_id = ({begun})"
+        " RETURNING load_id, attempts, handovers, resumes, waited",
+        dict(values),
+    )
+    return Entry(*found[0]) if found else None
 
 
 def _insert(connection: Connection, values: Mapping[str, Any]) -> int:
     statement = sql.SQL("INSERT INTO loader.loads ({}) VALUES ({}) RETURNING load_id").format(
         sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(map(sql.Placeholder, values))
     )
-    with connection.cursor() as cursor:
-        cursor.execute(statement, dict(values))
-        row = cursor.fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(rows(connection, statement, values)[0][0])
+
+
+def is_loaded(connection: Connection, load_id: int) -> bool:
+    """Whether the load took effect."""
+    return bool(rows(connection, "SELECT 1 FROM loader.loads WHERE load_id = %s AND state = 'loaded'", (load_id,)))
 
 
 def is_settled(connection: Connection, errand: Errand) -> bool:
@@ -225,10 +227,41 @@ def is_settled(connection: Connection, errand: Errand) -> bool:
     return bool(rows(connection, statement, (errand.target, source.bucket, source.key, source.pin)))
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a load failed of: ``kind`` is the name of the error's class, ``error`` its message."""
+
+    entry: Entry
+    kind: str
+    error: str
+
+
+def find_failure(connection: Connection, errand: Errand, since: datetime) -> Failure | None:
+    """What the same errand failed of last, if that was at ``since`` or later and would happen again."""
+    source = errand.source
+    values = {
+        "target": errand.target,
+        "bucket": source.bucket,
+        "key": source.key,
+        "pin": source.pin,
+        "fingerprint": errand.spec.fingerprint(),
+        "forced": errand.forced,
+        "replay_of": errand.replay_of,
+        "since": since,
+    }
+    found = rows(
+        connection,
+        "SELECT load_id, attempts, handovers, resumes, waited, error_type, error FROM loader.loads"
+        f" WHERE load_id = (SELECT max(load_id) FROM loader.loads WHERE {_SAME} AND state <> 'loaded')"
+        " AND state = 'failed' AND NOT retryable AND error_type IS NOT NULL AND finished_at >= %(since)s",
+        values,
+    )
+    return Failure(Entry(*found[0][:5]), *found[0][5:]) if found else None
+
+
 def note_resume(connection: Connection, entry: Entry) -> Entry:
     """Enter that this attempt takes up at a checkpoint, in the transaction that is open."""
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE loader.loads SET resumes = resumes + 1 WHERE load_id = %s", (entry.load_id,))
+    execute(connection, "UPDATE loader.loads SET resumes = resumes + 1 WHERE load_id = %s", (entry.load_id,))
     return replace(entry, resumes=entry.resumes + 1)
 
 
@@ -239,38 +272,49 @@ def note_file(connection: Connection, load_id: int, header: Sequence[str] | None
     with nothing left to sniff.
     """
     names = None if header is None else json.dumps(header)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET header = %s, dialect = %s WHERE load_id = %s",
-            (names, json.dumps(asdict(csv)), load_id),
-        )
+    execute(
+        connection,
+        "UPDATE loader.loads SET header = %s, dialect = %s WHERE load_id = %s",
+        (names, json.dumps(asdict(csv)), load_id),
+    )
     connection.commit()
 
 
-def finish(connection: Connection, report: LoadReport, state: LedgerState, *, handover: bool = False) -> None:
+def finish(
+    connection: Connection,
+    report: LoadReport,
+    state: LedgerState,
+    *,
+    handover: bool = False,
+    created: bool = False,
+    error_type: str | None = None,
+) -> None:
     """Enter an attempt's outcome in the transaction that is open: for a success that of the merge.
 
-    ``handover``: it stopped because its time was up. Raises DatabaseUnavailableError where another attempt at the load
-    has begun since: then this one has lost its turn, and its outcome is none.
+    ``handover``: it stopped because its time was up. ``created``: this transaction creates the table. ``error_type``:
+    the class of the error that it failed with. Raises
+    DatabaseUnavailableError where another attempt at the load has begun since: then this one has lost its turn, and its
+    outcome is none.
     """
-    told = ("rows_read", *ROW_COUNTS, "bytes_read", "version", "retryable", "plan")
+    told = ("rows_read", *ROW_COUNTS, "bytes_read", "version", "retryable", "plan", "rejects_entered")
     values = {name: getattr(report, name) for name in told}
     values |= {name: json.dumps(getattr(report, name)) for name in ("rejects_by_reason", "rejects_by_column")}
     spelt = spelling(connection)
     values |= {"notes": [spelt(note) for note in report.notes], "error": report.error and spelt(report.error)}
     values |= {"state": state, "handovers": report.handovers + handover}
+    values |= {"created": created, "error_type": error_type}
     assignments = ", ".join(f"{name} = %({name})s" for name in values)
     applied = "(SELECT coalesce(max(applied), 0) + 1 FROM loader.loads o WHERE o.target = l.target)"
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE loader.loads l SET {assignments}, finished_at = clock_timestamp(), seen_at = clock_timestamp(),"
-            f" last_error = coalesce(%(error)s, last_error),"
-            f" applied = CASE WHEN %(state)s = 'loaded' THEN {applied} ELSE applied END"
-            " WHERE load_id = %(load_id)s AND attempts = %(attempts)s AND state = 'running'",
-            {**values, "load_id": report.load_id, "attempts": report.attempts},
-        )
-        if not cursor.rowcount:
-            raise DatabaseUnavailableError(f"load {report.load_id}: another attempt at it has begun since")
+    touched = execute(
+        connection,
+        f"UPDATE loader.loads l SET {assignments}, finished_at = clock_timestamp(), seen_at = clock_timestamp(),"
+        f" last_error = coalesce(%(error)s, last_error),"
+        f" applied = CASE WHEN %(state)s = 'loaded' THEN {applied} ELSE applied END"
+        " WHERE load_id = %(load_id)s AND attempts = %(attempts)s AND state = 'running'",
+        {**values, "load_id": report.load_id, "attempts": report.attempts},
+    )
+    if not touched:
+        raise DatabaseUnavailableError(f"load {report.load_id}: another attempt at it has begun since")
 
 
 def keep_rejects(connection: Connection, load_id: int, rejects: Sequence[Reject]) -> None:
@@ -296,21 +340,18 @@ def insert_rejects(connection: Connection, table: str, owner: str, owner_id: int
         )
         for each in rejects
     ]
-    with connection.cursor() as cursor:
-        execute_values(
-            cursor,
-            f"INSERT INTO {table} ({owner}, record_number, line_number, byte_offset, column_name,"
-            " reason, sqlstate, message, raw, raw_bytes, raw_length) VALUES %s"
-            " ON CONFLICT DO NOTHING",
-            values,
-            page_size=1000,
-        )
+    insert(
+        connection,
+        f"INSERT INTO {table} ({owner}, record_number, line_number, byte_offset, column_name,"
+        " reason, sqlstate, message, raw, raw_bytes, raw_length) VALUES %s"
+        " ON CONFLICT DO NOTHING",
+        values,
+    )
 
 
 def forget_rejects(connection: Connection, load_id: int, *, record: int = 1) -> None:
     """Delete the rejects of a load that is read again from ``record`` on, in the transaction that is open."""
-    with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM loader.rejects WHERE load_id = %s AND record_number >= %s", (load_id, record))
+    execute(connection, "DELETE FROM loader.rejects WHERE load_id = %s AND record_number >= %s", (load_id, record))
 
 
 def count_rejects(connection: Connection, load_id: int) -> list[tuple[str, str | None, int]]:
@@ -341,8 +382,8 @@ def spelling(connection: Connection) -> Callable[[str], str]:
 
 STATUS_COLUMNS = (
     "load_id", "state", "source", "version", "target", "mode", "forced", "replay_of", "rows_read", *ROW_COUNTS,
-    "rejects_by_reason", "rejects_by_column", "bytes_read", "plan", "notes", "error", "started_at", "finished_at",
-    "attempts", "handovers", "resumes", "waited", "retryable", "last_error", "seen_at",
+    "rejects_by_reason", "rejects_by_column", "rejects_entered", "bytes_read", "plan", "notes", "error", "started_at",
+    "finished_at", "attempts", "handovers", "resumes", "waited", "retryable", "last_error", "seen_at",
 )  # fmt: skip
 
 FILE_COLUMNS = ("bucket", "key", "header", "dialect", "spec", "sequencer")
@@ -427,11 +468,16 @@ def raw_rejects(connection: Connection, load_id: int) -> Iterator[Raw]:
         yield Raw(record, line, reason, text.encode() if data is None else bytes(data), length)
 
 
+def sample_rejects(connection: Connection, load_id: int, reasons: Sequence[str], limit: int) -> list[bytes]:
+    """The first bytes of at most ``limit`` records of a load that were rejected for one of ``reasons``."""
+    statement = (
+        "SELECT left(raw, 1000), substring(raw_bytes FOR 1000) FROM loader.rejects"
+        " WHERE load_id = %s AND reason = ANY (%s) ORDER BY record_number LIMIT %s"
+    )
+    found = rows(connection, statement, (load_id, list(reasons), limit))
+    return [text.encode() if data is None else bytes(data) for text, data in found]
+
+
 def _stream_rejects(connection: Connection, columns: str, load_id: int) -> Iterator[tuple[Any, ...]]:
-    with connection.cursor(name="loader_rejects") as cursor:
-        cursor.itersize = _FETCHED
-        cursor.execute(
-            f"SELECT {columns} FROM loader.rejects WHERE load_id = %s ORDER BY record_number",
-            (load_id,),
-        )
-        yield from cursor
+    statement = f"SELECT {columns} FROM loader.rejects WHERE load_id = %s ORDER BY record_number"
+    return stream(connection, statement, (load_id,), name="loader_rejects", fetched=_FETCHED)

@@ -8,9 +8,9 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import checkpoints
-from loader.catalog import rows
 from loader.ledger import TURN_KEY
 from loader.staging import drop_tables
+from loader.statements import rows
 
 KEPT_DAYS = 1
 """Days since its last sign of life that a load which can be continued is waited for. S3's event comes again within

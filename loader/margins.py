@@ -8,11 +8,17 @@ from itertools import zip_longest
 
 import numpy as np
 
+from loader.charset import SAMPLE, suggest_encoding
 from loader.errors import ShapeError
 from loader.fields import Dialect, UnterminatedQuoteError, split_record
-from loader.records import RECORD_LIMIT, Layout, layout
+from loader.records import RECORD_LIMIT, Layout, delimiters, layout
+from loader.values import shown
 
 _LINES = Dialect(b",", None, None)  # each physical line is a record
+
+
+NAMES_LIMIT = 100_000
+"""Names of a header: 60 times what a table can have, and a second's work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,7 @@ def read_preamble(
         reader.take(_LINES, "the lines to skip")
     names = None
     if header:
-        rows = [_header_row(reader.take(dialect, "a header"), dialect, name) for _ in range(header_rows)]
+        rows = [_header_row(reader.take(dialect, "a header"), dialect, name, reader) for _ in range(header_rows)]
         names = tuple(" ".join(filter(None, cells)) for cells in zip_longest(*rows, fillvalue=""))
     return Preamble(names, reader.offset, reader.line, reader.rest())
 
@@ -55,6 +61,7 @@ class _Front:
         self._name = name
         self._data = b""
         self._at = 0  # what stands before it was taken
+        self.sample = b""  # of the file's beginning
         self.offset = 0
         self.line = 1
 
@@ -63,6 +70,7 @@ class _Front:
         window = 4096
         while True:
             more = self._fill(window)
+            self.sample = self.sample or self._data[:SAMPLE]
             piece = self._data[self._at : self._at + window]
             last = not more and self._at + window >= len(self._data)
             found = layout(piece, dialect, final=last)
@@ -105,21 +113,29 @@ class _Front:
         return record.rstrip(b"\r\n")
 
 
-def _header_row(record: bytes, dialect: Dialect, name: str) -> list[str]:
+def _header_row(record: bytes, dialect: Dialect, name: str, front: _Front) -> list[str]:
+    if record.count(dialect.delimiter) >= NAMES_LIMIT:
+        width = len(delimiters(record, layout(record, dialect).quotes, dialect)) + 1
+        if width > NAMES_LIMIT:
+            raise ShapeError(f"{name}: the header has {width:,} names, and may have {NAMES_LIMIT:,}")
     try:
         fields = split_record(record, dialect)
     except UnterminatedQuoteError as error:
         raise ShapeError(f"{name}: the header has a quote that is never closed") from error
+
+    def hint() -> str:
+        return "" if dialect.transcoded else suggest_encoding(front.sample)
+
     names = []
     for number, (value, _) in enumerate(fields, start=1):
         try:
             names.append(value.decode("utf-8"))
             if "\0" in names[-1]:
-                raise ShapeError(
-                    f"{name}: the header's name {number}, {value!r}, holds the byte 0; is the file UTF-16?"
-                )
+                raise ShapeError(f"{name}: the header's name {number}, {shown(value)}, holds the byte 0{hint()}")
         except UnicodeDecodeError as error:
-            raise ShapeError(f"{name}: the header's name {number}, {value!r}, is not valid UTF-8") from error
+            raise ShapeError(
+                f"{name}: the header's name {number}, {shown(value)}, is not valid UTF-8{hint()}"
+            ) from error
     return names
 
 

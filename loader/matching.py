@@ -14,9 +14,10 @@ import pyarrow as pa
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader.catalog import rows
 from loader.columns import LoadColumn
+from loader.moving import move_by_copy
 from loader.staging import Staging
+from loader.statements import execute, rows
 from loader.tables import Table
 from loader.target import target_name
 
@@ -38,6 +39,25 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """What became of staged records. ``unchanged``: every row with its key was compared and is the same. ``left_out``:
+    sent to the target, which took no row for it and raised no error."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    left_out: int = 0
+
+    def __add__(self, other: Written) -> Written:
+        return Written(
+            self.inserted + other.inserted,
+            self.updated + other.updated,
+            self.unchanged + other.unchanged,
+            self.left_out + other.left_out,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Matching:
     """The rows of ``staging`` and those of ``table``, by ``key``. Raises psycopg2's errors."""
 
@@ -49,8 +69,9 @@ class Matching:
     def has_rows(self) -> bool:
         return bool(self._row(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(target_name(self.table)))[0])
 
-    def count(self) -> int:
-        return int(self._row(sql.SQL("SELECT count(*) FROM {}").format(self.staging.name))[0])
+    def count(self, among: sql.Composable = ALL) -> int:
+        """How many rows are staged ``among`` all."""
+        return int(self._row(sql.SQL("SELECT count(*) FROM {} s WHERE {}").format(self.staging.name, among))[0])
 
     def _has_repeated(self) -> bool:
         """Whether a key is staged twice. To ask costs little where no row is written: the server may use all cores."""
@@ -66,8 +87,8 @@ class Matching:
             sql.SQL("{} AS {}").format(self._value(name, "s"), sql.Identifier(name)) for name in self.key
         )
         statement = sql.SQL(
-            "DELETE FROM {staging} s USING (SELECT {keys}, max({position}) AS last FROM {staging} s"
-            " GROUP BY {numbers} HAVING count(*) > 1) r WHERE {same} AND s.{position} < r.last"
+            "DELETE FROM {staging} s USING (SELECT {keys}, max({position}) AS {position} FROM {staging} s"
+            " GROUP BY {numbers} HAVING count(*) > 1) r WHERE {same} AND s.{position} < r.{position}"
         )
         return self._run(
             statement.format(
@@ -100,8 +121,12 @@ class Matching:
         target = target_name(self.table)
         return Sample(*self._row(statement.format(some, self._differ(), target, self._same_key("t"))))
 
-    def compare(self) -> tuple[int, int]:
-        """Rows updated and inserted, after those that have to be were found, on all cores that the server grants."""
+    def compare(self, staged: int) -> Written:
+        """Write those of the ``staged`` rows that have to be, found on all cores that the server grants.
+
+        Where the table tells keys apart and nothing else decides about a row: the one statement that compares meets
+        each staged row once, and what it does not note, it found to be the same.
+        """
         touched = sql.Identifier("loader", f"touched_{self.staging.load_id}")
         statement = sql.SQL(
             "CREATE UNLOGGED TABLE {} AS SELECT {}, t.{} IS NULL AS is_new"
@@ -116,15 +141,81 @@ class Matching:
             sql.Identifier(self.key[0]),
             self._differ(),
         )
-        updated = inserted = 0
-        if self._run(statement):
+        noted = self._run(statement)
+        written = Written(unchanged=staged - noted)
+        if noted:
             self._run(sql.SQL("ANALYZE {}").format(touched))
             # what is left is known by its place, and whether that is few or many, the planner knows now
             self._run(sql.SQL("SET LOCAL enable_hashjoin TO DEFAULT; SET LOCAL enable_mergejoin TO DEFAULT"))
-            updated = self.update(self._among(touched, sql.SQL("NOT is_new")))
-            inserted = self.insert(self._among(touched, sql.SQL("is_new")), only_new=False)
+            updated = self._run(self.updating(self._among(touched, sql.SQL("NOT is_new")))) if self._others else 0
+            written += Written(self.insert(self._among(touched, sql.SQL("is_new"))), updated)
         self._run(sql.SQL("DROP TABLE {}").format(touched))
-        return updated, inserted
+        return written
+
+    def match(self, among: sql.Composable, staged: int | None = None) -> Written:
+        """Update the rows of the target that differ from theirs ``among`` the staged ones, and insert those whose keys
+        the target does not have. Each record counts once, however many rows have its key. ``staged``: how many there
+        are, where that is known."""
+        return self._match_records(among) if self.is_watched else self._match_rows(among, staged)
+
+    def _match_rows(self, among: sql.Composable, staged: int | None) -> Written:
+        """Where a row is a record: updated and inserted are what the server says, and a sequence counts the rows that
+        the UPDATE compared and found to be the same, which no command tag tells."""
+        if not self._others:
+            same = self._row(
+                sql.SQL("SELECT count(*) FROM {} s JOIN {} t ON {} WHERE {}").format(
+                    self.staging.name, target_name(self.table), self._same_key("t"), among
+                )
+            )[0]
+            return Written(self.insert(among, only_new=True), unchanged=same)
+        counter = sql.Identifier("loader", f"same_{self.staging.load_id}")
+        self._run(sql.SQL("CREATE UNLOGGED SEQUENCE {}").format(counter))
+        updated = self._run(self.updating(among, counter=sql.Literal(f"loader.same_{self.staging.load_id}")))
+        same = self._row(sql.SQL("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {}").format(counter))[0]
+        self._run(sql.SQL("DROP SEQUENCE {}").format(counter))
+        inserted = self.insert(among, only_new=True) if updated + same != staged else 0
+        return Written(inserted, updated, same)
+
+    def _match_records(self, among: sql.Composable) -> Written:
+        """Where several rows may have a record's key, or something may leave rows out: what is to become of each record
+        is noted first, and then the server says of which records it changed a row."""
+        noted = sql.Identifier("loader", f"touched_{self.staging.load_id}")
+        position = sql.Identifier(self.staging.position)
+        self._run(self._noting(noted, among))
+        self._run(sql.SQL("ANALYZE {}").format(noted))
+        counting = "SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new AND NOT differs) FROM {}"
+        new, same = self._row(sql.SQL(counting).format(noted))
+        inserted = updated = prevented = 0
+        if self._others:
+            differing = sql.SQL("s.{} IN (SELECT position FROM {} WHERE differs)").format(position, noted)
+            statement = sql.SQL(
+                "WITH changed AS ({} RETURNING s.{} AS position) SELECT (SELECT count(DISTINCT position) FROM changed),"
+                " (SELECT count(*) FROM {} n WHERE differs AND NOT EXISTS"
+                " (SELECT FROM changed c WHERE c.position = n.position))"
+            )
+            updated, prevented = self._row(statement.format(self.updating(differing), position, noted))
+        if new:
+            inserted = self.insert(sql.SQL("s.{} IN (SELECT position FROM {} WHERE is_new)").format(position, noted))
+        self._run(sql.SQL("DROP TABLE {}").format(noted))
+        return Written(inserted, updated, same, new - inserted + prevented)
+
+    def _noting(self, noted: sql.Composable, among: sql.Composable) -> sql.Composed:
+        """Creates the table ``noted``: of each staged record ``among`` all, whether it is new, and whether one of the
+        rows that have its key differs from it."""
+        statement = sql.SQL(
+            "CREATE UNLOGGED TABLE {} AS SELECT s.{} AS position, bool_and(t.{} IS NULL) AS is_new,"
+            " bool_or(t.{} IS NOT NULL AND {}) AS differs FROM {} s LEFT JOIN {} t ON {} WHERE {} GROUP BY 1"
+        )
+        first = sql.Identifier(self.key[0])
+        target = target_name(self.table)
+        position = sql.Identifier(self.staging.position)
+        differ, same_key = self._differ(), self._same_key("t")
+        return statement.format(noted, position, first, first, differ, self.staging.name, target, same_key, among)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether a row that the server wrote may be no record of its own, or a record may be left out in silence."""
+        return bool(self.table.leaves_out) or not self.table.tells_apart(self.key)
 
     def _among(self, touched: sql.Composable, which: sql.Composable) -> sql.Composed:
         """The staged rows of which ``touched`` has the places."""
@@ -148,36 +239,52 @@ class Matching:
         statement = sql.SQL("DELETE FROM {} t WHERE NOT EXISTS (SELECT FROM {} s WHERE {})")
         return statement.format(target, self.staging.name, self._same_key("t"))
 
-    def update(self, among: sql.Composable) -> int:
-        """Update the rows of the target that differ from theirs ``among`` the staged ones; gives how many."""
-        return self._run(self.updating(among)) if self._others else 0
+    def updating(self, among: sql.Composable, *, counter: sql.Composable | None = None) -> sql.Composed:
+        """The statement that updates the rows of the target that differ from theirs ``among`` the staged ones.
 
-    def updating(self, among: sql.Composable) -> sql.Composed:
-        """The statement of `update`."""
+        ``counter``: the name of a sequence that is to count the pairs that do not differ.
+        """
         assignments = [
             sql.SQL("{} = {}").format(sql.Identifier(column.name), self._value(column.name, "s"))
             for column in self._others
         ]
+        differ, same_key = self._differ(), self._same_key("t")
+        if counter is not None:
+            # whatever the planner asks first, only pairs with the same key are counted
+            counting = sql.SQL("CASE WHEN {} THEN true ELSE {} AND nextval({}::regclass) IS NULL END")
+            differ = counting.format(differ, same_key, counter)
         return sql.SQL("UPDATE {} t SET {} FROM {} s WHERE {} AND {} AND {}").format(
-            target_name(self.table),
-            sql.SQL(", ").join(assignments),
-            self.staging.name,
-            self._same_key("t"),
-            self._differ(),
-            among,
+            target_name(self.table), sql.SQL(", ").join(assignments), self.staging.name, same_key, differ, among
         )
 
-    def insert(self, among: sql.Composable, *, only_new: bool) -> int:
-        """Insert the staged rows ``among`` all, or of them those whose keys the target has not; gives how many."""
-        return self._run(self.inserting(among, only_new=only_new))
+    def put(self, among: sql.Composable) -> Written:
+        """Insert the staged rows ``among`` all without matching them."""
+        if not self.table.leaves_out:
+            return Written(self.insert(among))
+        sent = self.count(among)
+        inserted = self.insert(among)
+        return Written(inserted, left_out=sent - inserted)
+
+    def insert(self, among: sql.Composable, *, only_new: bool = False) -> int:
+        """Insert the staged rows ``among`` all, or of them those whose keys the target does not have; gives how many
+        the target took. As COPY would, so rewrite rules are not run."""
+        if "INSERT" not in self.table.rules:
+            return self._run(self.inserting(among, only_new=only_new))
+        names = names_of([column.name for column in self.staging.columns])
+        selecting = self._selecting(among, only_new=only_new)
+        return move_by_copy(self.connection, self.staging, target_name(self.table), selecting, names)
 
     def inserting(self, among: sql.Composable, *, only_new: bool) -> sql.Composed:
         """The statement of `insert`."""
-        names = [column.name for column in self.staging.columns]
-        statement = sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} s WHERE {}").format(
+        return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE {}").format(
             target_name(self.table),
-            names_of(names),
-            sql.SQL(", ").join(self._value(name, "s") for name in names),
+            names_of([column.name for column in self.staging.columns]),
+            self._selecting(among, only_new=only_new),
+        )
+
+    def _selecting(self, among: sql.Composable, *, only_new: bool) -> sql.Composed:
+        statement = sql.SQL("SELECT {} FROM {} s WHERE {}").format(
+            sql.SQL(", ").join(self._value(column.name, "s") for column in self.staging.columns),
             self.staging.name,
             among,
         )
@@ -217,7 +324,8 @@ class Matching:
 
     @property
     def _others(self) -> list[LoadColumn]:
-        return [column for column in self.staging.columns if column.name not in self.key]
+        """The columns in which rows of the same key may differ: a key of the same value may be spelt in another way."""
+        return [column for column in self.staging.columns if column.name not in self.key or column.has_spellings]
 
     def _differ(self) -> sql.Composable:
         """Whether a staged row and that of its key in the target differ."""
@@ -226,9 +334,12 @@ class Matching:
 
     def _differs(self, column: LoadColumn) -> sql.Composed:
         stored, staged = sql.Identifier("t", column.name), self._value(column.name, "s")
-        if column.type.wire not in ("arrow", "uuid", "enum") or pa.types.is_floating(column.type.arrow):
+        type_ = column.type
+        domain_of_enum = type_.wire == "enum" and type_.hopeful  # of which PostgreSQL has no operators
+        by_text = domain_of_enum or type_.wire not in ("arrow", "uuid", "enum")
+        if by_text or pa.types.is_floating(type_.arrow):
             template = '{}::text COLLATE "C" IS DISTINCT FROM {}::text COLLATE "C"'
-        elif pa.types.is_string(column.type.arrow):
+        elif type_.wire == "arrow" and pa.types.is_string(type_.arrow):  # an enum has no collation
             template = '{} COLLATE "C" IS DISTINCT FROM {} COLLATE "C"'
         else:
             template = "{} IS DISTINCT FROM {}"
@@ -251,16 +362,9 @@ class Matching:
 
     def _run(self, statement: sql.Composable) -> int:
         """Run it, and give the number of rows it touched."""
-        return run(self.connection, statement)
+        return execute(self.connection, statement)
 
 
 def names_of(names: Sequence[str]) -> sql.Composed:
     """The names, quoted, with commas between."""
     return sql.SQL(", ").join(map(sql.Identifier, names))
-
-
-def run(connection: Connection, statement: sql.Composable) -> int:
-    """Run a statement, and give the number of rows it touched."""
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
-        return cursor.rowcount

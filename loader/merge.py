@@ -1,8 +1,9 @@
 """From staging to target, in the transaction that is open, and how many rows it changed in which way.
 
 UPDATE and INSERT instead of MERGE: their command tags tell updated from inserted on every PostgreSQL from
-15 on, where MERGE says so only from 17 on. "Unchanged" is compared to the letter: text by its bytes, floats
-and types that are carried as text by their text output, so that ``1.0`` replaces ``1.00``.
+15 on, where MERGE says so only from 17 on. What is counted are records: one that meets several rows of the table
+updates those that differ and counts once (see `Written`). "Unchanged" is compared to the letter: text by its bytes,
+floats and types that are carried as text by their text output, so that ``1.0`` replaces ``1.00``.
 
 Which statements, and in which order, is planned: see `Course`. All courses leave the same table behind.
 """
@@ -19,7 +20,7 @@ from psycopg2 import sql
 
 from loader.columns import LoadColumn
 from loader.errors import TableError
-from loader.matching import ALL, Matching, Sample, names_of
+from loader.matching import ALL, Matching, Sample, Written, names_of
 from loader.refusals import Refused, is_refusal
 from loader.report import reason_of
 from loader.spec import LoadSpec
@@ -34,8 +35,8 @@ FEW = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What became of the staged rows. ``deleted`` counts rows of the table that ``replace`` took out. ``course``: by
-    which way, and why, in words for the ledger."""
+    """What became of the staged records. ``left_out``: see `Written`. ``deleted`` counts rows of the table that
+    ``replace`` took out. ``course``: by which way, and why, in words for the ledger."""
 
     inserted: int = 0
     updated: int = 0
@@ -43,6 +44,17 @@ class Counts:
     duplicate: int = 0
     deleted: int = 0
     course: str = ""
+    left_out: int = 0
+
+    @classmethod
+    def of(cls, written: Written, course: str, *, duplicate: int = 0, deleted: int = 0) -> Counts:
+        """The counts of what was ``written``."""
+        return cls(written.inserted, written.updated, written.unchanged, duplicate, deleted, course, written.left_out)
+
+    @property
+    def records(self) -> int:
+        """The staged records that these are."""
+        return self.inserted + self.updated + self.unchanged + self.duplicate + self.left_out
 
 
 class Course(Enum):
@@ -56,6 +68,7 @@ class Course(Enum):
     INSERT = "inserted, for {}"
     UPDATE_FIRST = "updated what differs and then inserted what is new, for {}"
     COMPARE = "compared first, and only what differs or is new written, for {}"
+    RECORDS = "compared record by record, and what differs or is new written, for {}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +82,24 @@ class Chosen:
         return self.course.value.format(self.why)
 
 
+def check_rules(spec: LoadSpec, table: Table, key: Sequence[str]) -> None:
+    """Raise TableError where rewrite rules would make something else of the load's statements.
+
+    COPY takes rows past a table's INSERT rule (see `moving`); there is no such way past the others, or into a view.
+    """
+    needed = {"INSERT"} if table.view else set()
+    if key:
+        needed.add("UPDATE")
+    if spec.mode == "replace":
+        needed.add("DELETE")
+    if rules := sorted(needed & table.rules):
+        what = "a view with" if table.view else "a table with"
+        raise TableError(
+            f"{table}: is {what} rewrite rules on {' and '.join(rules)}, which would make something else of the load's "
+            f"own statements; drop them, or load {'into the table behind it' if table.view else 'with mode append'}"
+        )
+
+
 def merge_key(spec: LoadSpec, table: Table, columns: Sequence[LoadColumn]) -> tuple[str, ...]:
     """The key columns by which rows are matched, empty where the load matches none.
 
@@ -78,7 +109,9 @@ def merge_key(spec: LoadSpec, table: Table, columns: Sequence[LoadColumn]) -> tu
         return ()
     key = spec.key or table.primary_key
     if spec.mode == "merge" and not key:
-        raise TableError(f'{table}: has no primary key, so mode "merge" needs a "key" in the spec')
+        why = "has" if table.oid is not None else "does not exist yet, so it has"
+        how = f'name the columns to merge by: key = ["{columns[0].name}"] in the spec, or --key'
+        raise TableError(f'{table}: {why} no primary key, so mode "merge" needs a "key"; {how}')
     loaded = {column.name for column in columns}
     missing = [name for name in key if name not in loaded]
     if spec.mode == "replace" and (missing or not _covers(table, loaded)) and not table.referenced:
@@ -113,8 +146,9 @@ class Merge(Matching):
         duplicate = self.drop_repeated() if self.key and not distinct else 0
         if distinct and self._is_guarded:
             self._match_by_index()
-        updated, inserted = self._follow(chosen.course, staged - duplicate)
-        return Counts(inserted, updated, staged - duplicate - inserted - updated, duplicate, deleted, str(chosen))
+        return Counts.of(
+            self._follow(chosen.course, staged - duplicate), str(chosen), duplicate=duplicate, deleted=deleted
+        )
 
     def choose(self, staged: int) -> Chosen:
         """The shortest course for so many ``staged`` rows, by what is true of the target."""
@@ -122,9 +156,13 @@ class Merge(Matching):
             return Chosen(Course.INSERT, "the load matches no rows")
         if not self.has_rows():
             return Chosen(Course.INSERT, "the table is empty")
-        if staged <= FEW or not self.table.tells_apart(self.key):
-            few = f"there are only {staged:,} rows"
-            return Chosen(Course.UPDATE_FIRST, few if staged <= FEW else "the table has no unique index on the key")
+        if self.is_watched:
+            left_out = f"{self.table.leaves_out} may leave records out"
+            return Chosen(
+                Course.RECORDS, left_out if self.table.leaves_out else "the table has no unique index on the key"
+            )
+        if staged <= FEW:
+            return Chosen(Course.UPDATE_FIRST, f"there are only {staged:,} rows")
         return self._choose_by(self.sample(staged))
 
     def _choose_by(self, sample: Sample) -> Chosen:
@@ -139,7 +177,7 @@ class Merge(Matching):
     @property
     def _is_guarded(self) -> bool:
         """Whether the table itself refuses a key that it has, or that comes twice."""
-        return bool(self.key) and self.table.oid is not None and self.table.tells_apart(self.key)
+        return bool(self.key) and self.table.oid is not None and not self.is_watched
 
     def looks_new(self, first: int, past: int) -> bool:
         """Whether the records from number ``first`` up to ``past`` can be inserted without being matched: the table
@@ -161,26 +199,22 @@ class Merge(Matching):
         """Insert all without a look at what is there; None where the table refused a key, and nothing was done."""
         self._run(sql.SQL("SAVEPOINT loader_new"))
         try:
-            inserted = self.insert(ALL, only_new=False)
+            inserted = self.insert(ALL)
         except psycopg2.errors.UniqueViolation:
             self._run(sql.SQL("ROLLBACK TO SAVEPOINT loader_new"))
             return None
         self._run(sql.SQL("RELEASE SAVEPOINT loader_new"))
         return inserted
 
-    def insert_part(self, first: int, past: int) -> int:
-        """Insert the records from number ``first`` up to ``past``, where nothing has to be matched; gives the rows."""
+    def insert_part(self, first: int, past: int) -> Written:
+        """Insert the records from number ``first`` up to ``past``, where nothing has to be matched."""
         self._run(sql.SQL("SET LOCAL enable_seqscan = off"))
-        return self.insert(self.part(first, past), only_new=False)
+        return self.put(self.part(first, past))
 
-    def _follow(self, course: Course, staged: int) -> tuple[int, int]:
-        """Rows updated and inserted."""
+    def _follow(self, course: Course, staged: int) -> Written:
         if course is Course.INSERT:
-            return 0, self.insert(ALL, only_new=False)
-        if course is Course.UPDATE_FIRST:
-            updated = self.update(ALL)
-            return updated, self.insert(ALL, only_new=True) if updated < staged else 0
-        return self.compare()
+            return self.put(ALL)
+        return self.compare(staged) if course is Course.COMPARE else self.match(ALL, staged)
 
     def run_carefully(self, *, at_most: int) -> tuple[Counts, list[Refused]]:
         """The same, and records that the target refuses are left out and told, as long as they are ``at_most``.
@@ -193,21 +227,20 @@ class Merge(Matching):
         deleted = self.delete() if self.replace else 0
         filled = bool(self.key) and self.has_rows()
         first, last = self.bounds()
-        updated = inserted = 0
+        counted = Written()
         refused: list[Refused] = []
         pending = [(first, last)] if first is not None and last is not None else []
         while pending and len(refused) < at_most:
             first, last = pending.pop()
             written = self._try(first, last, filled=filled)
-            if isinstance(written, tuple):
-                updated, inserted = updated + written[0], inserted + written[1]
+            if isinstance(written, Written):
+                counted += written
             elif first == last:
                 refused.append(_refused(first, written))
             else:
                 pending += self.halves(first, last)
-        staged = self.count() - len(refused)
         how = "written in halves, down to the records that the table refused"
-        return Counts(inserted, updated, staged - inserted - updated, duplicate, deleted, how), refused
+        return Counts.of(counted, how, duplicate=duplicate, deleted=deleted), refused
 
     def _prepare(self) -> None:
         self._run(sql.SQL("SET LOCAL work_mem = {}").format(sql.Literal(WORK_MEM)))
@@ -216,12 +249,7 @@ class Merge(Matching):
             self._run(sql.SQL("SET LOCAL default_statistics_target = 10"))
             self._run(sql.SQL("ANALYZE {} ({})").format(self.staging.name, names_of(self.key)))
 
-    def _write(self, *, filled: bool, among: sql.Composable = ALL) -> tuple[int, int]:
-        """Rows updated and inserted."""
-        updated = self.update(among) if filled else 0
-        return updated, self.insert(among, only_new=filled)
-
-    def _try(self, first: int, last: int, *, filled: bool) -> tuple[int, int] | psycopg2.Error:
+    def _try(self, first: int, last: int, *, filled: bool) -> Written | psycopg2.Error:
         """Write the records from one position to another; what became of them, or why they were refused."""
         among = sql.SQL("s.{} BETWEEN {} AND {}").format(
             sql.Identifier(self.staging.position), sql.Literal(first), sql.Literal(last)
@@ -229,7 +257,7 @@ class Merge(Matching):
         self._run(sql.SQL("SAVEPOINT loader_merge"))
         try:
             self._run(sql.SQL("SET CONSTRAINTS ALL IMMEDIATE"))
-            written = self._write(filled=filled, among=among)
+            written = self.match(among) if filled else self.put(among)
         except psycopg2.Error as error:
             if not is_refusal(error):
                 raise
@@ -239,10 +267,14 @@ class Merge(Matching):
         return written
 
 
+_OF_PARTITIONS = ("ExecFindPartition", "ExecPartitionCheckEmitError")
+"""The server's functions that report a row for which there is no partition, or that does not belong in the one that it
+is loaded into (execPartition.c, execMain.c). A trigger may raise the same SQLSTATE, and messages are translated."""
+
+
 def _refused(position: int, error: psycopg2.Error) -> Refused:
     told = error.diag
     message = f"{told.message_primary}: {told.message_detail}" if told.message_detail else told.message_primary
     sqlstate = error.pgcode or ""
-    # no constraint by name: there is no partition for it
-    reason = "no_partition" if sqlstate == "23514" and told.constraint_name is None else reason_of(sqlstate)
+    reason = "no_partition" if sqlstate == "23514" and told.source_function in _OF_PARTITIONS else reason_of(sqlstate)
     return Refused(position, told.column_name, reason, sqlstate, message or str(error))

@@ -8,7 +8,8 @@ the careful way. Records with the wrong number of fields are set aside here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,8 +20,8 @@ import pyarrow.csv
 from loader.columns import LoadColumn
 from loader.convert import FALSE_TEXTS, TRUE_TEXTS, is_surely_right, may_mislead
 from loader.errors import ShapeError
-from loader.records import Block, Rows, reject
-from loader.report import Reject
+from loader.records import Block, Positions, Rows, reject_each
+from loader.rejects import RejectGroup, Rejects
 from loader.respell import Spelling, even, respell, well_shaped
 
 SUSPICION = 8
@@ -57,38 +58,51 @@ class Parser:
         }
         self._place_of = {column.field: place for place, column in enumerate(self._columns)}
         self._every = set(range(len(self._columns)))
-        self._suspicion: dict[int, int] = {}  # blocks for which a column is still read as text
+        self._suspicion = [0] * len(self._columns)  # blocks for which each column is still read as text
+        self._lock = threading.Lock()  # of the suspicion
 
     def parse(self, block: Block) -> Rows:
         """The rows of ``block``. Never raises for what a record holds; such records are among the rejects."""
         if not block.terminated:
             return self._given_up(block)
-        rows = self._parse(block, respell(block, self._null))
+        rows = self._parse(block)
         if self._pad and rows.rejects:
-            evened = even(block, self._fields, self._null[0])
-            rows = self._parse(evened.block, respell(evened.block, self._null))
+            evened = even(block, self._fields, min(self._null, key=len))
+            rows = self._parse(evened.block)
             rows = replace(rows, block=block, short=evened.short, long=evened.long)
         return rows
 
-    def _parse(self, block: Block, text: Spelling) -> Rows:
+    def _parse(self, block: Block) -> Rows:
+        if self._fields > 1 and len(block.empty_lines()):  # Arrow would make a row of NULLs of each
+            return self._parse_shaped(block)
+        try:
+            return self._convert(block, respell(block, self._null), np.arange(block.records))
+        except pa.ArrowInvalid as error:
+            if _MISSHAPEN not in str(error):
+                raise
+        return self._parse_shaped(block)
+
+    def _parse_shaped(self, block: Block) -> Rows:
+        """The rows of the records that have the right number of fields; the others are rejected."""
+        shaped, gone, fields = well_shaped(block, self._fields)
+        rejects = self._misshapen(block, gone, fields)
+        text = respell(shaped, self._null)
+        if not text.data:
+            return self._nothing(block, rejects)
+        return replace(self._convert(block, text, np.delete(np.arange(block.records), gone)), rejects=rejects)
+
+    def _convert(self, block: Block, text: Spelling, index: npt.NDArray[np.int64]) -> Rows:
+        """The records ``index`` of ``block``, whose ``text`` it is. Raises ArrowInvalid where one is misshapen."""
         text = _ended(text)
-        gone: list[tuple[int, int]] | None = None
         view = np.frombuffer(text.data, np.uint8)
         careful = self._suspects(view)
         while True:
             try:
-                rows = self._read(block, text, careful, gone or ())
+                rows = self._read(block, text, careful, index)
             except pa.ArrowInvalid as error:
-                if _MISSHAPEN in str(error) and gone is None:
-                    shaped, gone = well_shaped(block, self._fields)
-                    text = respell(shaped, self._null)
-                    if not text.data:
-                        return self._nothing(block, (self._misshapen(block, *each) for each in gone))
-                    text = _ended(text)
-                elif accused := self._accused(error) - careful:
-                    careful |= accused
-                else:
+                if _MISSHAPEN in str(error) or not (accused := self._accused(error) - careful):
                     raise
+                careful |= accused
                 continue
             odd = {
                 place
@@ -103,9 +117,10 @@ class Parser:
         """Columns to be read as text from the start: those that a block before had to, for a while."""
         if not data.all():  # a NUL
             return set(self._every)
-        suspects = {place for place, blocks in self._suspicion.items() if blocks > 0}
-        for place in suspects:
-            self._suspicion[place] -= 1
+        with self._lock:
+            suspects = {place for place, blocks in enumerate(self._suspicion) if blocks}
+            for place in suspects:
+                self._suspicion[place] -= 1
         for kind, places in self._misled.items():
             if places - suspects and may_mislead(kind, data):
                 suspects |= places
@@ -117,11 +132,11 @@ class Parser:
         place = self._place_of.get(int(named[1])) if named else None
         if place is None:
             return set(self._every)
-        self._suspicion[place] = SUSPICION
+        with self._lock:
+            self._suspicion[place] = SUSPICION
         return {place}
 
-    def _read(self, block: Block, text: Spelling, as_text: set[int], gone: Sequence[tuple[int, int]]) -> Rows:
-        """``gone``: records of the block that ``text`` has no more, each its place and how many fields it has."""
+    def _read(self, block: Block, text: Spelling, as_text: set[int], index: npt.NDArray[np.int64]) -> Rows:
         types = {
             str(column.field): pa.binary() if place in as_text else column.read_as
             for place, column in enumerate(self._columns)
@@ -152,40 +167,38 @@ class Parser:
                 check_utf8=not text.data.isascii(),  # to look at all at once costs a tenth of looking at each value
             ),
         )
-        index = np.delete(np.arange(block.records), [each for each, _ in gone])
-        if table.num_rows != len(index):
+        if (surplus := table.num_rows - len(index)) != 0:
             raise ShapeError(
                 f"{self._name}: {block.records} records were counted from byte {block.offset} on, "
-                f"but {table.num_rows + len(gone)} were parsed; this is a defect of the loader, nothing was loaded"
+                f"but {block.records + surplus} were parsed; this is a defect of the loader, nothing was loaded"
             )
         arrays = [_whole(table.column(str(column.field)), types[str(column.field)]) for column in self._columns]
         batch = pa.RecordBatch.from_arrays(arrays, [column.name for column in self._columns])
-        return self._without_empty_lines(Rows(block, batch, index), gone)
+        return Rows(block, batch, index)
 
-    def _without_empty_lines(self, rows: Rows, misshapen: Sequence[tuple[int, int]]) -> Rows:
-        """To COPY an empty line is a record of one field; Arrow makes a row of NULLs of it."""
-        empty = rows.block.empty_lines() if self._fields > 1 else ()
-        if len(empty):
-            rows = rows.keep(~np.isin(rows.index, empty))
-            misshapen = sorted([*misshapen, *((int(each), 1) for each in empty)])
-        return replace(rows, rejects=tuple(self._misshapen(rows.block, index, has) for index, has in misshapen))
+    def _misshapen(self, block: Block, gone: Positions, fields: Positions) -> Rejects:
+        """The records ``gone`` of the block, which have so many ``fields``."""
 
-    def _misshapen(self, block: Block, index: int, fields: int) -> Reject:
-        reason = "too_few_fields" if fields < self._fields else "too_many_fields"
-        return reject(block, index, reason, f"{fields} fields where {self._fields} are expected")
+        def rejected(reason: str, which: npt.NDArray[np.bool_]) -> RejectGroup:
+            found = fields[which]
+            message = f"{{}} fields where {self._fields} are expected"
+            return reject_each(block, gone[which], reason, lambda number: message.format(found[number]))
 
-    def _nothing(self, block: Block, rejects: Iterable[Reject]) -> Rows:
+        few = fields < self._fields
+        return Rejects([rejected("too_few_fields", few), rejected("too_many_fields", ~few)])
+
+    def _nothing(self, block: Block, rejects: Rejects) -> Rows:
         """No rows of ``block``."""
         empty = pa.RecordBatch.from_arrays(
             [pa.nulls(0, column.read_as) for column in self._columns],
             [column.name for column in self._columns],
         )
-        return Rows(block, empty, np.empty(0, np.int64), tuple(rejects))
+        return Rows(block, empty, np.empty(0, np.int64), rejects)
 
     def _given_up(self, block: Block) -> Rows:
         message = "a quote in this line, or in one before it, is out of place: no records of the right shape come of it"
-        rejects = (reject(block, index, "unbalanced_quote", message) for index in range(block.records))
-        return self._nothing(block, rejects)
+        given_up = reject_each(block, np.arange(block.records), "unbalanced_quote", lambda _number: message)
+        return self._nothing(block, Rejects([given_up]))
 
 
 def _ended(text: Spelling) -> Spelling:

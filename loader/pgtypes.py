@@ -108,6 +108,60 @@ def _built_in(name: str) -> ColumnType:
     return ColumnType(name, arrow, max_length=modifiers[0] if is_limited_text else None)
 
 
+def base_name(name: str) -> str:
+    """A type's name as people write it, without its modifiers and array bounds: ``VARCHAR (5)[]`` → ``varchar``."""
+    return " ".join(re.sub(r"\(.*?\)|\[.*?\]", " ", name).lower().removeprefix("pg_catalog.").split())
+
+
+NEAREST = {
+    "bool": "boolean",
+    "int": "integer",
+    "int2": "smallint",
+    "int4": "integer",
+    "int8": "bigint",
+    "float4": "real",
+    "float8": "double precision",
+    "decimal": "numeric",
+    "integer": "integer",
+    "boolean": "boolean",
+    "numeric": "numeric",
+    "text": "text",
+    "varchar": "varchar",
+    "timestamp": "timestamp",
+    "timestamptz": "timestamptz",
+    # what other systems and languages call them
+    "binary": "bytea",
+    "blob": "bytea",
+    "bytes": "bytea",
+    "clob": "text",
+    "datetime": "timestamp",
+    "datetime2": "timestamp",
+    "double": "double precision",
+    "float32": "real",
+    "float64": "double precision",
+    "guid": "uuid",
+    "int16": "smallint",
+    "int32": "integer",
+    "int64": "bigint",
+    "long": "bigint",
+    "longtext": "text",
+    "mediumint": "integer",
+    "mediumtext": "text",
+    "number": "numeric",
+    "nvarchar": "varchar",
+    "object": "jsonb",
+    "short": "smallint",
+    "str": "text",
+    "string": "text",
+    "tinyint": "smallint",
+    "tinytext": "text",
+    "uniqueidentifier": "uuid",
+    "varbinary": "bytea",
+    "varchar2": "varchar",
+}
+"""What to write instead of a name that PostgreSQL does not have, and short names that a misspelt one may be near to."""
+
+
 def _decimal(name: str, modifiers: tuple[int, ...]) -> ColumnType:
     precision, scale = (*modifiers, 0)[:2]
     if precision <= _MAX_DECIMAL128_PRECISION and 0 <= scale <= precision:

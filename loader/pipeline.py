@@ -12,24 +12,26 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import checkpoints, ledger
+from loader.blocks import no_longer_than
+from loader.callbacks import passing_on
 from loader.checkpoints import Checkpoint, Found
-from loader.columns import fields_by_position
 from loader.database import Database
 from loader.errors import LoaderError, UsageError
 from loader.infer import widened
 from loader.lane import TextLane
 from loader.ledger import Entry
 from loader.plan import Plan
-from loader.reading import Records, head, open_records
+from loader.reading import Head, Records
 from loader.refusals import is_refusal
 from loader.report import LoadReport
 from loader.segments import NotStraightError
 from loader.source import expand, open_source
 from loader.spec import LoadSpec
+from loader.tables import Table
 from loader.tally import Progress, RejectKeeper
 from loader.task import Task
 from loader.transform import WidenColumn
-from loader.undertaking import PLAINLY, TURN_WAIT, How, Undertaking, note_unopened
+from loader.undertaking import PLAINLY, TURN_WAIT, How, Undertaking, note_unopened, within_cores
 from loader.ways import PlanChangedError, Staged, Straight, begins_new
 from loader.workers import load_by_workers
 
@@ -54,42 +56,48 @@ def load(
     """Load each object or file that ``source`` names: a path, a glob, s3://bucket/key or s3://bucket/prefix/.
 
     ``dsn`` or ``database`` says where to, ``s3`` is a boto3 client to use. ``workers`` processes may load parts of a
-    large object side by side, see `loader.shards`. For the rest see `How`.
+    large object side by side, see `loader.shards`; at most one a core does. For the rest see `How`.
 
     Each object is a load of its own, and all at once or not at all. With several, all are tried, and the
-    report adds them up. Raises LoaderError for the first that failed; its ``report`` says what became of all.
+    report adds them up. Raises LoaderError for the first that failed; its ``report`` says what became of all. Raises
+    what ``progress`` raises: the load that it interrupts ends as failed, and the same call continues it.
     """
     spec = as_spec(spec)
     if (dsn is None) == (database is None):
         raise UsageError("load() needs either dsn or database")
     how = How(force=force, workers=workers, progress=progress, wait=wait)
     reports, failed = [], []
+    notes: list[str] = []
     with ExitStack() as stack:
         if database is None:
             assert dsn is not None
             database = Database(dsn)
             stack.callback(database.close)
-        for uri in expand(source, client=s3):
+        for uri in expand(source, client=s3, note=notes.append):
             try:
                 reports.append(load_one(uri, spec, database, how, s3=s3))
             except LoaderError as error:
                 reports += [error.report] if error.report else []
                 failed.append(error)
     report = LoadReport.combine(reports)
+    report = replace(report, notes=(*notes, *report.notes))
     if failed:
         failed[0].report = report
         raise failed[0]
     return report
 
 
+@passing_on
 def load_one(
     uri: str, spec: LoadSpec, database: Database, how: How = PLAINLY, *, version_id: str | None = None, s3: Any = None
 ) -> LoadReport:
     """Load the one object or file of that name; no character of it is a pattern.
 
-    ``version_id`` pins a version of the object. Raises LoaderError; its ``report`` says what became of it.
+    ``version_id`` pins a version of the object. Raises LoaderError; its ``report`` says what became of it. Raises what
+    a callback of ``how`` raises, after the load has come to its end: it is then entered as failed and can be continued.
     """
     try:
+        how = within_cores(how)
         if how.workers > 1:
             loaded = load_by_workers(uri, spec, database, how, version_id=version_id, s3=s3)
             if isinstance(loaded, LoadReport):
@@ -134,10 +142,21 @@ class Load(Task):
         return Undertaking(self.source, self.spec, self.database, self.how, self.account).run(self._attempt)
 
     def _attempt(self, connection: Connection, entry: Entry) -> LoadReport:
+        """One attempt. What fails it for good is checked against the object's checksum first: if the bytes were damaged
+        on their way, the object is not to blame, and SourceCorruptedError says so."""
+        try:
+            return self._hope(connection, entry)
+        except (LoaderError, psycopg2.Error) as error:
+            if is_refusal(error) if isinstance(error, psycopg2.Error) else not error.retryable:
+                self.account.doubt(self.how.deadline)
+            raise
+
+    def _hope(self, connection: Connection, entry: Entry) -> LoadReport:
         """Load it in the hope that the target takes every record, and that the types that were inferred hold.
 
         Where one does not, begin again: with care, or with a wider type.
         """
+        self.account.expected = ()
         checkpoint = checkpoints.find(connection, entry.load_id)
         found = checkpoint.found if checkpoint else Found()
         while True:
@@ -152,6 +171,7 @@ class Load(Task):
             except WidenColumn as error:
                 wider = widened(self.types[error.column], error.texts)
                 found = replace(found, widened={**found.widened, error.column: wider})
+                self.account.expect_again()
             except psycopg2.Error as error:
                 if found.careful or not is_refusal(error):
                     raise
@@ -163,16 +183,21 @@ class Load(Task):
         account, uri = self.account, self.source.uri
         table = self.target(connection)
         further = checkpoint is not None and (checkpoint.complete or checkpoint.place.offset > 0)
-        chunks = head(self.source) if further else account.tally.watch(self.source.chunks())
-        records = open_records(chunks, self.spec.csv, name=uri, fields=fields_by_position(self.spec, table))
-        ledger.note_file(connection, entry.load_id, records.header, records.csv)
-        plan = self.plan(connection, records, table, found, again=entry.attempts > 1)
+        try:
+            records, plan = self._begin(connection, entry, table, found, further=further)
+        except LoaderError as error:
+            if error.retryable or not further:
+                raise
+            # the head was read alone, and is compared with nothing; from the beginning on, all bytes are
+            raise PlanChangedError from error
         self.types = plan.inferred
         with (
-            RejectKeeper(self.database, entry.load_id, self.spec.rejects, uri) as keeper,
-            TextLane(self.database, plan.columns, plan.session_zone) as lane,
+            RejectKeeper(
+                self.database, entry.load_id, self.spec.rejects, uri, encoding=records.form.encoding
+            ) as keeper,
+            TextLane(self.database, plan.columns, plan.session_zone, lambda: keeper.left) as lane,
         ):
-            account.rejected, account.rejected_columns = keeper.reasons, keeper.columns
+            account.keeper = keeper
             if plan.guarded and self._begins_new(connection, plan, lane, records):
                 plan = replace(plan, straight=True)
             counts = (Straight if plan.straight else Staged)(
@@ -190,9 +215,20 @@ class Load(Task):
             keeper.settle(account.tally.counts.read)
         return self.conclude(connection, records, plan, counts)
 
+    def _begin(
+        self, connection: Connection, entry: Entry, table: Table, found: Found, *, further: bool
+    ) -> tuple[Records, Plan]:
+        """Look at the beginning of the object, and plan. ``further``: what follows it is not wanted."""
+        chunks = iter(Head(self.source)) if further else self.account.read()
+        records = self.open_records(chunks, table)
+        self.account.tally.form = records.form
+        ledger.note_file(connection, entry.load_id, records.header, records.csv)
+        return records, self.plan(connection, records, table, found, again=entry.attempts > 1)
+
     def _begins_new(self, connection: Connection, plan: Plan, lane: TextLane, records: Records) -> bool:
         """Whether the file is worth a trial of going straight, and its first records look like that."""
         if plan.straight or records.first is None or self.source.size < TRIAL_FROM:
             return False
         entry = self.account.entry
-        return begins_new(connection, plan, entry, self.work(plan, lane, entry.load_id)(records.first))
+        first = no_longer_than([records.first], plan.block_records)
+        return begins_new(connection, plan, entry, self.work(plan, lane, entry.load_id)(next(first)))

@@ -15,7 +15,7 @@ from loader.columns import LoadColumn, match_columns
 from loader.errors import SpecError
 from loader.hooks import find_hook
 from loader.infer import PATTERNS, infer_columns
-from loader.merge import merge_key
+from loader.merge import check_rules, merge_key
 from loader.pgtypes import ColumnType
 from loader.records import Block
 from loader.spec import ColumnSpec, LoadSpec
@@ -25,7 +25,13 @@ from loader.transform import Filter, Hook, schema_of, typed_default
 STAGED_FORM = 1
 """To be raised when this program stages rows in another form, so that nobody goes on with those of an earlier one."""
 
-SpellTypes = Callable[[list[str]], Mapping[str, str]]
+BLOCK_RECORDS = 1 << 17
+"""Records of a block at most. Shorter ones than 8 bytes are rare in good files, and each costs memory of its own."""
+
+BLOCK_BYTES = 4 << 20
+"""Bytes that the columns of a block may come to, where the spec decides how long their values are."""
+
+SpellTypes = Callable[[list[tuple[str, str]]], Mapping[str, str]]
 ColumnTypes = Callable[[list[str]], Mapping[str, ColumnType]]
 
 
@@ -60,10 +66,24 @@ class Plan:
     notes: tuple[str, ...]
 
     @property
+    def block_records(self) -> int:
+        """Records that are worked on at once, so that what they become is bounded however short their lines are.
+
+        It cuts no block of records of the right shape without defaults: those have a byte at least for each field.
+        """
+        weight = sum(_weight(column) for column in self.columns)
+        if self.spec.csv.ragged == "pad":
+            weight += self.fields * (len(self.spec.csv.delimiter) + min(map(len, self.spec.csv.null), default=0))
+        return max(1, min(BLOCK_RECORDS, BLOCK_BYTES // max(weight, 1)))
+
+    @property
     def digest(self) -> str:
         """SHA-256 of all that decides what staged rows look like, beside the spec: where it differs, rows that were
         staged before are not those that would be staged now."""
-        types = [(each.name, each.type.name, each.type.wire, each.type.labels, each.zone) for each in self.columns]
+        types = [
+            (each.name, each.type.name, each.type.wire, each.type.labels, each.zone, *filter(None, [each.collation]))
+            for each in self.columns
+        ]
         settled = [str(self.table), self.key, types, self.fields, self.session_zone, asdict(self.found), STAGED_FORM]
         return sha256(json.dumps(settled).encode()).hexdigest()
 
@@ -91,7 +111,7 @@ def make_plan(
     if (not spec.columns and table.oid is None) or (spec.unknown == "add" and header is not None):
         guessed = infer_columns(first, header, spec.csv.null, name=name)
         guessed = tuple(replace(each, type=found.widened.get(each.name, each.type)) for each in guessed)
-    types = spell_types([column.type for column in (*spec.columns, *guessed) if column.type is not None])
+    types = spell_types([(each.name, each.type) for each in (*spec.columns, *guessed) if each.type is not None])
     match = match_columns(spec, header, table, types, inferred=guessed, name=name, session_zone=session_zone)
     added = {column.name for column in match.added}
     new = added or ({column.name for column in match.columns} if table.oid is None and not spec.columns else set())
@@ -104,6 +124,7 @@ def make_plan(
     _check_formats(match.columns)
     _check_defaults(match.columns)
     key = merge_key(spec, table, match.columns)
+    check_rules(spec, table, key)
     return Plan(
         spec=spec,
         table=table,
@@ -125,6 +146,18 @@ def make_plan(
         filter=_filter(spec, schema_of(match.columns), session_zone),
         notes=notes + match.notes,
     )
+
+
+_LEAST = 4  # bytes, of a value with its length: no block of a mebibyte of well-shaped records is over the limit
+_PLACEHOLDER = 1024  # bytes: a key of S3 has no more
+
+
+def _weight(column: LoadColumn) -> int:
+    """Bytes of one value of the column, of those that the spec adds to what the file holds."""
+    made = [pair[1] for step in column.steps for pair in step.args if isinstance(pair, tuple)]
+    value = column.value or ""
+    longest = max(map(len, [column.default or "", value, *made]))
+    return _LEAST + longest + _PLACEHOLDER * value.count("{")
 
 
 def _goes_straight(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loader.errors import UsageError
+from loader.errors import SetupError
 from loader.proof import ShardPlan
 from loader.settings import settings
 from loader.spec import LoadSpec
@@ -42,10 +42,10 @@ class Place:
 
     @classmethod
     def of_plan(cls, execution: str) -> Place:
-        """Where the plan of an execution is. Raises UsageError where the environment does not say."""
+        """Where the plan of an execution is. Raises SetupError where the environment does not say."""
         bucket, separator, prefix = os.environ.get("LOADER_PLANS", "").removeprefix("s3://").partition("/")
         if not (bucket and separator):
-            raise UsageError("LOADER_PLANS has to be s3://bucket/prefix/, where plans are kept")
+            raise SetupError("LOADER_PLANS has to be s3://bucket/prefix/, where plans are kept")
         return cls(bucket, f"{prefix}{execution}/plan.json")
 
     def beside(self, name: str) -> Place:
@@ -59,19 +59,19 @@ AGAIN = "again.json"
 def told_again(place: Place, spec: LoadSpec) -> dict[str, Any] | None:
     """What the plan at ``place`` left for the next one by the same spec, if anything: see `shards.replanned`."""
     told = place.beside(AGAIN).read() or {}
-    return told["again"] if told.get("fingerprint") == spec.fingerprint() else None
+    return told.get("again") if told.get("fingerprint") == spec.fingerprint() else None
 
 
 def is_told_again(place: Place, plan: ShardPlan) -> bool:
     """Whether the plan at ``place`` itself was found to have to begin again."""
-    again = told_again(place, LoadSpec.from_dict(plan.spec, origin="shard plan"))
-    return again is not None and bool(again["after"] == plan.attempt)
+    again = told_again(place, LoadSpec.from_stored(plan.spec, origin="shard plan"))
+    return again is not None and bool(again.get("after") == plan.attempt)
 
 
 def tell_again(place: Place, plan: ShardPlan, again: Mapping[str, Any]) -> int:
     """Leave that for the next plan; gives how many there were by now."""
-    noted, fingerprint = place.beside(AGAIN), LoadSpec.from_dict(plan.spec, origin="shard plan").fingerprint()
+    noted, fingerprint = place.beside(AGAIN), LoadSpec.from_stored(plan.spec, origin="shard plan").fingerprint()
     before = noted.read() or {}
-    plans = 1 + (before["plans"] if before.get("fingerprint") == fingerprint else 0)
+    plans = 1 + (before.get("plans", 0) if before.get("fingerprint") == fingerprint else 0)
     noted.write({"plans": plans, "fingerprint": fingerprint, "again": dict(again)})
     return plans

@@ -10,17 +10,17 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import ledger
-from loader.columns import fields_by_position
-from loader.database import Database
+from loader.database import Database, translated
 from loader.ledger import Errand
 from loader.matching import ALL
 from loader.merge import Merge
 from loader.plan import Plan
-from loader.reading import head, open_records
+from loader.reading import Head
 from loader.source import Source, open_source
 from loader.spec import LoadSpec
 from loader.staging import Staging, copying
-from loader.standing import find_standing
+from loader.standing import find_standing, why_not_due
+from loader.statements import execute
 from loader.target import keying, target_name
 from loader.task import Task
 from loader.undertaking import PLAINLY
@@ -63,9 +63,8 @@ def preview(uri: str, spec: LoadSpec, database: Database, *, s3: Any = None) -> 
 
     Raises LoaderError for whatever a load would find wrong before its first record.
     """
-    with open_source(uri, client=s3) as source, database.session() as connection:
-        with connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION READ ONLY")
+    with open_source(uri, client=s3) as source, translated(f"{uri}: planning"), database.session() as connection:
+        execute(connection, "SET TRANSACTION READ ONLY")
         try:
             return _preview(source, spec, database, connection)
         finally:
@@ -75,8 +74,7 @@ def preview(uri: str, spec: LoadSpec, database: Database, *, s3: Any = None) -> 
 def _preview(source: Source, spec: LoadSpec, database: Database, connection: Connection) -> Preview:
     load = Task(source, spec, database, PLAINLY)
     table = load.target(connection)
-    fields = fields_by_position(spec, table)
-    records = open_records(head(source), spec.csv, name=source.uri, fields=fields)
+    records = load.open_records(iter(Head(source)), table)
     plan = load.plan(connection, records, table, again=False)
     return Preview(
         source=source.uri,
@@ -102,12 +100,11 @@ def _column(name: str, type_name: str, field: int | None, header: tuple[str, ...
 def _verdict(connection: Connection, source: Source, spec: LoadSpec, target: str) -> str:
     if not ledger.is_current(connection):
         return "due: there is no ledger yet, or one of an earlier version"
-    standing = find_standing(connection, Errand(source, target, spec), source)
-    if standing.verdict == "loaded":
-        return f"nothing would be done: this version was loaded already, by load {standing.load_id}"
-    if standing.verdict == "superseded":
-        return f"nothing would be done: a newer version of it was loaded before, by load {standing.load_id}"
-    return "due"
+    errand = Errand(source, target, spec)
+    standing = find_standing(connection, errand, source)
+    if standing.verdict == "due":
+        return "due"
+    return f"nothing would be done: {why_not_due(connection, errand, standing, source)}"
 
 
 def _way(plan: Plan, size: int) -> str:
@@ -143,6 +140,8 @@ def _statements(connection: Connection, plan: Plan, size: int) -> Iterator[sql.C
 def _merging(merge: Merge) -> Iterator[sql.Composable]:
     if merge.replace:
         yield merge.deleting()
+    if "INSERT" in merge.table.rules:
+        yield sql.SQL("-- rows are moved by COPY instead of INSERT, for the table has a rewrite rule")
     if not merge.key:
         yield merge.inserting(ALL, only_new=False)
         return

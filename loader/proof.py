@@ -16,12 +16,15 @@ The rules are told with their reasons in docs/sharding.md. Nothing here reads an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from loader import crc
-from loader.errors import LoaderError, SourceError
+from loader.checksums import corrupted, differing
+from loader.errors import LoaderError
 from loader.parts import Known, Part, Proof, ShardPlan, ShardReport, cut
 from loader.rising import rise_together
+from loader.swallowed import NONE_SWALLOWED, Swallowed
 
 __all__ = ["Known", "Part", "Proof", "ShardPlan", "ShardReport", "cut", "prove"]
 
@@ -34,9 +37,9 @@ SUMMED = ("records", "kept", "filtered", "short", "long", "rejected")
 def prove(plan: ShardPlan, reports: Iterable[ShardReport]) -> Proof:
     """Judge the reports of all runs so far; any number of a shard, in any order.
 
-    Raises SourceError where the bytes that were read are not those of S3's checksum, or two runs of a shard that began
-    alike found different things; LoaderError where records are missing in a report.
-    """
+    Raises SourceCorruptedError where the bytes that were read are not those of S3's checksum, or two runs of a shard
+    that began alike found different things: then no report is worth anything. LoaderError where records are missing in
+    one."""
     by_number: dict[int, list[ShardReport]] = {number: [] for number in range(len(plan.ranges))}
     once = {each.run: each for each in reports}
     for _, each in sorted(once.items()):
@@ -47,6 +50,8 @@ def prove(plan: ShardPlan, reports: Iterable[ShardReport]) -> Proof:
         chain.add(number, runs)
     if chain.is_whole:
         _compare_checksums(plan, by_number)
+        for run in chain.runs:
+            _compare_tails(plan, by_number, run)
     guesses = [each for runs in by_number.values() for each in runs if each.known is None and each.inside is not None]
     counts = {name: sum(getattr(run, name) for run in chain.runs) for name in SUMMED}
     return Proof(
@@ -57,6 +62,7 @@ def prove(plan: ShardPlan, reports: Iterable[ShardReport]) -> Proof:
         problem=chain.problem,
         counts=counts,
         guessed=len(guesses),
+        swallowed=asdict(chain.swallowed) if chain.swallowed.records else None,
         rising=rise_together(run.keys for run in chain.runs),
         wrong=sum(_is_wrong(guess, chain.starts.get(guess.number), plan.text(guess.number)[1]) for guess in guesses),
     )
@@ -82,6 +88,7 @@ class _Chain:
         self.waiting: list[int] = []
         self.parts: list[Part] = []
         self.runs: list[ShardReport] = []
+        self.swallowed = NONE_SWALLOWED
         self.problem: dict[str, Any] | None = None
 
     @property
@@ -120,6 +127,7 @@ class _Chain:
             self._check(number, ended)
             self.parts.append(Part(number, run.run, place, self._record, self._line))
             self.runs.append(run)
+            self.swallowed += Swallowed(**(run.swallowed or {})).moved(self._line)
             self._record += run.records
             self._line += run.lines
             self._place = run.end
@@ -135,7 +143,7 @@ class _Chain:
     def _check(self, number: int, runs: Sequence[ShardReport]) -> None:
         """Of runs that began alike, and right."""
         if len({(run.end, run.records, run.lines) for run in runs}) > 1:
-            raise SourceError(f"{self._plan.uri}: shard {number} was read twice, and not the same was found")
+            raise corrupted(self._plan.uri, f"shard {number} was read twice, and not the same was found")
         for run in runs:
             if run.records != run.kept + run.filtered + run.rejected:
                 raise LoaderError(
@@ -163,13 +171,33 @@ def _compare_checksums(plan: ShardPlan, by_number: Mapping[int, Sequence[ShardRe
     for number, (first, past) in enumerate(plan.ranges):
         found = {run.crc for run in by_number[number] if run.crc is not None}
         if len(found) != 1:
-            raise SourceError(f"{plan.uri}: shard {number} was read twice, and the bytes were not the same")
+            raise corrupted(plan.uri, f"shard {number} was read twice, and the bytes were not the same")
         parts.append((found.pop(), past - first))
     if plan.checksum is None:
         return
     whole = crc.combine(plan.algorithm, parts)
-    if whole != crc.decoded(plan.checksum):
-        raise SourceError(
-            f"{plan.uri}: the bytes that were read have the {plan.algorithm} {whole:x}, and S3 says "
-            f"{crc.decoded(plan.checksum):x}; nothing was loaded"
-        )
+    expected = crc.decoded(plan.checksum)
+    if whole != expected:
+        size = crc.SIZES[plan.algorithm]
+        raise differing(plan.uri, plan.algorithm.upper(), *(each.to_bytes(size, "big") for each in (expected, whole)))
+
+
+def _compare_tails(plan: ShardPlan, by_number: Mapping[int, Sequence[ShardReport]], run: ShardReport) -> None:
+    """What a run read past its range is what its right neighbours read: theirs is compared with S3's checksum."""
+    at, end = plan.ranges[run.number][1], (run.end or 0) + plan.mark
+    if run.tail is None or end <= at:
+        return
+    parts: list[tuple[int, int]] = []
+    for number in range(run.number + 1, len(plan.ranges)):
+        first, past = plan.ranges[number]
+        if first >= end:
+            break
+        runs = [each for each in by_number[number] if each.crc is not None]
+        if end < past:
+            runs = [each for each in runs if plan.lead_end(number, each.start) == end]
+        sums = {each.crc if end >= past else each.lead for each in runs} - {None}
+        if not sums:  # of a version that does not say
+            return
+        parts.append((sums.pop() or 0, min(past, end) - first))
+    if crc.combine(plan.algorithm, parts) != run.tail:
+        raise corrupted(plan.uri, f"what shard {run.number} and its neighbour both read was not the same")

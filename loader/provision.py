@@ -27,6 +27,7 @@ from psycopg2.extensions import encrypt_password
 from loader.database import Credentials, Database, SecretCredentials, translate
 from loader.errors import UsageError
 from loader.ledger import migrate
+from loader.statements import execute, rows
 
 _LOCK = 0x6C6F616465720002
 """As for the ledger's migration (`loader.ledger`): provisioning and rotation take turns."""
@@ -110,7 +111,7 @@ def _as_master(master: Database, what: str) -> Iterator[Connection]:
     """
     try:
         with master.session() as connection:
-            _run(connection, "SELECT pg_advisory_xact_lock(%s)", _LOCK)
+            execute(connection, "SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             yield connection
     except psycopg2.Error as error:
         raise translate(error, what) from None
@@ -122,43 +123,43 @@ def _ensure_role(connection: Connection, name: str) -> None:
     The master becomes a member of it, as it has to be to see after its tables; of a role that it has made, it need not
     be one since PostgreSQL 16 (manual, "CREATE ROLE": createrole_self_grant).
     """
-    found = _run(
+    found = rows(
         connection,
         "SELECT rolsuper OR rolcreaterole OR rolreplication OR rolname = current_user FROM pg_roles WHERE rolname = %s",
-        name,
+        (name,),
     )
     if found and found[0][0]:
         raise UsageError(f"user {name}: is an administrator's; the loader needs one of its own")
     if not found:
-        _run(connection, sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
-    member = _run(connection, "SELECT pg_has_role(current_user, %s, 'USAGE')", name)
+        execute(connection, sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+    member = rows(connection, "SELECT pg_has_role(current_user, %s, 'USAGE')", (name,))
     if not member[0][0]:
-        _run(connection, sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(name)))
+        execute(connection, sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(name)))
 
 
 def _set_password(connection: Connection, name: str, password: str) -> None:
     verifier = encrypt_password(password, name, connection, "scram-sha-256")
     statement = sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(name), sql.Literal(verifier))
-    _run(connection, statement)
+    execute(connection, statement)
 
 
 def _open_schema(connection: Connection, name: str, schema: str) -> list[str]:
     """Gives the tables that the master may not grant, as they belong to others."""
     names = {"schema": sql.Identifier(schema), "user": sql.Identifier(name)}
-    if not _run(connection, "SELECT 1 FROM pg_namespace WHERE nspname = %s", schema):
-        _run(connection, sql.SQL("CREATE SCHEMA {schema}").format(**names))
+    if not rows(connection, "SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)):
+        execute(connection, sql.SQL("CREATE SCHEMA {schema}").format(**names))
     for statement in (
         "GRANT USAGE, CREATE ON SCHEMA {schema} TO {user}",
         f"ALTER DEFAULT PRIVILEGES IN SCHEMA {{schema}} GRANT {TABLE_RIGHTS} ON TABLES TO {{user}}",
         "ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT USAGE ON SEQUENCES TO {user}",
     ):
-        _run(connection, sql.SQL(statement).format(**names))
+        execute(connection, sql.SQL(statement).format(**names))
     refused = []
-    for relation, kind, grantable in _run(connection, _RELATIONS, schema, name):
+    for relation, kind, grantable in rows(connection, _RELATIONS, (schema, name)):
         target = sql.Identifier(schema, relation)
         right = "USAGE ON SEQUENCE {} TO {}" if kind == "S" else f"{TABLE_RIGHTS} ON {{}} TO {{}}"
         if grantable:
-            _run(connection, sql.SQL("GRANT " + right).format(target, names["user"]))
+            execute(connection, sql.SQL("GRANT " + right).format(target, names["user"]))
         else:
             refused.append(f"{schema}.{relation}")
     return refused
@@ -172,14 +173,8 @@ _RELATIONS = """
 
 
 def _on_database(connection: Connection, statement: str, name: str) -> None:
-    database = _run(connection, "SELECT current_database()")[0][0]
-    _run(connection, sql.SQL(statement).format(sql.Identifier(database), sql.Identifier(name)))
-
-
-def _run(connection: Connection, statement: str | sql.Composable, *parameters: Any) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters or None)
-        return cursor.fetchall() if cursor.description else []
+    database = rows(connection, "SELECT current_database()")[0][0]
+    execute(connection, sql.SQL(statement).format(sql.Identifier(database), sql.Identifier(name)))
 
 
 # --- the rotation
@@ -241,7 +236,7 @@ class Rotation:
         """Raises DatabaseError where the new password does not let the user in."""
         pending = Database(_Known(self._version("AWSPENDING")))
         with pending.session() as connection:
-            _run(connection, "SELECT 1")
+            execute(connection, "SELECT 1")
         pending.close()
 
     def _finish(self) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
 from loader.blocks import split
-from loader.decode import decompress, find_compression, find_encoding, gather, transcode, without
+from loader.decode import decompress, find_compression, find_encoding, gather, peek, transcode, without
 from loader.fields import Dialect
+from loader.foreign import SAMPLE as SAMPLE_OF_FORMAT
+from loader.foreign import check_format
+from loader.limits import Limits
 from loader.margins import read_preamble, without_footer
 from loader.records import Block, Place, joined
 from loader.sniff import sniff
@@ -32,6 +36,10 @@ class Form:
         """The text is what the object holds, byte for byte, but for a byte order mark."""
         return self.compression == "none" and self.encoding == "utf-8"
 
+    def offset(self, place: Place) -> int | None:
+        """Where in the object the text's ``place`` is; None where only decoding tells."""
+        return place.offset + self.mark if self.plain else None
+
 
 @dataclass(frozen=True, slots=True)
 class Records:
@@ -47,18 +55,28 @@ class Records:
     begin: Place
     first: Block | None
     blocks: Iterator[Block]
+    limits: Limits | None = None
 
 
-def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str, fields: int | None = None) -> Records:
+def open_records(
+    chunks: Iterator[bytes], csv: CsvSpec, *, name: str, fields: int | None = None, limits: Limits | None = None
+) -> Records:
     """Decompress, transcode to UTF-8, take off header and footer, and split into blocks, of which the first are read.
 
-    ``fields``: how many a record should have where no header says so; None where nobody knows. Raises DecodeError or
-    ShapeError, also from ``blocks``.
+    ``fields``: how many a record should have where no header says so; None where nobody knows. ``limits``: for how much
+    text. Raises DecodeError, ShapeError or LimitError, also from ``blocks``; ForeignFormatError where it is no CSV at
+    all.
     """
     compression, chunks = find_compression(chunks, csv.compression)
+    if csv.compression not in ("auto", "none"):
+        chunks = _checked_unpacked(chunks, csv, name)
     encoding, mark, encoded = find_encoding(decompress(chunks, compression, name=name), csv.encoding)
+    sample, encoded = peek(encoded, SAMPLE_OF_FORMAT)
+    has_header = bool(csv.header) and not csv.skip_lines and not csv.comment
+    check_format(sample, name=name, encoding=encoding, has_header=has_header, compression=compression)
     form = Form(compression, encoding, mark)
-    csv, text = sniff(gather(transcode(encoded, encoding, name=name)), csv)
+    decoded = transcode(encoded, encoding, name=name)
+    csv, text = sniff(gather(limits.watch(decoded, name) if limits else decoded), csv)
     preamble = read_preamble(
         text,
         _dialect(csv, form),
@@ -74,22 +92,33 @@ def open_records(chunks: Iterator[bytes], csv: CsvSpec, *, name: str, fields: in
     while sum(len(each.data) for each in begin) < SAMPLE and (block := next(blocks, None)) is not None:
         begin.append(block)
     whole = [each for each in begin if each.terminated]
-    return Records(form, csv, preamble.names, start, joined(whole) if whole else None, chain(begin, blocks))
+    return Records(form, csv, preamble.names, start, joined(whole) if whole else None, chain(begin, blocks), limits)
 
 
-def take_up(
-    source: Source, records: Records, place: Place, watch: Callable[[Iterator[bytes]], Iterator[bytes]]
-) -> Records:
-    """The records from ``place`` on, without a second look at those before it. ``watch`` sees the chunks that are read.
+def _checked_unpacked(chunks: Iterator[bytes], csv: CsvSpec, name: str) -> Iterator[bytes]:
+    """The chunks, if they can be of the compression that the spec gives. Raises ForeignFormatError."""
+    packed, chunks = peek(chunks, SAMPLE_OF_FORMAT)
+    found, _ = find_compression(iter([packed]), "auto")
+    if found != csv.compression:
+        check_format(packed, name=name, encoding="utf-8", has_header=bool(csv.header))
+    return chunks
+
+
+def take_up(records: Records, place: Place, read: Callable[[int], Iterator[bytes]], *, name: str) -> Records:
+    """The records from ``place`` on, without a second look at those before it. ``read``: the object's bytes from an
+    offset on.
 
     Text that the object holds as it is, is read from there; of other text all before it is decoded and dropped.
     """
-    form, name = records.form, source.uri
-    if form.plain:
-        text = watch(source.chunks(place.offset + form.mark))
+    form = records.form
+    start = form.offset(place)
+    if start is not None:
+        text = read(start)
+        text = records.limits.watch(text, name, start=place.offset) if records.limits else text
     else:
-        encoded = without(decompress(watch(source.chunks()), form.compression, name=name), form.mark)
-        text = without(transcode(encoded, form.encoding, name=name), place.offset)
+        encoded = without(decompress(read(0), form.compression, name=name), form.mark)
+        text = transcode(encoded, form.encoding, name=name)
+        text = without(records.limits.watch(text, name) if records.limits else text, place.offset)
     return replace(records, blocks=_split(gather(text), records.csv, form, place, name))
 
 
@@ -105,10 +134,20 @@ HEAD = 1 << 20
 """Bytes of one read of a file's head, where what follows is not wanted."""
 
 
-def head(source: Source) -> Iterator[bytes]:
-    """The source's bytes for someone who will read only the first of them: nothing is fetched ahead."""
-    for start in range(0, source.size, HEAD):
-        yield source.read_range(start, min(start + HEAD, source.size))
+class Head:
+    """The source's bytes for someone who will read only the first of them: nothing is fetched ahead. ``crc``: the CRC32
+    of the first `HEAD` bytes."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._first = source.read_range(0, min(HEAD, source.size))
+        self.crc = zlib.crc32(self._first)
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._first:
+            yield self._first
+        for start in range(HEAD, self._source.size, HEAD):
+            yield self._source.read_range(start, min(start + HEAD, self._source.size))
 
 
 def recall(

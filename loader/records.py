@@ -8,7 +8,7 @@ before Arrow sees them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -17,9 +17,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from loader.arrays import booleans
-from loader.fields import Dialect
+from loader.fields import Dialect, UnterminatedQuoteError, split_record
+from loader.rejects import NO_REJECTS, RejectGroup, Rejects
 from loader.report import Reject
 from loader.rising import Run
+from loader.swallowed import NONE_SWALLOWED, Swallowed
+from loader.values import SHOWN, brief
 
 _LF, _CR = 10, 13
 
@@ -92,7 +95,8 @@ class Block:
     bytes of the shortest of them, line end included. ``regular``: Arrow reads it as COPY does, just as it is.
     ``terminated``: False for lines that were given up after an unbalanced quote; each is a record then. ``after``:
     where the file can be taken up again; None amid broken records, where more has to be known. ``origin``: of records
-    that were picked from another block, that block and each one's place in it, from 0, shape (records,).
+    that were picked from another block, that block and each one's place in it, from 0, shape (records,). ``lines``:
+    physical lines that end in it; None where they were not counted.
     """
 
     data: bytes
@@ -106,6 +110,7 @@ class Block:
     dialect: Dialect
     after: Place | None = None
     origin: tuple[Block, npt.NDArray[np.int64]] | None = None
+    lines: int | None = None
 
     @cached_property
     def layout(self) -> Layout:
@@ -361,6 +366,7 @@ def joined(blocks: Sequence[Block]) -> Block:
         records=sum(each.records for each in blocks),
         shortest=min(each.shortest for each in blocks),
         regular=all(each.regular for each in blocks),
+        lines=None,
     )
 
 
@@ -400,7 +406,7 @@ class Rows:
     block: Block
     batch: pa.RecordBatch
     index: npt.NDArray[np.int64]
-    rejects: tuple[Reject, ...] = ()
+    rejects: Rejects = NO_REJECTS
     filtered: int = 0
     doubtful: Doubtful | None = None
     short: int = 0
@@ -420,17 +426,19 @@ class Rows:
 class Encoded:
     """What became of one block: ``kept`` records as the tuples of binary COPY, the others rejected or filtered.
 
-    ``keys``: of the records that were kept; None where they do not rise, or nobody looked.
+    ``keys``: of the records that were kept; None where they do not rise, or nobody looked. ``swallowed``: what stray
+    quotes have made values of.
     """
 
     block: Block
     tuples: bytes
     kept: int
-    rejects: tuple[Reject, ...]
+    rejects: Rejects
     filtered: int
     short: int = 0
     long: int = 0
     keys: Run | None = None
+    swallowed: Swallowed = NONE_SWALLOWED
 
     def after(self, tuples: bytes, kept: int, keys: Run | None, block: Block) -> Encoded:
         """With the tuples of ``kept`` other records of ``block`` before these, which were picked from it."""
@@ -446,7 +454,8 @@ class Encoded:
 def reject(
     block: Block, index: int, reason: str, message: str, column: str | None = None, *, sqlstate: str | None = None
 ) -> Reject:
-    """Set aside record ``index`` (from 0) of ``block``. ``sqlstate``: PostgreSQL's code, where it refused."""
+    """Set aside record ``index`` (from 0) of ``block``. ``message``: long values in it are cut. ``sqlstate``:
+    PostgreSQL's code, where it refused."""
     block, index = block.whence(index)
     raw = block.raw(index)
     return Reject(
@@ -455,18 +464,33 @@ def reject(
         offset=block.offset + int(block.starts[index]),
         column=column,
         reason=reason,
-        message=message,
+        message=brief(message, _fields(raw, block.dialect) if len(message) > SHOWN else ()),
         raw=as_in_file(raw[:RAW_LIMIT], block.dialect),
         raw_length=len(raw),
         sqlstate=sqlstate,
     )
 
 
-SHOWN = 100
-"""Characters of a value that a message shows."""
+def _fields(raw: bytes, dialect: Dialect) -> list[str]:
+    """The texts of a record that a message may quote whole; none where its quotes are broken."""
+    try:
+        return [value.decode("utf-8", "replace") for value, _ in split_record(raw, dialect)]
+    except UnterminatedQuoteError:
+        return []
 
 
-def shown(value: str | bytes | None) -> str:
-    """A value as messages show it: quoted, and not too long."""
-    text = repr(value)[1:] if isinstance(value, bytes) else repr(value)
-    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+def reject_each(
+    block: Block,
+    index: npt.NDArray[np.int64],
+    reason: str,
+    message: Callable[[int], str],
+    column: str | None = None,
+    *,
+    sqlstate: str | None = None,
+) -> RejectGroup:
+    """Set aside the records ``index`` of ``block``. ``message`` says why, for a place within ``index``."""
+
+    def build(number: int) -> Reject:
+        return reject(block, int(index[number]), reason, message(number), column, sqlstate=sqlstate)
+
+    return RejectGroup(reason, column, index, build)

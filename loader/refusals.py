@@ -16,9 +16,10 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader.catalog import rows
+from loader.catalog import SAME_EQUALITY
 from loader.report import reason_of
-from loader.staging import Staging
+from loader.staging import Staging, collating
+from loader.statements import execute, rows
 from loader.tables import Table
 
 REFUSALS = ("22", "23", "44", "54", "P0")
@@ -84,7 +85,8 @@ class _Shape:
 
     def __init__(self, staging: Staging, table: Table) -> None:
         self.staging = staging
-        self.alias = sql.Identifier(table.name)
+        self.alias = sql.Identifier(table.name)  # conditions of the table's own may say whose columns they mean
+        self.other = sql.Identifier("r_" if table.name == "r" else "r")
         self.loaded = {column.name for column in staging.columns}
         values = [
             sql.SQL("s.{name}::{type} AS {name}" if column.type.text_only else "s.{name}").format(
@@ -135,19 +137,28 @@ _FOREIGN_KEYS = """
            ARRAY(SELECT a.attname::text FROM unnest(c.conkey) WITH ORDINALITY k(num, place), pg_attribute a
                   WHERE a.attrelid = c.conrelid AND a.attnum = k.num ORDER BY k.place),
            ARRAY(SELECT a.attname::text FROM unnest(c.confkey) WITH ORDINALITY k(num, place), pg_attribute a
-                  WHERE a.attrelid = c.confrelid AND a.attnum = k.num ORDER BY k.place)
+                  WHERE a.attrelid = c.confrelid AND a.attnum = k.num ORDER BY k.place),
+           ARRAY(SELECT CASE WHEN a.attcollation <> 0 THEN format('%%I.%%I', s.nspname, l.collname) END
+                   FROM unnest(c.confkey) WITH ORDINALITY k(num, place)
+                   JOIN pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = k.num
+                   LEFT JOIN pg_collation l ON l.oid = a.attcollation
+                   LEFT JOIN pg_namespace s ON s.oid = l.collnamespace
+                  ORDER BY k.place)
       FROM pg_constraint c JOIN pg_class r ON r.oid = c.confrelid JOIN pg_namespace n ON n.oid = r.relnamespace
      WHERE c.conrelid = %s AND c.contype = 'f' ORDER BY c.conname
 """
 
 
 def _foreign_keys(connection: Connection, shape: _Shape, table: Table) -> Iterator[_Question]:
-    for name, shown, schema, relation, match, own, columns, referenced in rows(connection, _FOREIGN_KEYS, (table.oid,)):
+    for name, shown, schema, relation, match, own, columns, referenced, collations in rows(
+        connection, _FOREIGN_KEYS, (table.oid,)
+    ):
         if not set(columns) <= shape.loaded or (own and not set(referenced) <= shape.loaded):
             continue
-        missing = _missing(shape, sql.Identifier(schema, relation), columns, referenced)
+        pairs = list(zip(columns, referenced, collations, strict=True))
+        missing = _missing(shape, sql.Identifier(schema, relation), pairs)
         if own:  # a row may refer to another of the same file
-            missing += sql.SQL(" AND ") + _missing(shape, shape.staging.name, columns, referenced)
+            missing += sql.SQL(" AND ") + _missing(shape, shape.staging.name, pairs)
         whole = sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(shape.column(each)) for each in columns)
         broken = sql.SQL("({} AND {})").format(whole, missing)
         if match == "f":
@@ -157,23 +168,23 @@ def _foreign_keys(connection: Connection, shape: _Shape, table: Table) -> Iterat
         yield _Question(broken, tuple(columns), "23503", message, again=own)
 
 
-def _missing(
-    shape: _Shape, relation: sql.Composable, columns: Sequence[str], referenced: Sequence[str]
-) -> sql.Composed:
+def _missing(shape: _Shape, relation: sql.Composable, pairs: Sequence[tuple[str, str, str | None]]) -> sql.Composed:
+    """``pairs``: of columns, one that refers and the other that it refers to, whose collation decides."""
     same = sql.SQL(" AND ").join(
-        sql.SQL("r.{} = {}").format(sql.Identifier(other), shape.column(name))
-        for name, other in zip(columns, referenced, strict=True)
+        sql.SQL("{}.{} = {}{}").format(shape.other, sql.Identifier(other), shape.column(name), collating(collation))
+        for name, other, collation in pairs
     )
-    return sql.SQL("NOT EXISTS (SELECT FROM {} r WHERE {})").format(relation, same)
+    return sql.SQL("NOT EXISTS (SELECT FROM {} {} WHERE {})").format(relation, shape.other, same)
 
 
 _UNIQUE_INDEXES = """
-    SELECT c.relname, i.indnullsnotdistinct, pg_get_expr(i.indpred, i.indrelid) IS NULL AND 0 <> ALL (i.indkey::int2[]),
+    SELECT c.relname, i.indnullsnotdistinct,
+           pg_get_expr(i.indpred, i.indrelid) IS NULL AND 0 <> ALL (i.indkey::int2[]) AND <same equality>,
            ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(num, place), pg_attribute a
                   WHERE a.attrelid = i.indrelid AND a.attnum = k.num AND k.place <= i.indnkeyatts ORDER BY k.place)
       FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
      WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid ORDER BY c.relname
-"""
+""".replace("<same equality>", SAME_EQUALITY)
 
 
 def _unique_indexes(connection: Connection, shape: _Shape, table: Table, *, emptied: bool) -> Iterator[_Question]:
@@ -184,11 +195,11 @@ def _unique_indexes(connection: Connection, shape: _Shape, table: Table, *, empt
     ]
     target = sql.Identifier(table.schema, table.name)
     for name, nulls_are_same, columns in found if not emptied else ():
-        equals = "r.{} IS NOT DISTINCT FROM {}" if nulls_are_same else "r.{} = {}"
+        equals = "{}.{} IS NOT DISTINCT FROM {}" if nulls_are_same else "{}.{} = {}"
         same = sql.SQL(" AND ").join(
-            sql.SQL(equals).format(sql.Identifier(each), shape.column(each)) for each in columns
+            sql.SQL(equals).format(shape.other, sql.Identifier(each), shape.column(each)) for each in columns
         )
-        broken = sql.SQL("EXISTS (SELECT FROM {} r WHERE {})").format(target, same)
+        broken = sql.SQL("EXISTS (SELECT FROM {} {} WHERE {})").format(target, shape.other, same)
         yield _Question(broken, columns, "23505", _duplicate(name, columns, "is in the table already"))
     # In the file itself the first stays. With several indexes, who is first in one depends on who was refused by
     # another: that is for the halving to find, record by record.
@@ -236,16 +247,14 @@ def _take_out(connection: Connection, shape: _Shape, question: _Question, at_mos
         at_most=sql.Literal(at_most),
     )
     column = question.columns[0] if len(question.columns) == 1 else None
-    with connection.cursor() as cursor:
-        cursor.execute("SAVEPOINT loader_sift")
-        try:
-            cursor.execute(statement)
-            positions = [position for (position,) in cursor.fetchall()]
-        except psycopg2.Error as error:
-            if not is_refusal(error):
-                raise
-            cursor.execute("ROLLBACK TO SAVEPOINT loader_sift")
-            return []
-        cursor.execute("RELEASE SAVEPOINT loader_sift")
+    execute(connection, "SAVEPOINT loader_sift")
+    try:
+        positions = [position for (position,) in rows(connection, statement)]
+    except psycopg2.Error as error:
+        if not is_refusal(error):
+            raise
+        execute(connection, "ROLLBACK TO SAVEPOINT loader_sift")
+        return []
+    execute(connection, "RELEASE SAVEPOINT loader_sift")
     reason = reason_of(question.sqlstate)
     return [Refused(each, column, reason, question.sqlstate, question.message) for each in sorted(positions)]

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +32,7 @@ from loader.records import RAW_LIMIT, layout
 from loader.report import LoadReport
 from loader.source import Source, open_source
 from loader.spec import ColumnSpec, CsvSpec, LoadSpec, RejectSpec
+from loader.stored import read_stored
 from loader.tables import Table
 
 STANDARD_INPUT = "-"
@@ -81,17 +82,16 @@ def find_original(connection: Connection, load_id: int) -> Original:
         target=entry["target"],
         header=None if entry["header"] is None else tuple(entry["header"]),
         csv=_csv_of_rejects(entry["dialect"], has_header=entry["header"] is not None),
-        spec=LoadSpec.from_dict(entry["spec"], origin=f"load {load_id}'s spec"),
+        spec=LoadSpec.from_stored(entry["spec"], origin=f"load {load_id}'s spec"),
         replaced={"bucket": entry["bucket"] or "", "key": entry["key"], "version_id": entry["version"] or ""},
     )
 
 
 def _csv_of_rejects(dialect: dict[str, Any], *, has_header: bool) -> CsvSpec:
-    known = {each.name for each in fields(CsvSpec)}
-    settings = {name: value for name, value in dialect.items() if name in known}
-    settings["null"] = tuple(settings["null"])
+    settings = read_stored(CsvSpec, dialect, what="a file's dialect")
     return replace(
-        CsvSpec(**settings),
+        settings,
+        null=tuple(settings.null),
         encoding="utf-8",
         compression="auto",
         header=has_header,
@@ -197,7 +197,7 @@ def _go_on(entry: dict[str, Any], database: Database, how: How, s3: Any) -> Load
             how = replace(how, replay_of=entry["replay_of"])
         else:
             return replay(entry["replay_of"], database, how=how, s3=s3)
-    spec = LoadSpec.from_dict(entry["spec"], origin=f"load {entry['load_id']}'s spec")
+    spec = LoadSpec.from_stored(entry["spec"], origin=f"load {entry['load_id']}'s spec")
     version = entry["version"] if entry["bucket"] and not str(entry["version"]).startswith("etag:") else None
     how = replace(how, force=how.force or entry["forced"], sequencer=how.sequencer or entry["sequencer"])
     return load_one(entry["source"], spec, database, how, version_id=version, s3=s3)
@@ -345,7 +345,7 @@ def replay_source(uri: str, database: Database, *, how: How = PLAINLY, s3: Any =
         entry = ledger.find_newest(connection, bucket, key)
     if entry is None:
         raise LoaderError(f"{name}: the ledger has no load of it; load it with: loader load")
-    spec = LoadSpec.from_dict(entry["spec"], origin=f"load {entry['load_id']}'s spec")
+    spec = LoadSpec.from_stored(entry["spec"], origin=f"load {entry['load_id']}'s spec")
     if entry["dialect"] is None and not spec.csv.header and len(spec.columns) > 1:
         raise LoaderError(  # version 1 of the ledger kept specs as jsonb
             f"{name}: the ledger may not have the right order of its columns; load it with: loader load --spec"

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple
 
+from loader.stored import read_stored
+from loader.values import printable
+
 State = Literal["loaded", "skipped", "failed"]
 
 ROW_COUNTS = (
@@ -45,7 +48,9 @@ REASONS: dict[str, Reason] = {
     ),
     "null_value": Reason("target", "a NOT NULL column has no value"),
     "null_key": Reason("target", "a key column has no value, so there is nothing to merge by"),
-    "check_violation": Reason("target", "a CHECK constraint of the table or of a domain is violated"),
+    "check_violation": Reason(
+        "target", "a CHECK constraint of the table or of a domain is violated, or a trigger says so"
+    ),
     "unique_violation": Reason("target", "a unique constraint or index has its values already"),
     "foreign_key_violation": Reason("target", "it refers to a row that is not there"),
     "exclusion_violation": Reason("target", "an exclusion constraint is violated"),
@@ -106,7 +111,9 @@ class LoadReport:
     """The outcome of a load. ``rows_read`` is always the sum of the six counts that follow it.
 
     ``rejects_by_reason`` counts rejects by code, ``rejects_by_column`` by column and code where one column is to
-    blame; of a load that failed too. ``replay_of``: the load whose rejects these records were.
+    blame. Of a load that failed, they are what was counted until it stopped: amid the file, where it went over a limit.
+    ``rejects_entered``: how many of them ``loader.rejects`` holds. ``replay_of``: the load whose rejects these records
+    were.
 
     ``bytes_read`` and ``seconds`` are those of this attempt. Of all attempts at the load together: ``attempts``,
     how many of them ``handovers`` (stopped because their time was up) and how many ``resumes`` (took up at a
@@ -131,6 +138,7 @@ class LoadReport:
     seconds: float = 0.0
     rejects_by_reason: dict[str, int] = field(default_factory=dict)
     rejects_by_column: dict[str, dict[str, int]] = field(default_factory=dict)
+    rejects_entered: int = 0
     replay_of: int | None = None
     attempts: int = 1
     handovers: int = 0
@@ -141,6 +149,16 @@ class LoadReport:
     error: str | None = None
     retryable: bool = False
     loads: tuple[LoadReport, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", tuple(map(printable, self.notes)))
+        object.__setattr__(self, "error", self.error and printable(self.error, lines=True))
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the six counts make up the records that were read, and none of them is negative."""
+        counts: list[int] = [getattr(self, name) for name in ROW_COUNTS]
+        return min(counts) >= 0 and self.rows_read == sum(counts)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values that JSON can carry. ``loads`` is there only for several sources."""
@@ -153,15 +171,17 @@ class LoadReport:
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> LoadReport:
-        """The report of one source that `to_dict` gave."""
-        return cls(**{**mapping, "notes": tuple(mapping["notes"])})
+        """The report of one source that `to_dict` gave, in this process or in one of another version."""
+        made = read_stored(cls, {**mapping, "loads": ()}, what="a load's report")
+        return replace(made, notes=tuple(made.notes))
 
     @classmethod
     def combine(cls, reports: Sequence[LoadReport]) -> LoadReport:
         """One report over several sources: counts added up, the worst state, each report in ``loads``."""
         if len(reports) == 1:
             return reports[0]
-        summed = {f.name for f in fields(cls) if f.name.startswith("rows_")} | {"bytes_read", "seconds"}
+        summed = {f.name for f in fields(cls) if f.name.startswith("rows_")}
+        summed |= {"bytes_read", "seconds", "rejects_entered"}
         totals: dict[str, Any] = {name: sum(getattr(each, name) for each in reports) for name in summed}
         states = {each.state for each in reports}
         columns = dict.fromkeys(name for each in reports for name in each.rejects_by_column)

@@ -121,22 +121,23 @@ def _quoted_throughout(block: Block, null: Sequence[str]) -> Spelling:
     return Spelling(b"".join(lines), delimiter, quote)
 
 
-def well_shaped(block: Block, fields: int) -> tuple[Block, list[tuple[int, int]]]:
-    """``block`` without records of another number of fields (empty lines stay), and those: place, and fields it has.
+def well_shaped(block: Block, fields: int) -> tuple[Block, Positions, Positions]:
+    """``block`` without records of another number of fields, the places of those, and how many fields each has.
 
-    Offsets are no longer those of the file.
+    To COPY an empty line is a record of one field. Offsets are no longer those of the file.
     """
     counts = _field_counts(block, _delimiters(block))
-    gone = np.setdiff1d(np.flatnonzero(counts != fields), block.empty_lines())
+    gone = np.flatnonzero(counts != fields)
     begins = np.append(0, block.starts[gone + 1])
     ends = np.append(block.starts[gone], len(block.data))
+    filled = ends > begins
     pieces: list[bytes] = []
-    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+    for begin, end in zip(begins[filled].tolist(), ends[filled].tolist(), strict=True):
         run = block.data[begin:end]
         if run.startswith(b"\n") and pieces and pieces[-1].endswith(b"\r"):
             pieces.append(b"\r")  # the two are the ends of two records, and together would be one
-        pieces += [run] if run else []
-    return replace(block, data=b"".join(pieces)), [(int(each), int(counts[each])) for each in gone]
+        pieces.append(run)
+    return replace(block, data=b"".join(pieces)), gone, counts[gone]
 
 
 def _delimiters(block: Block) -> Positions:

@@ -9,33 +9,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import ledger
-from loader.catalog import rows
-from loader.errors import DatabaseUnavailableError, LoaderError
+from loader.errors import DatabaseUnavailableError, LoaderError, SourceCorruptedError
 from loader.ledger import Entry
 from loader.proof import Part, Proof, ShardPlan, ShardReport, prove
 from loader.report import Reject
+from loader.statements import execute, rows
+from loader.stored import StoredFormError
 from loader.tally import RejectKeeper
 
-_OPEN = "state = 'sharded' OR (state = 'running' AND shard_plan IS NOT NULL) OR (state = 'failed' AND retryable)"
-"""Of the states of a load that has a shard plan, those from which it may come to its end."""
+_OPEN = (
+    "state = 'sharded' OR (state = 'running' AND shard_plan IS NOT NULL)"
+    " OR (state = 'failed' AND retryable) OR (state = 'paused' AND retryable)"
+)
+"""Of the states of a load that has a shard plan, those from which it may come to its end. It is paused where time was
+up before its merge was through."""
 
 
 def open_plan(connection: Connection, load_id: int, plan: ShardPlan) -> None:
     """Enter that an attempt goes on by shards, and commit."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET state = 'sharded', shard_plan = %s, seen_at = clock_timestamp()"
-            " WHERE load_id = %s AND attempts = %s AND state = 'running'",
-            (json.dumps(plan.to_dict()), load_id, plan.attempt),
-        )
-        if not cursor.rowcount:
-            raise DatabaseUnavailableError(f"load {load_id}: another attempt at it has begun since")
+    touched = execute(
+        connection,
+        "UPDATE loader.loads SET state = 'sharded', shard_plan = %s, seen_at = clock_timestamp()"
+        " WHERE load_id = %s AND attempts = %s AND state = 'running'",
+        (json.dumps(plan.to_dict()), load_id, plan.attempt),
+    )
+    if not touched:
+        raise DatabaseUnavailableError(f"load {load_id}: another attempt at it has begun since")
     connection.commit()
 
 
@@ -56,57 +62,56 @@ def find_open_plan(
         " ORDER BY load_id DESC LIMIT 1",
         (target, pin, fingerprint, forced),
     )
-    return ShardPlan.from_dict(found[0][0]) if found else None
+    with suppress(StoredFormError):  # of another version: the object is planned anew
+        return ShardPlan.from_dict(found[0][0]) if found else None
+    return None
 
 
-def take_up(connection: Connection, plan: ShardPlan, waited: float) -> Entry:
-    """Enter that the shards are being merged, and commit. Needs the target's turn. Raises LoaderError where this
-    attempt has lost its claim."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET state = 'running', waited = waited + %s, error = NULL, retryable = false,"
-            " finished_at = NULL, seen_at = clock_timestamp()"
-            f" WHERE load_id = %s AND attempts = %s AND shard_plan IS NOT NULL AND ({_OPEN})"
-            " RETURNING load_id, attempts, handovers, resumes, waited",
-            (waited, plan.load_id, plan.attempt),
-        )
-        found = cursor.fetchone()
+def take_up(connection: Connection, plan: ShardPlan, waited: float, *, follows: int = 0) -> Entry:
+    """Enter that the shards are being merged, and commit. Needs the target's turn. ``follows``: see `Standing`.
+    Raises LoaderError where this attempt has lost its claim."""
+    found = rows(
+        connection,
+        "UPDATE loader.loads SET state = 'running', waited = waited + %s, error = NULL, retryable = false,"
+        " finished_at = NULL, seen_at = clock_timestamp(), follows = %s"
+        f" WHERE load_id = %s AND attempts = %s AND shard_plan IS NOT NULL AND ({_OPEN})"
+        " RETURNING load_id, attempts, handovers, resumes, waited",
+        (waited, follows, plan.load_id, plan.attempt),
+    )
     connection.commit()
-    if found is None:
+    if not found:
         raise _lost(connection, plan)
-    return Entry(*found)
+    return Entry(*found[0])
 
 
 def begin(connection: Connection, plan: ShardPlan, number: int) -> int:
     """Enter a run of a shard, and commit; gives its number. Raises LoaderError as `take_up` does."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET seen_at = clock_timestamp(), retryable = false, error = NULL, finished_at = NULL,"
-            " state = CASE state WHEN 'failed' THEN 'sharded' ELSE state END"
-            f" WHERE load_id = %s AND attempts = %s AND shard_plan IS NOT NULL AND ({_OPEN})",
-            (plan.load_id, plan.attempt),
-        )
-        if not cursor.rowcount:
-            raise _lost(connection, plan)
-        cursor.execute(
-            "INSERT INTO loader.shards (load_id, attempt, number) VALUES (%s, %s, %s) RETURNING run",
-            (plan.load_id, plan.attempt, number),
-        )
-        found = cursor.fetchone()
+    touched = execute(
+        connection,
+        "UPDATE loader.loads SET seen_at = clock_timestamp(), retryable = false, error = NULL, finished_at = NULL,"
+        " state = CASE WHEN state IN ('failed', 'paused') THEN 'sharded' ELSE state END"
+        f" WHERE load_id = %s AND attempts = %s AND shard_plan IS NOT NULL AND ({_OPEN})",
+        (plan.load_id, plan.attempt),
+    )
+    if not touched:
+        raise _lost(connection, plan)
+    found = rows(
+        connection,
+        "INSERT INTO loader.shards (load_id, attempt, number) VALUES (%s, %s, %s) RETURNING run",
+        (plan.load_id, plan.attempt, number),
+    )
     connection.commit()
-    assert found is not None
-    return int(found[0])
+    return int(found[0][0])
 
 
 def give_sign(connection: Connection, plan: ShardPlan, run: int) -> None:
     """Enter a sign of life, and commit. Raises LoaderError where nobody waits for this run any more."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET seen_at = clock_timestamp() WHERE load_id = %s AND attempts = %s"
-            " AND EXISTS (SELECT FROM loader.shards WHERE run = %s)",
-            (plan.load_id, plan.attempt, run),
-        )
-        alive = cursor.rowcount
+    alive = execute(
+        connection,
+        "UPDATE loader.loads SET seen_at = clock_timestamp() WHERE load_id = %s AND attempts = %s"
+        " AND EXISTS (SELECT FROM loader.shards WHERE run = %s)",
+        (plan.load_id, plan.attempt, run),
+    )
     connection.commit()
     if not alive:
         raise _lost(connection, plan)
@@ -114,12 +119,11 @@ def give_sign(connection: Connection, plan: ShardPlan, run: int) -> None:
 
 def end(connection: Connection, plan: ShardPlan, report: ShardReport) -> None:
     """Enter what came of a run, and commit."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.shards SET report = %s, finished_at = clock_timestamp() WHERE run = %s",
-            (json.dumps(report.to_dict()), report.run),
-        )
-        alive = cursor.rowcount
+    alive = execute(
+        connection,
+        "UPDATE loader.shards SET report = %s, finished_at = clock_timestamp() WHERE run = %s",
+        (json.dumps(report.to_dict()), report.run),
+    )
     connection.commit()
     if not alive:
         raise _lost(connection, plan)
@@ -133,55 +137,81 @@ def reports(connection: Connection, plan: ShardPlan, number: int | None = None) 
         " AND (%s::int IS NULL OR number = %s) ORDER BY run",
         (plan.load_id, plan.attempt, number, number),
     )
-    return [ShardReport.from_dict(report) for (report,) in found]
+    told = []
+    for (report,) in found:
+        with suppress(StoredFormError):  # of another version: its shard is loaded again
+            told.append(ShardReport.from_dict(report))
+    return told
 
 
-def give_up(connection: Connection, plan: ShardPlan, why: str, *, retryable: bool = True) -> None:
+def discard(connection: Connection, plan: ShardPlan) -> None:
+    """Forget what came of all runs, and commit: nobody knows which of them read damaged bytes, so all are loaded
+    again."""
+    execute(connection, "DELETE FROM loader.shards WHERE load_id = %s AND attempt = %s", (plan.load_id, plan.attempt))
+    connection.commit()
+
+
+def give_up(
+    connection: Connection, plan: ShardPlan, why: str, *, retryable: bool = True, error_type: str | None = None
+) -> None:
     """Enter that the shards are not being loaded any more, and commit. Does nothing where this attempt has lost its
-    claim, or where somebody is merging just now. ``retryable``: what is staged is of use yet, to whoever goes on."""
+    claim, or where somebody is merging just now. ``retryable``: what is staged is of use yet, to whoever goes on.
+    ``error_type``: see `ledger.finish`."""
     turn = ledger.TURN_KEY.replace("%s", "target")
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET state = 'failed', retryable = %(retryable)s, error = %(why)s,"
-            " last_error = %(why)s, finished_at = clock_timestamp(), seen_at = clock_timestamp()"
-            f" WHERE load_id = %(load_id)s AND attempts = %(attempt)s AND shard_plan IS NOT NULL AND ({_OPEN})"
-            f" AND CASE WHEN state = 'running' THEN pg_try_advisory_xact_lock({turn}) ELSE true END",
-            {
-                "why": ledger.spelling(connection)(why),
-                "retryable": retryable,
-                "load_id": plan.load_id,
-                "attempt": plan.attempt,
-            },
-        )
+    execute(
+        connection,
+        "UPDATE loader.loads SET state = 'failed', retryable = %(retryable)s, error = %(why)s,"
+        " last_error = %(why)s, error_type = %(error_type)s,"
+        " finished_at = clock_timestamp(), seen_at = clock_timestamp()"
+        f" WHERE load_id = %(load_id)s AND attempts = %(attempt)s AND shard_plan IS NOT NULL AND ({_OPEN})"
+        f" AND CASE WHEN state = 'running' THEN pg_try_advisory_xact_lock({turn}) ELSE true END",
+        {
+            "why": ledger.spelling(connection)(why),
+            "retryable": retryable,
+            "error_type": error_type,
+            "load_id": plan.load_id,
+            "attempt": plan.attempt,
+        },
+    )
     connection.commit()
 
 
 def note_handover(connection: Connection, plan: ShardPlan) -> int:
     """Enter that whoever loaded shards came to rest because its time was up, and commit; gives how often by now."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET handovers = handovers + 1, seen_at = clock_timestamp()"
-            " WHERE load_id = %s AND attempts = %s RETURNING handovers",
-            (plan.load_id, plan.attempt),
-        )
-        found = cursor.fetchone()
+    found = rows(
+        connection,
+        "UPDATE loader.loads SET handovers = handovers + 1, seen_at = clock_timestamp()"
+        " WHERE load_id = %s AND attempts = %s RETURNING handovers",
+        (plan.load_id, plan.attempt),
+    )
     connection.commit()
-    return int(found[0]) if found else 0
+    return int(found[0][0]) if found else 0
 
 
-def place_rejects(connection: Connection, load_id: int, parts: Sequence[Part]) -> None:
-    """Enter the rejects of shards as the whole object's, now that it is known what comes before each, and commit."""
+def count_rejects(connection: Connection, parts: Sequence[Part]) -> list[tuple[str, str | None, int]]:
+    """How many rejects the shards have, by reason and column."""
+    statement = "SELECT reason, column_name, count(*) FROM loader.shard_rejects WHERE run = ANY (%s) GROUP BY 1, 2"
+    return [tuple(each) for each in rows(connection, statement, ([part.run for part in parts],))]
+
+
+def place_rejects(connection: Connection, load_id: int, parts: Sequence[Part], limit: int) -> int:
+    """Enter the rejects of shards as the whole object's, now that it is known what comes before each, and commit.
+
+    The first ``limit`` of them, and one more; gives how many were entered.
+    """
     ledger.forget_rejects(connection, load_id)
-    with connection.cursor() as cursor:
-        for part in parts:
-            cursor.execute(
-                "INSERT INTO loader.rejects (load_id, record_number, line_number, byte_offset, column_name, reason,"
-                " sqlstate, message, raw, raw_bytes, raw_length) SELECT %s, record_number + %s, line_number + %s,"
-                " byte_offset, column_name, reason, sqlstate, message, raw, raw_bytes, raw_length"
-                " FROM loader.shard_rejects WHERE run = %s",
-                (load_id, part.record, part.line, part.run),
-            )
+    entered = 0
+    for part in parts:
+        entered += execute(
+            connection,
+            "INSERT INTO loader.rejects (load_id, record_number, line_number, byte_offset, column_name, reason,"
+            " sqlstate, message, raw, raw_bytes, raw_length) SELECT %s, record_number + %s, line_number + %s,"
+            " byte_offset, column_name, reason, sqlstate, message, raw, raw_bytes, raw_length"
+            " FROM loader.shard_rejects WHERE run = %s ORDER BY record_number LIMIT %s",
+            (load_id, part.record, part.line, part.run, limit + 1 - entered),
+        )
     connection.commit()
+    return entered
 
 
 def note_shards(connection: Connection, plan: ShardPlan, summary: Mapping[str, Any]) -> None:
@@ -195,11 +225,11 @@ def note_shards(connection: Connection, plan: ShardPlan, summary: Mapping[str, A
         (plan.load_id, plan.attempt),
     )
     told = {**summary, **dict(zip(("loading", "merging"), spent[0], strict=True))}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE loader.loads SET shards = %s, shard_plan = NULL WHERE load_id = %s",
-            (json.dumps(told), plan.load_id),
-        )
+    execute(
+        connection,
+        "UPDATE loader.loads SET shards = %s, shard_plan = NULL WHERE load_id = %s",
+        (json.dumps(told), plan.load_id),
+    )
 
 
 def summed_up(proof: Proof, shards: int, reports: Sequence[ShardReport]) -> dict[str, Any]:
@@ -226,11 +256,18 @@ def find_summary(connection: Connection, load_id: int) -> dict[str, Any] | None:
     summary, told = found[0] if found else (None, None)
     if summary is not None or told is None:
         return dict(summary) if summary else None
-    plan = ShardPlan.from_dict(told)
+    try:
+        plan = ShardPlan.from_dict(told)
+    except StoredFormError:
+        return None
     through = reports(connection, plan)
     begun = "SELECT count(*) FROM loader.shards WHERE load_id = %s AND attempt = %s AND report IS NULL"
     under_way = rows(connection, begun, (load_id, plan.attempt))[0][0]
-    return {**summed_up(prove(plan, through), len(plan.ranges), through), "under_way": under_way}
+    try:
+        proof = prove(plan, through)
+    except SourceCorruptedError:  # whoever proves them next will have them loaded again
+        proof = Proof(proved=False)
+    return {**summed_up(proof, len(plan.ranges), through), "under_way": under_way}
 
 
 class ShardRejects(RejectKeeper):

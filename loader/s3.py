@@ -31,6 +31,7 @@ from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.session import get_session
 from urllib3.exceptions import HTTPError
 
+from loader.checksums import Checksum, NoChecksum
 from loader.deadline import NEVER, Deadline
 from loader.errors import (
     PausedError,
@@ -41,6 +42,8 @@ from loader.errors import (
     UsageError,
 )
 from loader.faults import Fault, Nature, backoff, of_aws, of_silence
+from loader.markers import is_left_out, told
+from loader.s3_checksums import find_checksum
 from loader.spec import LoadSpec
 
 ATTEMPTS = 5
@@ -57,7 +60,6 @@ LOOK = 0.25
 """Seconds between looks at the deadline, while a part is waited for."""
 
 _PIECE = 256 << 10  # bytes of one read from a socket; smaller ones cost more CPU, larger ones gain nothing
-_CHECKSUMS = ("crc64nvme", "crc32", "crc32c")  # those that combine; of hashes S3 keeps none of a whole upload
 _WILDCARD = re.compile(r"[*?\[]")
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")  # what botocore accepts; S3's own rule is narrower
 
@@ -78,7 +80,7 @@ def s3_client(**overrides: Any) -> Any:
         "max_pool_connections": 16,
         "retries": {"mode": "standard"},  # "adaptive" would limit the client's own rate
         "tcp_keepalive": True,
-        # only whole objects could be validated, and every GET here asks for a range
+        # botocore validates whole bodies only, and every GET here asks for a range: `checksums` compares instead
         "response_checksum_validation": "when_required",
     }
     try:
@@ -99,30 +101,36 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def expand(uri: str, *, client: Any = None) -> list[str]:
-    """The objects that ``uri`` stands for, in the order of their keys, as `loader.source.expand` tells.
+def expand(uri: str, *, client: Any = None) -> tuple[list[str], list[str]]:
+    """The objects that ``uri`` stands for, in the order of their keys, and those left out, see `loader.source.expand`.
 
-    Zero-byte keys that end in "/" are left out: they are the console's folders. Raises SourceError.
+    Raises SourceError.
     """
     bucket, key = split_uri(uri)
     if key and not key.endswith("/") and not _WILDCARD.search(key):
-        return [uri]
+        return [uri], []
     with _client_or_new(client) as used:
-        return [f"s3://{bucket}/{each}" for each in sorted(_find(used, bucket, key))]
+        found = sorted(_find(used, bucket, key))
+    left_out = [each for each, size in found if is_left_out(each, size, key)]
+    if len(left_out) == len(found):
+        raise SourceNotFoundError(". ".join((f"s3://{bucket}/{key}: no object matches", *told(left_out))))
+    kept = [each for each, _ in found if each not in set(left_out)]
+    return [f"s3://{bucket}/{each}" for each in kept], [f"s3://{bucket}/{each}" for each in left_out]
 
 
-def _find(client: Any, bucket: str, key: str) -> list[str]:
+def _find(client: Any, bucket: str, key: str) -> list[tuple[str, int]]:
+    """Keys and their sizes in bytes."""
     if not key or key.endswith("/"):
         if found := list(_list(client, bucket, key)):
             return found
         pattern = f"s3://{bucket}/{key}**"
     elif _exists(client, bucket, key):
-        return [key]
+        return [(key, 1)]
     else:
         pattern = f"s3://{bucket}/{key}"
     glob = LoadSpec(table="", source=pattern)  # a glob means here what it means as a spec's `source`
     listed = _list(client, bucket, _WILDCARD.split(key, maxsplit=1)[0])
-    if found := [each for each in listed if glob.matches(each)]:
+    if found := [(each, size) for each, size in listed if glob.matches(each)]:
         return found
     raise SourceNotFoundError(f"s3://{bucket}/{key}: no object matches")
 
@@ -138,12 +146,11 @@ def _exists(client: Any, bucket: str, key: str) -> bool:
     return True
 
 
-def _list(client: Any, bucket: str, prefix: str) -> Iterator[str]:
+def _list(client: Any, bucket: str, prefix: str) -> Iterator[tuple[str, int]]:
     with _clear_errors(f"s3://{bucket}"):
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for found in page.get("Contents", ()):
-                if found["Size"] or not found["Key"].endswith("/"):
-                    yield found["Key"]
+                yield found["Key"], found["Size"]
 
 
 def _versions_of(client: Any, bucket: str, key: str) -> Iterator[str]:
@@ -168,12 +175,12 @@ def open_source(
     owned = client is None
     client = s3_client(max_pool_connections=prefetch + 2) if owned else client
     try:
-        version = _pin(client, bucket, key, version_id)
+        version, head = _pin(client, bucket, key, version_id)
     except BaseException:
         if owned:
             client.close()
         raise
-    return S3Source(client, version, owned=owned, part_size=part_size, prefetch=prefetch)
+    return S3Source(client, version, head, owned=owned, part_size=part_size, prefetch=prefetch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,13 +230,14 @@ class Version:
         return error
 
 
-def _pin(client: Any, bucket: str, key: str, version_id: str | None) -> Version:
+def _pin(client: Any, bucket: str, key: str, version_id: str | None) -> tuple[Version, dict[str, Any]]:
+    """The version, and S3's answer that tells of it: with its checksum, which costs no request of its own."""
     asked = {"VersionId": version_id} if version_id else {}
     uri = f"s3://{bucket}/{key}"
     name = f"{uri} (version {version_id})" if version_id else uri
     with _clear_errors(name):
         try:
-            head = client.head_object(Bucket=bucket, Key=key, **asked)
+            head = client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED", **asked)
         except ClientError as error:
             if _status(error) == 404 and not _bucket_exists(client, bucket):
                 raise SourceNotFoundError(f"{uri}: there is no bucket {bucket}") from error
@@ -237,7 +245,7 @@ def _pin(client: Any, bucket: str, key: str, version_id: str | None) -> Version:
     if "ETag" not in head:
         raise SourceError(f"{uri}: the store gives no ETag, so a read cannot be held to one version")
     found = head.get("VersionId")
-    return Version(
+    version = Version(
         bucket=bucket,
         key=key,
         size=head["ContentLength"],
@@ -245,6 +253,7 @@ def _pin(client: Any, bucket: str, key: str, version_id: str | None) -> Version:
         etag=head["ETag"],
         version_id=found if found != "null" else None,  # "null": from before versioning; can be overwritten
     )
+    return version, head
 
 
 def _bucket_exists(client: Any, bucket: str) -> bool:
@@ -259,7 +268,9 @@ def _bucket_exists(client: Any, bucket: str) -> bool:
 class S3Source:
     """One version of an object, to be read as often as need be. Closing it ends whatever is being read."""
 
-    def __init__(self, client: Any, version: Version, *, owned: bool, part_size: int, prefetch: int) -> None:
+    def __init__(
+        self, client: Any, version: Version, head: dict[str, Any], *, owned: bool, part_size: int, prefetch: int
+    ) -> None:
         self.uri = version.uri
         self.bucket: str | None = version.bucket
         self.key = version.key
@@ -271,6 +282,8 @@ class S3Source:
         self._client = client
         self._owned = owned
         self._pinned = version
+        self._head = head
+        self._checksum: Checksum | NoChecksum | None = None
         self._part_size = part_size
         self._prefetch = prefetch
         self._reading: set[_Reading] = set()
@@ -301,17 +314,11 @@ class S3Source:
         assert self.version is not None
         return self.version
 
-    def checksum(self) -> tuple[str, str] | None:
-        """S3's CRC over all bytes, where it keeps one (Amazon S3 API Reference, HeadObject, ChecksumType). None, too,
-        where it does not say, as when its key for the object may not be used."""
-        try:
-            head = self._client.head_object(**self._pinned.named(), ChecksumMode="ENABLED")
-        except _FAILURES:
-            return None
-        if head.get("ChecksumType") != "FULL_OBJECT" or head.get("ETag") != self._pinned.etag:
-            return None
-        found = ((name, head.get(f"Checksum{name.upper()}")) for name in _CHECKSUMS)
-        return next(((name, value) for name, value in found if value), None)
+    def checksum(self) -> Checksum | NoChecksum:
+        """What S3 keeps of all bytes. Asks S3 once more only of an object that has checksums of its parts alone."""
+        if self._checksum is None:
+            self._checksum = find_checksum(self._client, self._pinned.named(), self._head)
+        return self._checksum
 
     def is_newer_than(self, version_id: str) -> bool | None:
         """Whether this version was stored after that one of the same key; None where S3 cannot tell.

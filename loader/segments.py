@@ -40,7 +40,8 @@ def straight(encoded: Iterator[Encoded], books: Books, deadline: Deadline, *, na
     began = deadline.left
     for each in encoded:
         if deadline.stopped:
-            raise PausedError(f"{name}: {deadline.reached}; {staged_so_far(0)}", handover=False)
+            straight = "it was being copied straight into the table"
+            raise PausedError(f"{name}: {deadline.reached}; {straight}, so {staged_so_far(0)}", handover=False)
         spent = began - deadline.left  # without a deadline no number at all, which is never greater than anything
         if spent > TRIAL * began and spent * (size / books.tally.bytes_read - 1) > deadline.left:
             raise NotStraightError("it would not be through in the time that an attempt has")
@@ -174,7 +175,9 @@ class Segments:
         """The segment ends; ``after`` it there is another, or where that is None, nothing."""
         counts = self._books.tally.counts
         place = after or Place(record=counts.read + 1)
-        self._ends[self._segment] = replace(self.saved, place=place, counts=counts, complete=after is None)
+        self._ends[self._segment] = replace(
+            self.saved, place=place, counts=counts, complete=after is None, seen=self._books.tally.seen(after)
+        )
         self._segment += 1
         self._bytes = 0
         self._stopped = self._stopped or after is None

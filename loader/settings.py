@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from loader import telemetry
+from loader.cores import positive_text
 from loader.database import Database, SecretCredentials
-from loader.errors import UsageError
-from loader.shelf import SpecShelf
+from loader.errors import SetupError
+from loader.shelf import Held, SpecShelf
 from loader.source import s3_client
 
 
@@ -20,7 +22,7 @@ class Settings:
     ``s3://bucket/prefix/``. ``$LOADER_SECRET_ID``: the secret that says how to connect; else ``$LOADER_DSN``.
     ``$LOADER_REINVOKE``: not empty, a load that came to rest because time was up is carried on by an invocation that
     the function asks for itself; for events that come without a queue. ``$LOADER_WORKERS``: processes that share a
-    large object, for a function with several cores.
+    large object, for a function with several cores. ``$LOADER_DEAD_LETTERS``: see `loader.redelivery`.
     """
 
     database: Database
@@ -41,23 +43,22 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """Raises UsageError where the environment does not say how to connect, or what it says makes no sense."""
+        """Raises SetupError where the environment does not say how to connect, or what it says makes no sense."""
         secret_id, dsn = os.environ.get("LOADER_SECRET_ID"), os.environ.get("LOADER_DSN")
         if not (secret_id or dsn):
-            raise UsageError(
+            raise SetupError(
                 "the environment has neither LOADER_SECRET_ID nor LOADER_DSN: there is no database to load into"
             )
         database = Database(SecretCredentials(secret_id) if secret_id else str(dsn))
+        workers = positive_text(os.environ.get("LOADER_WORKERS") or "1", "LOADER_WORKERS")
         client = s3_client()
-        shelf = SpecShelf(specs_place(), client)
-        return cls(database, client, shelf, bool(os.environ.get("LOADER_REINVOKE")), _workers())
+        shelf = SpecShelf(specs_place(), client, _tell_wrong)
+        return cls(database, client, shelf, bool(os.environ.get("LOADER_REINVOKE")), workers)
 
 
-def _workers() -> int:
-    told = os.environ.get("LOADER_WORKERS") or "1"
-    if not told.isdecimal() or int(told) < 1:
-        raise UsageError(f"LOADER_WORKERS is {told!r}, and has to be a number of processes")
-    return int(told)
+def _tell_wrong(held: Held) -> None:
+    assert held.error is not None
+    telemetry.log("a spec is wrong", level="ERROR", spec=held.name, error=telemetry.one_line(held.error))
 
 
 def specs_place() -> str:
@@ -70,7 +71,7 @@ _lock = threading.Lock()
 
 
 def settings() -> Settings:
-    """Those of this process, made when they are first wanted. Raises UsageError."""
+    """Those of this process, made when they are first wanted. Raises SetupError."""
     global _settings  # noqa: PLW0603 - a Lambda's memory between invocations is its modules' globals
     with _lock:
         if _settings is None:

@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import psycopg2
 
 from loader import runs
-from loader.blocks import EndlessRecordError
+from loader.blocks import EndlessRecordError, no_longer_than
 from loader.checkpoints import NOTHING, Checkpoint, Found
-from loader.columns import fields_by_position
+from loader.checksums import ByteCheck, Checksum
 from loader.cuts import SHARD_BITS, Cutter, Shard
 from loader.database import translate, translated
-from loader.errors import DatabaseError, LoaderError, PausedError, RejectLimitError, ShapeError, TransformError
+from loader.errors import (
+    DatabaseError,
+    LimitError,
+    LoaderError,
+    PausedError,
+    RejectLimitError,
+    ShapeError,
+    TransformError,
+)
 from loader.infer import widened
 from loader.lane import TextLane
 from loader.overlap import overlapped
 from loader.parse import Parser
+from loader.parts import OTHER_HEAD
 from loader.plan import Plan
 from loader.proof import Known, ShardPlan, ShardReport
-from loader.reading import Records, head, open_records
+from loader.reading import Head, Records
 from loader.records import Block, Place
 from loader.refusals import is_refusal
 from loader.runs import ShardRejects
 from loader.segments import Segments, copy_segments
 from loader.staging import Staging
+from loader.stored import read_stored
 from loader.tally import Books
 from loader.task import Task
 from loader.transform import Transformer, WidenColumn
+from loader.values import brief
 from loader.ways import STREAMS
 
-_GARBAGE = (RejectLimitError, ShapeError, TransformError)
+_GARBAGE = (LimitError, RejectLimitError, ShapeError, TransformError)
 """What a shard that begins in the middle of a quoted field may come to."""
 
 
@@ -62,12 +73,18 @@ class ShardLoad:
                     return each
             run = runs.begin(connection, plan, self._number)
             table = load.target(connection)
-            fields = fields_by_position(load.spec, table)
-            records = open_records(head(self._source), load.spec.csv, name=plan.uri, fields=fields)
-            whole = load.plan(connection, records, table, Found(**plan.found), again=True)
             report = ShardReport(
                 plan.load_id or 0, plan.attempt, self._number, run, known=dict(known) if known else None
             )
+            front = Head(self._source)
+            if plan.head is not None and front.crc != plan.head:
+                problem = {"kind": "changed", "message": OTHER_HEAD, "run": run}
+                report = replace(report, problem=problem)
+                runs.end(connection, plan, report)
+                return report
+            records = load.open_records(iter(front), table)
+            found = read_stored(Found, plan.found, what="a shard plan's findings")
+            whole = load.plan(connection, records, table, found, again=True)
             if whole.digest != plan.digest:
                 problem = {
                     "kind": "changed",
@@ -111,20 +128,24 @@ class ShardLoad:
         )
         dialect = records.first.dialect if records.first is not None else None
         assert dialect is not None
-        cutter = Cutter(self._source.chunks, dialect, shard, name=plan.uri, clean=self._clean(whole))
+        cutter = Cutter(self._read, dialect, shard, name=plan.uri, clean=self._clean(whole))
         cutter.begin(report.known)
         report = replace(report, inside=cutter.inside, start=cutter.start)
         account.entry = replace(account.entry, load_id=report.load_id, attempts=plan.attempt)
         keeper = ShardRejects(self._database, report.load_id, load.spec.rejects, plan.uri)
         keeper.run, keeper.base = report.run, self._number << SHARD_BITS
+        account.keeper = keeper
         problem: dict[str, Any] | None = None
         try:
-            with keeper, TextLane(self._database, whole.columns, whole.session_zone) as lane:
-                self._copy(cutter, load.work(whole, lane, report.load_id), Books(account.tally, keeper), staging)
+            with keeper, TextLane(self._database, whole.columns, whole.session_zone, lambda: keeper.left) as lane:
+                blocks = no_longer_than(cutter.blocks(), whole.block_records)
+                self._copy(blocks, load.work(whole, lane, report.load_id), Books(account.tally, keeper), staging)
                 keeper.flush()
         except _GARBAGE as error:
             kind = "limit" if isinstance(error, RejectLimitError) else type(error).__name__
             problem = {"kind": kind, "message": str(error)}
+            if isinstance(error, RejectLimitError):
+                problem["rejected"] = [[*each, count] for each, count in keeper.counts().items()]
             if isinstance(error, EndlessRecordError):
                 place = error.place
                 problem |= {"kind": "endless", "place": [place.offset, place.record - keeper.base, place.line]}
@@ -135,7 +156,10 @@ class ShardLoad:
         except psycopg2.Error as error:
             if not is_refusal(error):
                 raise
-            problem = {"kind": "careful", "message": f"the database refused a record: {error.diag.message_primary}"}
+            problem = {
+                "kind": "careful",
+                "message": f"the database refused a record: {brief(str(error.diag.message_primary))}",
+            }
             if whole.found.careful:  # it may be garbage yet, of a wrong guess
                 problem = {"kind": "refused", "message": str(self._told(error))}
         report = replace(
@@ -145,6 +169,7 @@ class ShardLoad:
             rejected=keeper.count,
         )
         if problem is not None:
+            cutter.confirm()
             return replace(report, problem={**problem, "run": report.run})
         counts = account.tally.counts
         return replace(
@@ -158,15 +183,27 @@ class ShardLoad:
             long=counts.long,
             parity=cutter.parity,
             crc=cutter.crc,
+            lead=cutter.lead,
+            tail=cutter.tail,
             broken=cutter.broken,
             keys=account.tally.keys.bounds,
+            swallowed=asdict(counts.swallowed) if counts.swallowed.records else None,
         )
 
-    def _copy(self, cutter: Cutter, work: Callable[[Block], Any], books: Books, staging: Staging) -> None:
+    def _read(self, start: int, stop: int) -> Iterator[bytes]:
+        """The object's bytes; the parts of a multipart upload that the shard consists of are compared as they pass."""
+        chunks = self._source.chunks(start, stop)
+        checksum = self._source.checksum()
+        if (start, stop) != self._plan.ranges[self._number] or not isinstance(checksum, Checksum):
+            return chunks
+        own = checksum.within(start, stop)
+        return chunks if own is None else ByteCheck(self._source.uri, stop - start, own).watch(chunks)
+
+    def _copy(self, blocks: Iterator[Block], work: Callable[[Block], Any], books: Books, staging: Staging) -> None:
         """COPY the shard's records into its staging table, segment by segment, each a sign of life."""
         load, source = self._load, self._source
         with (
-            overlapped(cutter.blocks(), work, workers=load.threads, interrupt=source.interrupt) as encoded,
+            overlapped(blocks, work, workers=load.threads, interrupt=source.interrupt) as encoded,
             self._database.session() as telling,
         ):
             segments = Segments(

@@ -23,24 +23,27 @@ from typing import Any
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import crc, ledger, runs
+from loader.callbacks import passing_on
 from loader.checkpoints import Found
-from loader.columns import fields_by_position
+from loader.checksums import Checksum, corrupted
 from loader.cuts import counts_quotes
 from loader.database import Database, translated
 from loader.deadline import NEVER, Deadline
-from loader.errors import DecodeError, ShapeError, SourceChangedError
+from loader.errors import DecodeError, LimitError, LoaderError, ShapeError, SourceChangedError
 from loader.fields import Dialect
 from loader.finishing import Finishing, ReplanError, UnprovedError, replanned
 from loader.header import COLUMN_LIMIT
 from loader.ledger import Entry, Errand
 from loader.margins import footer_start
+from loader.parts import OTHER_HEAD
 from loader.proof import Known, Proof, ShardPlan, ShardReport, cut, prove
-from loader.reading import Records, head, open_records
+from loader.reading import Head, Records
 from loader.report import LoadReport
 from loader.shard import ShardLoad
 from loader.source import Source, open_source
 from loader.spec import LoadSpec
 from loader.standing import Standing
+from loader.stored import read_stored
 from loader.tally import Progress
 from loader.task import Task
 from loader.undertaking import PLAINLY, How, Undertaking
@@ -68,6 +71,7 @@ STAGED = "it is loaded by many workers"
 # --- the plan
 
 
+@passing_on
 def plan_shards(
     uri: str,
     spec: LoadSpec,
@@ -96,17 +100,20 @@ def plan_shards(
         load = Task(source, spec, database, how)
         with translated(f"{source.uri}: planning its shards"), load.database.session() as connection:
             ledger.migrate(connection)
-            fields = fields_by_position(spec, load.target(connection))
+            table = load.target(connection)
         plan = ShardPlan("single", source.uri, spec.to_dict(), forced=how.force, sequencer=how.sequencer)
+        front = Head(source)
         try:
-            records = open_records(head(source), spec.csv, name=source.uri, fields=fields)
-        except (DecodeError, ShapeError) as error:  # one worker comes to the same, and enters it in the ledger
+            records = load.open_records(iter(front), table)
+        except (DecodeError, LimitError, ShapeError) as error:  # one worker comes to the same, and enters it
             return replace(plan, why=f"its beginning cannot be read: {error}")
         if why := why_single(source, spec, records):
             return replace(plan, why=why)
         number = shards(source.size) if callable(shards) else shards
-        ranges = cut(source.size, shards=number, length=None if number else size or SIZE)
-        plan = _laid_out(plan, source, records, ranges)
+        checksum = source.checksum()
+        borders = checksum.borders if isinstance(checksum, Checksum) else []
+        ranges = cut(source.size, shards=number, length=None if number else size or SIZE, at=borders)
+        plan = replace(_laid_out(plan, source, records, ranges), head=front.crc)
         if len(plan.ranges) == 1:
             return replace(plan, verdict="single", why=f"its {source.size:,} bytes are one shard")
         return _Planning(load, records, plan, again or {}).plan()
@@ -128,7 +135,9 @@ def why_single(source: Source, spec: LoadSpec, records: Records) -> str:
         )
     if records.csv.skip_footer and footer_start(source.read_range, source.size, records.csv.skip_footer) is None:
         return "its footer is too long to be found from its end"
-    return ""
+    checksum = source.checksum()
+    in_order = isinstance(checksum, Checksum) and not (checksum.combines or checksum.knows_parts)
+    return "its checksum can be computed of all its bytes in their order only" if in_order else ""
 
 
 def _laid_out(plan: ShardPlan, source: Source, records: Records, ranges: tuple[tuple[int, int], ...]) -> ShardPlan:
@@ -140,7 +149,7 @@ def _laid_out(plan: ShardPlan, source: Source, records: Records, ranges: tuple[t
     assert past is not None
     version = source.version if source.bucket is not None and not source.pin.startswith("etag:") else None
     checksum = source.checksum()
-    known = checksum is not None and crc.available(checksum[0])
+    known = checksum if isinstance(checksum, Checksum) and checksum.combines else None
     begin = records.begin
     return replace(
         plan,
@@ -155,8 +164,8 @@ def _laid_out(plan: ShardPlan, source: Source, records: Records, ranges: tuple[t
         fields=records.first.after.fields,
         ranges=ranges,
         counts_quotes=counts_quotes(Dialect.of(csv)),
-        algorithm=checksum[0] if checksum and known else crc.PLAIN,
-        checksum=checksum[1] if checksum and known else None,
+        algorithm=known.algorithm if known else crc.PLAIN,
+        checksum=crc.spelt(known.value) if known else None,
     )
 
 
@@ -171,12 +180,14 @@ class _OpenError(Exception):
 class _Planning(Undertaking):
     """Enters a load that goes on by shards."""
 
+    rereads = False
+
     def __init__(self, load: Task, records: Records, plan: ShardPlan, again: Mapping[str, Any]) -> None:
         super().__init__(load.source, load.spec, load.database, load.how, load.account)
         self._load = load
         self._records = records
         self._plan = plan
-        self._found = Found(**{**again.get("found", {}), "staged": STAGED})
+        self._found = replace(read_stored(Found, again.get("found") or {}, what="what a plan found"), staged=STAGED)
         self._after = int(again.get("after", 0))
         self._made: ShardPlan | None = None
 
@@ -199,7 +210,14 @@ class _Planning(Undertaking):
         load = self._load
         load.start_over(connection, entry.load_id)
         ledger.note_file(connection, entry.load_id, self._records.header, self._records.csv)
-        plan = load.plan(connection, self._records, load.target(connection), self._found, again=True)
+        try:
+            plan = load.plan(connection, self._records, load.target(connection), self._found, again=True)
+        except LoaderError as error:
+            if not error.retryable:  # it may come of a head that was damaged on its way
+                if Head(load.source).crc != self._plan.head:
+                    raise corrupted(load.source.uri, OTHER_HEAD) from error
+                load.account.doubt(load.how.deadline)
+            raise
         made = replace(
             self._plan,
             load_id=entry.load_id,
@@ -215,6 +233,7 @@ class _Planning(Undertaking):
 # --- a shard
 
 
+@passing_on
 def load_shard(
     plan: ShardPlan,
     number: int,
@@ -236,7 +255,7 @@ def load_shard(
     with open_source(plan.uri, version_id=plan.version_id, client=s3) as source:
         if source.pin != plan.pin:
             raise SourceChangedError(f"{plan.uri}: is another version than load {plan.load_id} was planned for")
-        spec = LoadSpec.from_dict(plan.spec, origin="shard plan")
+        spec = LoadSpec.from_stored(plan.spec, origin="shard plan")
         how = How(threads=threads, deadline=deadline, progress=progress)
         return ShardLoad(plan, number, Task(source, spec, database, how)).run(known)
 
@@ -244,6 +263,7 @@ def load_shard(
 # --- the end
 
 
+@passing_on
 def finish(
     plan: ShardPlan,
     reports: Iterable[ShardReport] | None,
@@ -261,7 +281,7 @@ def finish(
     with open_source(plan.uri, version_id=plan.version_id, client=s3) as source:
         if source.pin != plan.pin:
             raise SourceChangedError(f"{plan.uri}: is another version than load {plan.load_id} was planned for")
-        spec = LoadSpec.from_dict(plan.spec, origin="shard plan")
+        spec = LoadSpec.from_stored(plan.spec, origin="shard plan")
         load = Task(source, spec, database, how)
         assert plan.load_id is not None
         load.account.entry = Entry(plan.load_id, plan.attempt)

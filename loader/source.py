@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from loader import files
+from loader import files, markers
+from loader.checksums import Checksum, NoChecksum
 from loader.deadline import Deadline
 from loader.errors import UsageError
 
@@ -62,8 +63,8 @@ class Source(Protocol):
     def digest(self) -> str:
         """The version. Of a local file that was not read yet, this reads it. Raises SourceError."""
 
-    def checksum(self) -> tuple[str, str] | None:
-        """S3's checksum of the whole object, where it keeps one: the algorithm, as `crc` calls it, and its base64."""
+    def checksum(self) -> Checksum | NoChecksum:
+        """S3's checksum of the object, or why there is none to compare its bytes with."""
 
     def is_newer_than(self, version_id: str) -> bool | None:
         """Whether this version of the object is newer than that one; None where nobody can tell."""
@@ -103,7 +104,9 @@ class Missing:
         return self.version
 
 
-def expand(source: str | os.PathLike[str], *, client: Any = None) -> list[str]:
+def expand(
+    source: str | os.PathLike[str], *, client: Any = None, note: Callable[[str], None] | None = None
+) -> list[str]:
     """The addresses that ``source`` stands for, in the order of their names.
 
     ``source`` is a path, a glob over paths, ``s3://bucket/key``, ``s3://bucket/prefix/``, ``s3://bucket`` or a
@@ -111,15 +114,21 @@ def expand(source: str | os.PathLike[str], *, client: Any = None) -> list[str]:
     levels. What exists under exactly the given name is meant before its reading as a glob. Names are
     literal: nothing in them is URL-encoded.
 
-    Whether a plain name exists is left to `open_source`. Raises SourceNotFoundError where a glob or prefix
-    stands for nothing, UsageError for an address that is none.
+    Of a prefix or glob, what stands for no data is left out, see `loader.markers`; ``note`` is called with a sentence
+    that names it. Whether a plain name exists is left to `open_source`. Raises SourceNotFoundError where a glob or
+    prefix stands for nothing, UsageError for an address that is none.
     """
     name = _address(source)
     if not name.startswith(_S3):
-        return files.expand(name)
-    from loader import s3
+        found, left_out = files.expand(name)
+    else:
+        from loader import s3
 
-    return s3.expand(name, client=client)
+        found, left_out = s3.expand(name, client=client)
+    if note is not None:
+        for sentence in markers.told(left_out):
+            note(f"{name}: {sentence}")
+    return found
 
 
 def open_source(

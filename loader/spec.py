@@ -12,17 +12,30 @@ import os
 import re
 import string
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date, datetime, time
 from fnmatch import fnmatchcase
+from functools import lru_cache, partial
 from hashlib import sha256
-from pathlib import Path
 from typing import Literal, cast, get_args
 
 from loader.errors import SpecError
-from loader.header import NAME_LIMIT
+from loader.header import COLUMN_LIMIT, NAME_LIMIT
 from loader.names import did_you_mean, nearest
+from loader.spec_bounds import (
+    DIGITS_LIMIT,
+    MOST,
+    TEXT_LIMIT,
+    is_long_number,
+    mapping_fault,
+    read_size,
+    toml_fault,
+)
+from loader.spec_text import read_toml
+from loader.stored import StoredFormError
+from loader.values import SHOWN, printable, to_toml
 
 Mode = Literal["append", "replace", "merge"]
 Compression = Literal["auto", "none", "gzip", "zstd", "bz2"]
@@ -32,6 +45,18 @@ StepArguments = tuple[str | tuple[str, str], ...]
 SEGMENT_MB = 32
 """MiB. Measured on lineitem (`bench.segments`): 4 to 64 take the same time within noise, so it is what may be read
 again after a fault that counts."""
+
+LISTED = 20
+"""Problems of a spec that are told one by one."""
+
+LIST_LIMIT = 10_000
+"""Entries of a list, and pairs of a map."""
+
+SOURCE_LIMIT = 2048
+"""Characters of ``source``. A key of S3 has 1,024 bytes at most."""
+
+STEPS_LIMIT = 32
+"""Steps of one column's ``transform``: each goes over all its values."""
 
 PLACEHOLDERS = ("bucket", "key", "version_id", "load_id", "record_number")
 """What a column's ``value`` may hold in braces."""
@@ -61,6 +86,15 @@ class RejectSpec:
 
     max_rows: int = 1000
     max_ratio: float = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSpec:
+    """``[limits]``: what a file may cost; a load that goes over either fails and changes nothing. A deployment may have
+    lower ones, see `limits`."""
+
+    max_bytes: int = 100 * 10**9  # of text, after decompression and in UTF-8
+    max_rows: int = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +145,7 @@ class LoadSpec:
     key: tuple[str, ...] = ()
     csv: CsvSpec = field(default_factory=CsvSpec)
     rejects: RejectSpec = field(default_factory=RejectSpec)
+    limits: LimitSpec = field(default_factory=LimitSpec)
     columns: tuple[ColumnSpec, ...] = ()
     unknown: Unknown = "ignore"  # columns of the file that the table does not have: add makes nullable ones
     segment_mb: int = SEGMENT_MB  # MiB of text after which what is staged is committed with a checkpoint
@@ -140,11 +175,30 @@ class LoadSpec:
             raise SpecError([f"must be a table of settings, not {_shown(mapping)}"], origin)
         overrides = {"table": table, "mode": mode, "key": key if key is None else list(key)}
         given = {name: value for name, value in overrides.items() if value is not None}
-        problems: list[str] = []
-        spec = _read_spec(_Section({**mapping, **given}, _TOP, problems))
-        if problems:
-            raise SpecError(problems, origin)
+        mapping = {**mapping, **given}
+        if fault := mapping_fault(mapping):
+            raise SpecError([fault], origin)
+        problems = _Problems()
+        spec = _read_spec(_Section(mapping, _TOP, problems))
+        if problems.found:
+            raise SpecError(problems.found, origin, more=problems.more)
         return spec
+
+    @classmethod
+    def from_stored(cls, mapping: Mapping[str, object], *, origin: str) -> LoadSpec:
+        """The spec that `to_dict` gave, in this process or in one of another version of the program.
+
+        Settings that this version does not know are ignored where they say nothing (null, false, 0 or empty). Raises
+        StoredFormError (retryable) for others, because they may decide what a file becomes, and SpecError as
+        `from_dict` does.
+        """
+        told, unknown = _of_this_version(mapping) if isinstance(mapping, Mapping) else (mapping, [])
+        if unknown:
+            raise StoredFormError(
+                f'{origin}: has the setting "{unknown[0]}", which this version of the loader does not know; '
+                "a newer version stored it and can read it"
+            )
+        return cls.from_dict(told, origin=origin)
 
     @classmethod
     def from_toml(
@@ -157,14 +211,7 @@ class LoadSpec:
     ) -> LoadSpec:
         """The spec in the TOML file at ``path``, as `from_dict` reads it. Raises SpecError."""
         origin = os.fspath(path)
-        try:
-            text = Path(path).read_text("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise SpecError([f"not valid UTF-8 at byte {error.start}"], origin) from error
-        except (OSError, ValueError) as error:
-            cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise SpecError([f"cannot be read: {cause}"], origin) from error
-        return cls.from_toml_text(text, origin=origin, table=table, mode=mode, key=key)
+        return cls.from_toml_text(read_toml(path), origin=origin, table=table, mode=mode, key=key)
 
     @classmethod
     def from_toml_text(
@@ -177,10 +224,12 @@ class LoadSpec:
         key: Sequence[str] | None = None,
     ) -> LoadSpec:
         """The spec in a TOML document, as `from_dict` reads it. Raises SpecError."""
+        if fault := toml_fault(text):
+            raise SpecError([fault], origin)
         try:
             mapping = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            cause = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        except (ValueError, RecursionError) as error:  # a plain ValueError: a number of more than 4,300 digits
+            cause = "nested too deep" if isinstance(error, RecursionError) else _cut(str(error), 200)
             raise SpecError([f"not valid TOML: {cause}"], origin) from error
         return cls.from_dict(mapping, origin=origin, table=table, mode=mode, key=key)
 
@@ -190,9 +239,19 @@ class LoadSpec:
         return split_table(self.table)
 
     @property
+    def names_exactly(self) -> bool:
+        """Whether the table's name is in quotes, so that its upper and lower case is meant."""
+        return self.table.endswith('"')
+
+    @property
     def source_bucket(self) -> str | None:
         """The bucket that ``source`` names, None where any will do."""
         return self._source_parts[0]
+
+    @property
+    def source_pattern(self) -> str:
+        """The glob over keys that ``source`` holds, without a bucket; "" where there is no ``source``."""
+        return self._source_parts[1]
 
     @property
     def _source_parts(self) -> tuple[str | None, str]:
@@ -219,6 +278,8 @@ class LoadSpec:
             "key": list(self.key),
             "csv": {**asdict(self.csv), "null": list(self.csv.null)},
             "rejects": asdict(self.rejects),
+            # a process of an earlier version, which does not know them, can read the spec of a load in progress
+            "limits": asdict(self.limits) if self.limits != LimitSpec() else None,
             "unknown": self.unknown,
             "segment_mb": self.segment_mb,
             "columns": {column.name: _plain_column(column) for column in self.columns},
@@ -231,6 +292,7 @@ class LoadSpec:
         mapping = self.to_dict()
         mapping["csv"] = _other_than(self.csv, CsvSpec(escape=self.csv.quote))
         mapping["rejects"] = _other_than(self.rejects, RejectSpec())
+        mapping["limits"] = _other_than(self.limits, LimitSpec())
         settings = {name: value for name, value in mapping.items() if not isinstance(value, dict)}
         for name in ("unknown", "segment_mb"):
             if getattr(self, name) == getattr(_DEFAULTS, name):
@@ -274,6 +336,16 @@ def split_table(text: str) -> tuple[str | None, str]:
     return schema, name
 
 
+def reserved_schema(schema: str | None) -> str | None:
+    """Why no load may write into ``schema``, in any case of its letters; None where it may."""
+    folded = (schema or "").lower()
+    if folded == "loader":
+        return 'the schema "loader" holds the ledger, which only the loader itself writes; choose another schema'
+    if folded.startswith("pg_") or folded == "information_schema":
+        return f"the schema {_shown(schema)} is PostgreSQL's own; choose another schema"
+    return None
+
+
 def _unquoted(name: str) -> str:
     return name[1:-1].replace('""', '"') if name.startswith('"') else name
 
@@ -311,7 +383,9 @@ _TYPE_FORMS = (
     rf"interval +(?:{_SPAN}){_MODIFIERS}",
     rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})?{_MODIFIERS}",
 )
-_TYPE = re.compile(rf"(?:{'|'.join(_TYPE_FORMS)})(?: *\[[0-9]{{0,9}}\])*", re.ASCII | re.IGNORECASE)
+_ARRAY = r"(?: +array(?: *\[[0-9]{1,9}\])?|(?: *\[[0-9]{0,9}\])*)"
+_TYPE = re.compile(rf"(?:{'|'.join(_TYPE_FORMS)}){_ARRAY}", re.ASCII | re.IGNORECASE)
+_SERIAL = re.compile(r"(?:pg_catalog\.)?(?P<size>small|big)?serial(?P<bytes>[248])?(?![A-Za-z0-9_$.]).*", re.IGNORECASE)
 
 
 def is_type_name(text: str) -> bool:
@@ -322,56 +396,75 @@ def is_type_name(text: str) -> bool:
     return _TYPE.fullmatch(text) is not None
 
 
+def _type_fault(text: str) -> str | None:
+    """What keeps ``text`` from being the name of a column's type, whatever the database holds."""
+    if serial := _SERIAL.fullmatch(text):
+        size = (serial["size"] or {"2": "small", "8": "big"}.get(serial["bytes"] or "", "")).lower()
+        integer = {"small": "smallint", "big": "bigint"}.get(size, "integer")
+        return (
+            f'{_shown(text)} is a column with a sequence of its own, not a type; write "{integer}", or create the '
+            f'table first, with "{integer} GENERATED BY DEFAULT AS IDENTITY", and leave the column out of the spec'
+        )
+    if is_type_name(text):
+        return None
+    if is_type_name(text.strip()):
+        return f"{_shown(text)} has blanks around it; write {_shown(text.strip())}"
+    return f'{_shown(text)} is not a type\'s name; write one as PostgreSQL does, such as "numeric(10,2)" or "text[]"'
+
+
 _DATED = frozenset({"date", "timestamp", "timestamp without time zone", "timestamptz", "timestamp with time zone"})
 _CLOCKED = frozenset({"time", "time without time zone"})
 
 
 def _base_type(type_name: str) -> str:
-    """``pg_catalog.TIMESTAMP(3) with time zone`` → ``timestamp with time zone``."""
-    words = re.sub(r"\(.*?\)", " ", type_name.lower().removeprefix("pg_catalog.")).split()
+    """``pg_catalog.TIMESTAMP(3) with time zone`` → ``timestamp with time zone``, and ``"date"`` → ``date``."""
+    words = re.sub(r"\(.*?\)", " ", type_name.lower().replace('"', "").removeprefix("pg_catalog.")).split()
     return " ".join(words)
 
 
-_GLOB = re.compile(r"(?:(?<![^/])\*\*/)|\*\*+|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
+_GLOB = re.compile(r"(?:(?<![^/])(?:\*\*/)+)|\*\*+|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
 _NO_LEVEL = "maybe none"  # a token that takes no character: what ``**/`` matches may be missing
 
 
-def _glob_tokens(pattern: str) -> list[str]:
+@lru_cache(maxsize=64)
+def _glob_tokens(pattern: str) -> tuple[str, ...]:
     tokens: list[str] = []
     for piece in _GLOB.findall(pattern):
-        if piece == "**/":
+        if piece.endswith("**/"):  # several in a row stand for what one does
             tokens += [_NO_LEVEL, "**", "/"]
         else:
             tokens.append("**" if piece.startswith("**") else piece)
-    return tokens
+    return tuple(tokens)
 
 
 def _glob_matches(pattern: str, text: str) -> bool:
-    """Follow every way to match at once, so that no pattern takes more than its length times the text's."""
+    """Follow every way to match at once, so that no pattern takes more than its length times the text's.
+
+    The places in the pattern that are come to are the bits of one number, so a character of the text takes a few
+    operations for all of them.
+    """
     tokens = _glob_tokens(pattern)
-    places = _reachable({0}, tokens)
+    stars = _bits(tokens, lambda token: token in ("*", "**"))
+    no_level = _bits(tokens, lambda token: token == _NO_LEVEL)
+    takers: dict[str, int] = {}
+
+    def reachable(places: int) -> int:
+        """``places`` and those that can be had from them without a character."""
+        while (more := places | (places & (stars | no_level)) << 1 | (places & no_level) << 3) != places:
+            places = more
+        return places
+
+    places = reachable(1)
     for character in text:
-        stepped = {
-            place if tokens[place] in ("*", "**") else place + 1
-            for place in places
-            if place < len(tokens) and _takes(tokens[place], character)
-        }
-        places = _reachable(stepped, tokens)
-    return len(tokens) in places
+        if character not in takers:
+            takers[character] = _bits(tokens, partial(_takes, character=character))
+        taking = places & takers[character]
+        places = reachable((taking & ~stars) << 1 | (taking & stars))
+    return bool(places >> len(tokens) & 1)
 
 
-def _reachable(places: set[int], tokens: Sequence[str]) -> set[int]:
-    """``places`` and those that can be had from them without a character."""
-    pending = list(places)
-    found = set(places)
-    while pending:
-        place = pending.pop()
-        token = tokens[place] if place < len(tokens) else ""
-        following = {"*": (1,), "**": (1,), _NO_LEVEL: (1, 3)}.get(token, ())
-        new = {place + step for step in following} - found
-        found |= new
-        pending += new
-    return found
+def _bits(tokens: Sequence[str], chosen: Callable[[str], bool]) -> int:
+    return int("".join("1" if chosen(token) else "0" for token in reversed(tokens)) or "0", 2)
 
 
 def _takes(taker: str, character: str) -> bool:
@@ -385,25 +478,54 @@ def _takes(taker: str, character: str) -> bool:
 # --- checking
 
 
+class _Problems:
+    """The first problems of a spec, and how many ``more`` there are: to tell each of a million costs too much."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self.more = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self.found) >= LISTED
+
+    def add(self, problem: str) -> None:
+        if self.full:
+            self.more += 1
+        else:
+            self.found.append(problem)
+
+
 class _Section:
     """One table of the spec while it is checked: what is wrong in it is noted under its dotted path.
 
     The readers give the value of a key, or the default where it is absent or wrong.
     """
 
-    def __init__(self, values: Mapping[str, object], known: Sequence[str], problems: list[str], path: str = "") -> None:
+    def __init__(
+        self, values: Mapping[str, object], known: Collection[str], problems: _Problems, path: str = ""
+    ) -> None:
         self.values = values
         self.problems = problems
         self.path = path
         for key in values:
             if key not in known:
-                self.note(key, f"unknown key{did_you_mean(str(key), known)}")
+                self.note(key, f"unknown key{self.hint(key, known)}")
 
     def __contains__(self, key: str) -> bool:
         return key in self.values
 
     def note(self, key: str, problem: str) -> None:
-        self.problems.append(f"{self.path}{_toml_key(str(key))}: {problem}")
+        self.problems.add(f"{self.path}{_shown_key(key)}: {problem}")
+
+    def hint(self, word: object, known: Iterable[str]) -> str:
+        """`did_you_mean`, as long as somebody will read it."""
+        return "" if self.problems.full or not isinstance(word, str) else did_you_mean(word, known)
+
+    def nearest(self, word: str, known: Callable[[], Iterable[str]]) -> str:
+        """As `hint`, but silent where nothing is near: ``known`` is in the message already, or too long for it."""
+        near = None if self.problems.full else nearest(word, known())
+        return f'; did you mean "{near}"?' if near is not None else ""
 
     def text(self, key: str) -> str | None:
         value = self.values.get(key)
@@ -412,7 +534,7 @@ class _Section:
         if not isinstance(value, str):
             self.note(key, f"must be a string, not {_shown(value)}")
             return None
-        if fault := _text_fault(value):
+        if fault := _text_fault(value) or _length_fault(value):
             self.note(key, fault)
             return None
         return value
@@ -427,10 +549,12 @@ class _Section:
 
     def scalar(self, key: str) -> str | None:
         """A text, or a number, boolean, date or time as PostgreSQL writes it."""
-        plain = _plain_text(self.values.get(key))
-        if plain is None:
-            return self.text(key)
-        return plain
+        value = self.values.get(key)
+        if is_long_number(value):
+            self.note(key, f"is a number of more than {DIGITS_LIMIT:,} digits")
+            return None
+        plain = _plain_text(value)
+        return self.text(key) if plain is None else plain
 
     def flag(self, key: str, default: bool) -> bool:
         value = self.values.get(key, default)
@@ -441,10 +565,25 @@ class _Section:
 
     def count(self, key: str, default: int) -> int:
         value = self.values.get(key, default)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST:
             return value
-        self.note(key, f"must be a whole number, 0 or more, not {_shown(value)}")
+        large = ", and no larger than PostgreSQL's bigint" if isinstance(value, int) and value > MOST else ""
+        self.note(key, f"must be a whole number, 0 or more{large}, not {_shown(value)}")
         return default
+
+    def size(self, key: str, default: int, *, unit: bool) -> int:
+        """A whole number above 0; with ``unit`` also a text such as "100 GB"."""
+        value = self.values.get(key, default)
+        if isinstance(value, str) and unit:
+            try:
+                return read_size(value)
+            except ValueError as error:
+                self.note(key, f"{_shown(value)} {error}")
+                return default
+        size = self.count(key, default)
+        if size == 0:
+            self.note(key, "must be 1 or more")
+        return size or default
 
     def ratio(self, key: str, default: float) -> float:
         value = self.values.get(key, default)
@@ -457,7 +596,7 @@ class _Section:
         value = self.text(key)
         if value is None or value in allowed:
             return default if value is None else value
-        self.note(key, f"{_shown(value)} is not one of {', '.join(allowed)}{_nearest(value, allowed)}")
+        self.note(key, f"{_shown(value)} is not one of {', '.join(allowed)}{self.nearest(value, lambda: allowed)}")
         return default
 
     def texts(self, key: str, what: str, *, or_one: bool = False) -> tuple[str, ...] | None:
@@ -472,17 +611,20 @@ class _Section:
         if odd := [each for each in given if not isinstance(each, str)]:
             self.note(key, f"must be a list of {what}, and {_shown(odd[0])} is not a string")
             return None
-        if fault := next(filter(None, map(_text_fault, given)), None):
+        if len(given) > LIST_LIMIT:
+            self.note(key, f"has {len(given):,} entries, and may have {LIST_LIMIT:,}")
+            return None
+        if fault := next(filter(None, (_text_fault(each) or _length_fault(each) for each in given)), None):
             self.note(key, fault)
             return None
         return tuple(given)
 
-    def section(self, key: str, known: Sequence[str]) -> _Section:
+    def section(self, key: str, known: Collection[str]) -> _Section:
         value = self.values.get(key, {})
         if not isinstance(value, Mapping):
             self.note(key, f"must be a table, not {_shown(value)}")
             value = {}
-        return _Section(value, known, self.problems, f"{self.path}{_toml_key(key)}.")
+        return _Section(value, known, self.problems, f"{self.path}{_shown_key(key)}.")
 
 
 _CSV_DEFAULT = CsvSpec()
@@ -492,8 +634,32 @@ _DEFAULTS = LoadSpec(table="")
 _TOP = tuple(each.name for each in fields(LoadSpec))
 _CSV = tuple(each.name for each in fields(CsvSpec))
 _REJECTS = tuple(each.name for each in fields(RejectSpec))
+_LIMITS = tuple(each.name for each in fields(LimitSpec))
 _TRANSFORM = tuple(each.name for each in fields(TransformSpec))
 _COLUMN = ("type", "from", "format", "timezone", "transform", "default", "value")
+
+
+def _of_this_version(mapping: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
+    """A stored spec without settings that are unknown and say nothing, and the paths of unknown ones that do."""
+    unknown: list[str] = []
+
+    def known_alone(values: object, known: Sequence[str], path: str = "") -> object:
+        if not isinstance(values, Mapping):
+            return values
+        unknown.extend(f"{path}{name}" for name in values if name not in known and _says_something(values[name]))
+        return {name: values[name] for name in values if name in known}
+
+    told = cast(dict[str, object], known_alone(mapping, _TOP))
+    for name, known in (("csv", _CSV), ("rejects", _REJECTS), ("transform", _TRANSFORM)):
+        if name in told:
+            told[name] = known_alone(told[name], known, f"{name}.")
+    if isinstance(columns := told.get("columns"), Mapping):
+        told["columns"] = {name: known_alone(columns[name], _COLUMN, f"columns.{name}.") for name in columns}
+    return told, unknown
+
+
+def _says_something(value: object) -> bool:
+    return any(map(_says_something, value.values())) if isinstance(value, Mapping) else bool(value)
 
 
 def _read_spec(top: _Section) -> LoadSpec:
@@ -512,6 +678,7 @@ def _read_spec(top: _Section) -> LoadSpec:
         rejects=RejectSpec(
             rejects.count("max_rows", _REJECT_DEFAULT.max_rows), rejects.ratio("max_ratio", _REJECT_DEFAULT.max_ratio)
         ),
+        limits=_read_limits(top.section("limits", _LIMITS)),
         columns=_read_columns(top, header=bool(csv.header)),
         unknown=cast(Unknown, top.choice("unknown", "ignore", get_args(Unknown))),
         segment_mb=_read_segment(top),
@@ -526,14 +693,25 @@ def _read_segment(top: _Section) -> int:
     return size
 
 
+def _read_limits(section: _Section) -> LimitSpec:
+    usual = LimitSpec()
+    return LimitSpec(
+        max_bytes=section.size("max_bytes", usual.max_bytes, unit=True),
+        max_rows=section.size("max_rows", usual.max_rows, unit=False),
+    )
+
+
 def _declared(top: _Section) -> tuple[str, ...]:
     """The names of the columns that the spec declares, whatever else is wrong with them."""
     columns = top.values.get("columns")
-    return tuple(map(str, columns)) if isinstance(columns, Mapping) else ()
+    return tuple(name for name in columns if isinstance(name, str)) if isinstance(columns, Mapping) else ()
 
 
 def _read_source(top: _Section) -> str | None:
     source = top.word("source")
+    if source is not None and len(source) > SOURCE_LIMIT:
+        top.note("source", f"is {len(source):,} characters long, and may have {SOURCE_LIMIT:,}")
+        return None
     if source is not None and source.startswith("s3://"):
         bucket, _, pattern = source.removeprefix("s3://").partition("/")
         if not re.fullmatch(r"[A-Za-z0-9._-]+", bucket) or not pattern:
@@ -549,9 +727,11 @@ def _read_table(top: _Section) -> str:
     if table is None:
         return ""
     try:
-        split_table(table)
+        fault = reserved_schema(split_table(table)[0])
     except ValueError as error:
-        top.note("table", str(error))
+        fault = str(error)
+    if fault:
+        top.note("table", fault)
     return table
 
 
@@ -560,13 +740,15 @@ def _read_mode(top: _Section, declared: Sequence[str]) -> tuple[Mode, tuple[str,
     mode = cast(Mode, top.choice("mode", "merge" if key else "append", get_args(Mode)))
     if key and mode == "append":
         top.note("key", 'mode "append" ignores keys; give mode = "merge", or leave the key out')
-    for name in dict.fromkeys(each for each in key if key.count(each) > 1):
-        top.note("key", f"{_shown(name)} stands {key.count(name)} times")
+    known = frozenset(declared)
+    for name, times in Counter(key).items():
+        if times > 1:
+            top.note("key", f"{_shown(name)} stands {times} times")
     for name in dict.fromkeys(key):
         if fault := _name_fault(name):
             top.note("key", fault)
-        elif declared and name not in declared:
-            top.note("key", f"{_shown(name)} is not among the declared columns{did_you_mean(name, declared)}")
+        elif declared and name not in known:
+            top.note("key", f"{_shown(name)} is not among the declared columns{top.hint(name, declared)}")
     return mode, key
 
 
@@ -675,19 +857,19 @@ def _read_encoding(section: _Section) -> str:
     try:
         "".encode(encoding)
     except LookupError as error:
-        section.note("encoding", _encoding_problem(encoding, error))
+        section.note("encoding", _encoding_problem(section, encoding, error))
     except ValueError:
         section.note("encoding", f"{_shown(encoding)} is not an encoding that texts can be read in")
     return encoding
 
 
-def _encoding_problem(encoding: str, error: LookupError) -> str:
+def _encoding_problem(section: _Section, encoding: str, error: LookupError) -> str:
     from encodings.aliases import aliases
 
     if "not a text encoding" in str(error):
         return f"{_shown(encoding)} is not an encoding of text"
     names = {name.replace("_", "-") for pair in aliases.items() for name in pair}
-    return f"unknown codec {_shown(encoding)}{_nearest(encoding, sorted(names))}"
+    return f"unknown codec {_shown(encoding)}{section.nearest(encoding, lambda: sorted(names))}"
 
 
 def _read_ragged(section: _Section) -> Literal["reject", "pad"]:
@@ -699,15 +881,18 @@ def _read_ragged(section: _Section) -> Literal["reject", "pad"]:
 
 def _read_columns(top: _Section, *, header: bool) -> tuple[ColumnSpec, ...]:
     names = top.values.get("columns")
-    known = tuple(names) if isinstance(names, Mapping) else ()
+    known = dict.fromkeys(names) if isinstance(names, Mapping) else {}
     columns = top.section("columns", known)
+    if len(known) > COLUMN_LIMIT:
+        top.note("columns", f"are {len(known):,}, and a table of PostgreSQL's can have {COLUMN_LIMIT:,}")
+        return ()
     return tuple(_read_column(columns, name, header=header) for name in known)
 
 
 def _read_column(columns: _Section, name: str, *, header: bool) -> ColumnSpec:
     if not isinstance(name, str) or (fault := _name_fault(name)):
         columns.note(name, "a column's name must be a string" if not isinstance(name, str) else str(fault))
-        return ColumnSpec(str(name))
+        return ColumnSpec(_shown_key(name))
     if isinstance(columns.values[name], str):
         return ColumnSpec(name, _read_type(columns, name))
     if not isinstance(columns.values[name], Mapping):
@@ -732,8 +917,8 @@ def _read_column(columns: _Section, name: str, *, header: bool) -> ColumnSpec:
 
 def _read_type(section: _Section, key: str) -> str | None:
     type_name = section.word(key)
-    if type_name is not None and not is_type_name(type_name):
-        section.note(key, f"{_shown(type_name)} is not a type's name")
+    if type_name is not None and (fault := _type_fault(type_name)):
+        section.note(key, fault)
         return None
     return type_name
 
@@ -777,7 +962,8 @@ def _read_timezone(section: _Section) -> str | None:
     try:
         ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        section.note("timezone", f"unknown time zone {_shown(zone)}{_nearest(zone, sorted(available_timezones()))}")
+        near = section.nearest(zone, lambda: sorted(available_timezones()))
+        section.note("timezone", f"unknown time zone {_shown(zone)}{near}")
     return zone
 
 
@@ -793,7 +979,7 @@ def _read_value(section: _Section) -> str | None:
     for _, name, spec, conversion in parsed:
         if name is not None and (name not in PLACEHOLDERS or spec or conversion):
             whole = name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
-            section.note("value", f"unknown placeholder {{{whole}}}{did_you_mean(name, PLACEHOLDERS)}")
+            section.note("value", f"unknown placeholder {{{_cut(whole)}}}{section.hint(name, PLACEHOLDERS)}")
     return value
 
 
@@ -812,6 +998,9 @@ def _read_steps(section: _Section) -> tuple[Step, ...]:
     if not isinstance(steps, list | tuple):
         section.note("transform", f'must be a list of steps such as ["strip", "upper"], not {_shown(given)}')
         return ()
+    if len(steps) > STEPS_LIMIT:
+        section.note("transform", f"has {len(steps):,} steps, and may have {STEPS_LIMIT}")
+        return ()
     read = (_read_step(section, step) for step in steps)
     return tuple(step for step in read if step is not None)
 
@@ -826,7 +1015,7 @@ def _read_step(section: _Section, step: object) -> Step | None:
         return None
     (name,) = step
     if name not in _STEPS_WITH_ARGUMENTS:
-        hint = f'; write it as "{name}"' if name in _PLAIN_STEPS else did_you_mean(str(name), _STEPS)
+        hint = f'; write it as "{name}"' if name in _PLAIN_STEPS else section.hint(name, _STEPS)
         section.note("transform", f"{_shown(name)} is not a step with arguments{hint}")
         return None
     arguments = _Section(step, (name,), section.problems, f"{section.path}transform.")
@@ -840,7 +1029,7 @@ def _read_plain_step(section: _Section, name: str) -> Step | None:
     if name in _STEPS_WITH_ARGUMENTS:
         section.note("transform", f"{_shown(name)} needs arguments; write it as {_STEPS_WITH_ARGUMENTS[name]}")
     else:
-        section.note("transform", f"unknown step {_shown(name)}{did_you_mean(name, _STEPS)}")
+        section.note("transform", f"unknown step {_shown(name)}{section.hint(name, _STEPS)}")
     return None
 
 
@@ -864,7 +1053,13 @@ def _map(section: _Section) -> StepArguments:
     if not isinstance(given, Mapping) or not given:
         section.note("map", f"must be a table of texts and what they become, not {_shown(given)}")
         return ()
-    pairs = _Section(given, tuple(given), section.problems, f"{section.path}map.")
+    if len(given) > LIST_LIMIT:
+        section.note("map", f"has {len(given):,} pairs, and may have {LIST_LIMIT:,}")
+        return ()
+    pairs = _Section(given, given, section.problems, f"{section.path}map.")
+    if long := next((old for old in given if is_long_number(old)), None):
+        pairs.note(long, f"is a number of more than {DIGITS_LIMIT:,} digits")
+        return ()
     made = [(str(old), pairs.scalar(old)) for old in given]
     return tuple((old, new) for old, new in made if new is not None)
 
@@ -890,9 +1085,8 @@ def _read_filter(section: _Section, declared: Sequence[str]) -> str | None:
     except ValueError as error:
         section.note("filter", str(error))
         return text
-    for name in sorted(condition.columns) if declared else ():
-        if name not in declared:
-            section.note("filter", f"no column {_shown(name)} is declared{did_you_mean(name, declared)}")
+    for name in sorted(condition.columns - set(declared)) if declared else ():
+        section.note("filter", f"no column {_shown(name)} is declared{section.hint(name, declared)}")
     return text
 
 
@@ -906,21 +1100,30 @@ def _read_python(section: _Section) -> str | None:
 # --- values, in messages and back to plain ones
 
 
-def _nearest(word: str, known: Sequence[str]) -> str:
-    """As `did_you_mean`, but silent where nothing is near: ``known`` is in the message already, or too long for it."""
-    near = nearest(word, known)
-    return f'; did you mean "{near}"?' if near is not None else ""
+def _cut(text: str, length: int = SHOWN) -> str:
+    return text if len(text) <= length else text[:length] + "…"
+
+
+def _shown_key(key: object) -> str:
+    return _toml_key(printable(_cut(key))) if isinstance(key, str) else _shown(key)
+
+
+def _length_fault(text: str) -> str | None:
+    """What keeps a text from being one of a spec's."""
+    return None if len(text) <= TEXT_LIMIT else f"is {len(text):,} characters long, and may have {TEXT_LIMIT:,}"
 
 
 def _shown(value: object) -> str:
     """``value`` as a message shows it: in TOML's words, cut to a length that can be read."""
     if isinstance(value, str):
-        return _toml_value(value if len(value) <= 100 else value[:100] + "…")
+        return _toml_value(_cut(value))
     if isinstance(value, Mapping):
         return "a table" if value else "an empty table"
     if isinstance(value, list | tuple):
         return "a list" if value else "an empty list"
-    return _plain_text(value) or ("nothing" if value is None else type(value).__name__)
+    if is_long_number(value):
+        return "a number of too many digits"
+    return _cut(_plain_text(value) or ("nothing" if value is None else type(value).__name__))
 
 
 def _plain_text(value: object) -> str | None:
@@ -938,7 +1141,10 @@ def _given(mapping: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in mapping.items() if value is not None}
 
 
-def _other_than(section: CsvSpec | RejectSpec, usual: CsvSpec | RejectSpec) -> dict[str, object]:
+_Plain = CsvSpec | RejectSpec | LimitSpec
+
+
+def _other_than(section: _Plain, usual: _Plain) -> dict[str, object]:
     """The settings of ``section`` that differ from those of ``usual``."""
     given, assumed = asdict(section), asdict(usual)
     return {name: value for name, value in given.items() if value != assumed[name]}
@@ -976,9 +1182,9 @@ def _toml_key(name: str) -> str:
 
 def _toml_value(value: object) -> str:
     if isinstance(value, str):
-        if re.fullmatch(r"""[^'\x00-\x1f\x7f]*["\\][^'\x00-\x1f\x7f]*""", value):
+        if re.fullmatch(r"""[^']*["\\][^']*""", value) and printable(value) == value:
             return f"'{value}'"  # a literal string: nothing to escape
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON leaves DEL as it is
+        return to_toml(value)
     if isinstance(value, Mapping):
         inner = ", ".join(_toml_line(name, each) for name, each in value.items())
         return f"{{ {inner} }}" if inner else "{}"

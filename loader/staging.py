@@ -1,7 +1,8 @@
 """Staging tables, and `copy_expert` into them or straight into the target.
 
 A staging table is UNLOGGED and lives in schema ``loader``. It has the load's columns, each of its own type or,
-where the server is to cast it, of type text, and `POSITION`: the merge needs the file's order, and a load that is
+where the server is to cast it, of type text, with the collation of the target's column, so that staged keys are the
+same where the target's are; and `POSITION`: the merge needs the file's order, and a load that is
 continued has to know what was staged beyond its checkpoint.
 
 Each attempt at a load has a staging table of its own name. Whoever holds the turn of the load's target may take over
@@ -18,10 +19,12 @@ import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader.catalog import rows as rows_of
 from loader.columns import LoadColumn
 from loader.encode import HEADER, TRAILER
 from loader.records import POSITION
+from loader.statements import copy as run_copy
+from loader.statements import execute, execute_all
+from loader.statements import rows as rows_of
 from loader.tables import staging_name
 
 COPY_SIZE = 1 << 20
@@ -72,12 +75,14 @@ class Staging:
 
     def create(self, connection: Connection) -> None:
         """Create the table in the transaction that is open."""
-        _run(connection, self.creating())
+        execute_all(connection, self.creating())
 
     def creating(self) -> list[sql.Composed]:
         """The statements that create the table."""
         columns = [
-            sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(column.type.staging_name))
+            sql.SQL("{} {}{}").format(
+                sql.Identifier(column.name), sql.SQL(column.type.staging_name), collating(column.collation)
+            )
             for column in self.columns
         ]
         columns.append(sql.SQL("{} bigint").format(sql.Identifier(self.position)))
@@ -92,8 +97,7 @@ class Staging:
 
     def drop(self, connection: Connection) -> None:
         """Drop the table in the transaction that is open; it may be gone already."""
-        with connection.cursor() as cursor:
-            cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self.name))
+        execute(connection, sql.SQL("DROP TABLE IF EXISTS {}").format(self.name))
 
     def take_over(self, connection: Connection, *, record: int, rows: int) -> bool:
         """Make the table of an earlier attempt this one's, without what it holds from ``record`` on, and commit.
@@ -106,13 +110,12 @@ class Staging:
             return False
         earlier = sql.Identifier("loader", found[0])
         _end_writers(connection, found[0])
-        with connection.cursor() as cursor:
-            cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(earlier))
-            if self.name != earlier:
-                name = sql.Identifier(staging_name(self.load_id, self.attempt))
-                cursor.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(earlier, name))
-            position = sql.Identifier(self.position)
-            cursor.execute(sql.SQL("DELETE FROM {} WHERE {} >= %s").format(self.name, position), (record,))
+        execute(connection, sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(earlier))
+        if self.name != earlier:
+            name = sql.Identifier(staging_name(self.load_id, self.attempt))
+            execute(connection, sql.SQL("ALTER TABLE {} RENAME TO {}").format(earlier, name))
+        beyond = sql.SQL("DELETE FROM {} WHERE {} >= {}")
+        execute(connection, beyond.format(self.name, sql.Identifier(self.position), sql.Literal(record)))
         staged = rows_of(connection, sql.SQL("SELECT count(*) FROM {}").format(self.name))[0][0]
         connection.commit()
         return bool(staged == rows)
@@ -120,9 +123,8 @@ class Staging:
     def forget_refusals(self, connection: Connection) -> None:
         """Delete the rejects that an earlier merge made of staged records, in the transaction that is open: this one
         will find out for itself."""
-        statement = sql.SQL("DELETE FROM loader.rejects r USING {} s WHERE r.load_id = %s AND r.record_number = s.{}")
-        with connection.cursor() as cursor:
-            cursor.execute(statement.format(self.name, sql.Identifier(self.position)), (self.load_id,))
+        statement = sql.SQL("DELETE FROM loader.rejects r USING {} s WHERE r.load_id = {} AND r.record_number = s.{}")
+        execute(connection, statement.format(self.name, sql.Literal(self.load_id), sql.Identifier(self.position)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +157,9 @@ class Parts(Staging):
         )
         leave = sql.SQL("ALTER TABLE {} NO INHERIT {}")
         join = sql.SQL("ALTER TABLE {} INHERIT {}")
-        _run(connection, [leave.format(sql.Identifier("loader", child), self.name) for (child,) in children])
-        _run(connection, [sql.SQL("DROP TABLE IF EXISTS {}").format(self.name), *self.creating()])
-        _run(connection, [join.format(heap, self.name) for heap in self.heaps])
+        execute_all(connection, [leave.format(sql.Identifier("loader", child), self.name) for (child,) in children])
+        execute_all(connection, [sql.SQL("DROP TABLE IF EXISTS {}").format(self.name), *self.creating()])
+        execute_all(connection, [join.format(heap, self.name) for heap in self.heaps])
         connection.commit()
 
     def drop(self, connection: Connection) -> None:
@@ -165,10 +167,9 @@ class Parts(Staging):
         drop_tables(connection, self.load_id)
 
 
-def _run(connection: Connection, statements: Sequence[sql.Composable]) -> None:
-    for statement in statements:
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
+def collating(collation: str | None) -> sql.SQL:
+    """The COLLATE clause for a collation by its quoted name; nothing for None."""
+    return sql.SQL("" if collation is None else f" COLLATE {collation}")
 
 
 def tables_of(connection: Connection, load_id: int) -> list[str]:
@@ -185,22 +186,21 @@ def drop_tables(connection: Connection, load_id: int) -> None:
     """
     for name in reversed(tables_of(connection, load_id)):  # a parent after its children
         _end_writers(connection, name)
-        with connection.cursor() as cursor:
-            cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier("loader", name)))
+        execute(connection, sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier("loader", name)))
 
 
 def _end_writers(connection: Connection, name: str) -> None:
     """End the sessions that are writing into a staging table, as far as this role may."""
-    with connection.cursor() as cursor:
-        cursor.execute("SAVEPOINT loader_end_writers")
-        with suppress(psycopg2.errors.InsufficientPrivilege):
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE relation = to_regclass(%s)"
-                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-                " AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid()",
-                (f"loader.{name}",),
-            )
-        cursor.execute("ROLLBACK TO SAVEPOINT loader_end_writers")
+    execute(connection, "SAVEPOINT loader_end_writers")
+    with suppress(psycopg2.errors.InsufficientPrivilege):
+        execute(
+            connection,
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE relation = to_regclass(%s)"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            " AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid()",
+            (f"loader.{name}",),
+        )
+    execute(connection, "ROLLBACK TO SAVEPOINT loader_end_writers")
 
 
 class _Stream:
@@ -254,13 +254,10 @@ def copy(
     ``freeze``: as VACUUM FREEZE would leave them, so that nobody has to write them again; the table must have been
     created in this transaction. Raises what ``buffers`` raised, or psycopg2's error.
     """
-    statement = copying(table, columns, freeze=freeze)
     stream = _Stream(buffers)
-    with connection.cursor() as cursor:
-        try:
-            cursor.copy_expert(statement.as_string(connection), stream, size=COPY_SIZE)
-        except Exception:
-            if stream.error is not None:
-                raise stream.error from None
-            raise
-        return cursor.rowcount
+    try:
+        return run_copy(connection, copying(table, columns, freeze=freeze), stream, size=COPY_SIZE)
+    except Exception:
+        if stream.error is not None:
+            raise stream.error from None
+        raise

@@ -7,22 +7,28 @@ events, by when they were stored, and within one second by the order in which it
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader.catalog import rows
-from loader.ledger import Errand
+from loader.catalog import describe
+from loader.errors import SpecError
+from loader.ledger import Errand, find_load
+from loader.names import listed
 from loader.source import Source
+from loader.spec import LoadSpec
+from loader.statements import rows
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """``due``: it has to be loaded. ``loaded``: it had its effect, by ``load_id``, as ``uri``. ``superseded``: by a
-    newer version, which ``load_id`` loaded. ``follows``: where it is due a second time, because the object came back to
-    it, the load of the other version between; else 0."""
+    newer version, which ``load_id`` loaded. ``follows``: where it is due a second time, the load since which it is:
+    that of another version, or of anything else into a table that was dropped or created since; else 0."""
 
     verdict: Literal["due", "loaded", "superseded"]
     load_id: int = 0
@@ -37,62 +43,138 @@ class _Applied:
     version: str
     sequencer: str | None
     last_modified: datetime
+    applied: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Lifetime:
+    """What the ledger knows of the table's present life. Loads that were ``applied`` before ``since`` are not in it: a
+    load found no table since then and created one, or there is no table now. ``follows``: the load after which their
+    versions are due again. It is another one for each life, so that the ledger's unique indexes stay what keeps a
+    version from taking effect twice."""
+
+    since: int = 0
+    follows: int = 0
 
 
 def find_standing(connection: Connection, errand: Errand, source: Source) -> Standing:
-    """What is to be done about the errand, by the ledger. Needs the target's turn.
+    """What is to be done about the errand, by the ledger and by whether its table exists. Needs the target's turn.
 
     A local file's version is its content, and hashing reads it whole: that is done only where a file of its size was
-    loaded before. The rejects of a load that are loaded again are an errand of their own: see `_replayed`.
+    loaded before.
+
+    A load that took effect on a table that was dropped since vouches for nothing, so its version is due again. The
+    order of versions outlives the table: one that is older than what was loaded stays superseded. A table that was
+    dropped and created by hand looks like the one before, and the ledger still vouches for its loads.
     """
     if errand.forced:
         return _DUE
+    life = _lifetime(connection, errand)
+    same, last = _same(connection, errand, source, life.since), _last(connection, errand, source)
     if errand.replay_of is not None:
-        return _replayed(connection, errand, source)
-    same, last = _same(connection, errand, source), _last(connection, errand, source)
-    if same is not None:
+        last = None  # the records of a replay are no version of an object
+    if same is not None and same.applied >= life.since:
         came_back = last is not None and last.load_id != same.load_id and same.uri == source.uri
         if came_back and not _has_order(source):  # what was read just now is what the object holds now
             return Standing("due", follows=last.load_id if last else 0)
         return Standing("loaded", same.load_id, same.uri)
-    if last is not None and _has_order(source) and not _is_newer(errand, source, last):
+    other = last is not None and last.version != source.version
+    if last is not None and other and _has_order(source) and not _is_newer(errand, source, last):
         return Standing("superseded", last.load_id, last.uri)
-    return _DUE
+    return _DUE if same is None else Standing("due", follows=life.follows)
 
 
 _DUE = Standing("due")
 
 
-_COLUMNS = "load_id, source, version, sequencer, last_modified"
+_APPLIED = "coalesce(applied, 0)"  # versions 1 and 2 did not number what they loaded
+
+_COLUMNS = f"load_id, source, version, sequencer, last_modified, {_APPLIED}"
 
 
-def _same(connection: Connection, errand: Errand, source: Source) -> _Applied | None:
-    """The load that applied this very version last. A local file's is known by its content, whatever its name."""
-    return _find(connection, errand, source, "", ())
+def _lifetime(connection: Connection, errand: Errand) -> _Lifetime:
+    """See `_Lifetime`. A table that was not there is created in the transaction that enters the load, so the ledger
+    always knows."""
+    exists = describe(connection, *errand.spec.table_name).oid is not None
+    found = rows(
+        connection,
+        f"SELECT load_id, {_APPLIED} FROM loader.loads WHERE state = 'loaded' AND target = %s AND (created OR NOT %s)"
+        f" ORDER BY {_APPLIED} DESC, load_id DESC LIMIT 1",
+        (errand.target, exists),
+    )
+    if not found:
+        return _Lifetime()
+    load_id, applied = found[0]
+    return _Lifetime(since=applied if exists else applied + 1, follows=load_id)
 
 
-def _replayed(connection: Connection, errand: Errand, source: Source) -> Standing:
-    """Replays of other loads do not count, for they may well have had the same records to mend, nor do loads that
-    rejected every record."""
-    counts = "AND rows_rejected < rows_read AND (replay_of IS NULL OR replay_of = %s OR load_id = %s)"
-    same = _find(connection, errand, source, counts, (errand.replay_of, errand.replay_of))
-    return _DUE if same is None else Standing("loaded", same.load_id, same.uri)
+def why_not_due(connection: Connection, errand: Errand, standing: Standing, source: Source) -> str:
+    """Why the errand is skipped, in one sentence that says how to load it anyway, and in what this call differs from
+    the load by which the version took effect."""
+    if standing.verdict == "superseded":
+        newer = f"a newer version of it was loaded before, by load {standing.load_id}"
+        return f"{newer}: add --force to load this one anyway"
+    recorded = find_load(connection, standing.load_id)
+    key = describe(connection, *errand.spec.table_name).primary_key
+    differences = _differences(recorded["spec"], errand.spec, key) if recorded else []
+    same = "" if standing.uri == source.uri else f", as {standing.uri}"
+    if not differences:
+        return f"this version was loaded already, by load {standing.load_id}{same}: add --force to load it again"
+    before, now = (" and ".join(each) for each in zip(*differences, strict=True))
+    return (
+        f"this version was loaded by load {standing.load_id}{same}, with {before}; this call asks for {now}: "
+        "add --force to load it again"
+    )
 
 
-def _find(
-    connection: Connection, errand: Errand, source: Source, counts: str, parameters: tuple[Any, ...]
-) -> _Applied | None:
-    which = f"state = 'loaded' AND target = %s AND coalesce(bucket, '') = %s AND (%s OR key = %s) {counts}"
-    identity = (errand.target, source.bucket or "", source.bucket is None, source.key, *parameters)
+_INCIDENTAL = ("mode", "key", "source", "table", "segment_mb", "rejects", "limits")
+"""Settings that `_differences` words otherwise, or that do not change what a record becomes."""
+
+
+def _differences(recorded: Mapping[str, Any], spec: LoadSpec, primary_key: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Where the ``recorded`` spec and ``spec`` differ: what that one asked for, and what this one does."""
+    try:
+        before = LoadSpec.from_dict(recorded, origin="ledger")
+    except SpecError:  # of a later version of this program
+        return []
+    found = []
+    if before.mode != spec.mode:
+        found.append((f"mode {before.mode}", f"mode {spec.mode}"))
+    keys = [each.key or (primary_key if each.mode == "merge" else ()) for each in (before, spec)]
+    if keys[0] != keys[1]:
+        found.append((_key(keys[0]), _key(keys[1])))
+    old, new = before.to_dict(), spec.to_dict()
+    others = [name for name in new if name not in _INCIDENTAL and json.dumps(old.get(name)) != json.dumps(new[name])]
+    if others:
+        named = ", ".join(others)
+        found.append((f"other settings of {named}", "its own"))
+    return found
+
+
+def _key(names: Sequence[str]) -> str:
+    return f"key {listed(names)}" if names else "no key"
+
+
+def _same(connection: Connection, errand: Errand, source: Source, since: int) -> _Applied | None:
+    """The load that applied this very version last, if need be one from before ``since``.
+
+    A local file's version is known by its content, whatever its name. Where the errand is a replay, those of other
+    loads do not count, for they may well have had the same records to fix, nor do loads that rejected every record.
+    """
+    which = "state = 'loaded' AND target = %s AND coalesce(bucket, '') = %s AND (%s OR key = %s)"
+    identity = [errand.target, source.bucket or "", source.bucket is None, source.key]
+    if errand.replay_of is not None:
+        which += " AND rows_rejected < rows_read AND (replay_of IS NULL OR replay_of = %s OR load_id = %s)"
+        identity += [errand.replay_of, errand.replay_of]
     if source.version is None:
         same_size = f"SELECT 1 FROM loader.loads WHERE {which} AND size = %s LIMIT 1"
         if not rows(connection, same_size, (*identity, source.size)):
             return None
     found = rows(
         connection,
-        f"SELECT {_COLUMNS} FROM loader.loads WHERE {which} AND version = %s "
-        " ORDER BY key = %s DESC, applied DESC LIMIT 1",
-        (*identity, source.digest(), source.key),
+        f"SELECT {_COLUMNS} FROM loader.loads WHERE {which} AND version = %s"
+        f" ORDER BY {_APPLIED} >= %s DESC, key = %s DESC, applied DESC LIMIT 1",
+        (*identity, source.digest(), since, source.key),
     )
     return _Applied(*found[0]) if found else None
 

@@ -5,6 +5,7 @@ Each keeps the number of values, and NULL stays NULL; only ``null_if`` makes NUL
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,7 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from loader import arrays
+from loader.errors import TransformError
 from loader.spec import Step
+
+GROWN = 64 << 20
+"""Bytes that the values of a block may come to by a step that makes them longer."""
 
 
 def apply_chain(steps: Sequence[Step], values: pa.StringArray) -> pa.StringArray:
@@ -118,6 +123,12 @@ def _null_if(step: Step, values: pa.StringArray) -> pa.StringArray:
 def _replace(step: Step, values: pa.StringArray) -> pa.StringArray:
     """Each occurrence of one text becomes another, from left to right, as Python's ``str.replace`` has it."""
     old, new = _strings(step)
+    growth = len(new.encode()) - len(old.encode())
+    if growth > 0:
+        times = pc.sum(pc.count_substring(values, pattern=old)).as_py() or 0
+        if values.nbytes + times * growth > GROWN:
+            step_name = json.dumps(old[:60], ensure_ascii=False)
+            raise TransformError(f"the step that replaces {step_name} makes more than {GROWN:,} bytes of one block")
     return pc.replace_substring(values, pattern=old, replacement=new)
 
 

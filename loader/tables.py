@@ -8,23 +8,27 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class TableColumn:
     """A column of an existing table. ``generated``: PostgreSQL computes it, nobody may write it.
-    ``has_default``: a record that lacks it gets more than NULL."""
+    ``has_default``: a record that lacks it gets more than NULL. ``collation``: its quoted name, where the column has
+    another one than the database."""
 
     name: str
     type: str
     not_null: bool = False
     generated: bool = False
     has_default: bool = False
+    collation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table as the catalog has it, or, with ``oid`` None, one that the load will create.
 
-    ``referenced``: other tables have foreign keys to it. ``plain``: COPY may write into it and nothing
-    (a rule, a view, row security) stands between. ``fills_in``: a BEFORE trigger may fill what a record lacks, so NOT
+    ``referenced``: other tables have foreign keys to it. ``plain``: COPY may write into it (it is a table, and row
+    security is not active for this role). ``fills_in``: a BEFORE trigger may fill what a record lacks, so NOT
     NULL is judged later, or leave records out. ``owned``: this role may alter it. ``unique``: sets of columns of which
-    no two rows have the same values. ``empty``: seen to have no rows.
+    no two rows have the same values. ``empty``: seen to have no rows. ``leaves_out``: what may keep a record out of the
+    table, or a row from being updated, without an error, in words such as "a trigger"; empty where nothing does.
+    ``rules``: the commands ("INSERT", "UPDATE", "DELETE") that its rewrite rules change. ``view``: it is a view.
     """
 
     schema: str
@@ -38,9 +42,16 @@ class Table:
     owned: bool = True
     unique: tuple[frozenset[str], ...] = ()
     empty: bool = False
+    leaves_out: str = ""
+    rules: frozenset[str] = frozenset()
+    view: bool = False
 
     def __str__(self) -> str:
-        return f"{self.schema}.{self.name}"
+        """``schema.name``: what messages call it, and what the ledger knows it by, so no two tables have the same."""
+        schema = self.schema
+        if "." in schema or '"' in schema:  # else "a.b".c would be a."b.c"
+            schema = '"' + schema.replace('"', '""') + '"'
+        return f"{schema}.{self.name}"
 
     def tells_apart(self, key: tuple[str, ...]) -> bool:
         """Whether no two rows of it can have the same ``key``."""

@@ -13,10 +13,15 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import ledger
+from loader.callbacks import call
+from loader.charset import suggest_encoding
 from loader.checkpoints import NOTHING, Counts
+from loader.checksums import ByteCheck, Seen
 from loader.database import Database
 from loader.errors import DatabaseUnavailableError, LoaderError, RejectLimitError
-from loader.records import Encoded
+from loader.reading import Form
+from loader.records import Encoded, Place
+from loader.rejects import Rejects
 from loader.report import Reject
 from loader.rising import Rising
 from loader.spec import RejectSpec
@@ -35,12 +40,23 @@ class Tally:
     """Counts bytes as they are read and records as they are handed to COPY.
 
     ``counts``: with the records that earlier attempts staged. ``bytes_read`` are those of this attempt. ``keys``: of
-    all records so far.
+    all records so far. ``check`` compares the bytes that are read with the object's checksum, where there is one;
+    ``form``: how the object holds its text, once that is known. ``check_rows`` sees how many records there are after
+    each block, and may raise.
     """
 
-    def __init__(self, size: int, progress: Callable[[Progress], None] | None = None) -> None:
+    check: ByteCheck | None = None
+    form: Form | None = None
+
+    def __init__(
+        self,
+        size: int,
+        progress: Callable[[Progress], None] | None = None,
+        check_rows: Callable[[int], object] = lambda _rows: None,
+    ) -> None:
         self._size = size
         self._progress = progress
+        self._check_rows = check_rows
         self.bytes_read = 0
         self.counts = NOTHING
         self.keys = Rising()
@@ -51,12 +67,12 @@ class Tally:
         self.keys = Rising(so_far=False)
 
     def notes(self) -> tuple[str, ...]:
-        """What was done to records to make them fit."""
+        """What was done to records to make them fit, and what is odd about them."""
         told = (
             (self.counts.short, "records had too few fields and were filled with NULL"),
             (self.counts.long, "records had too many fields, and the surplus ones were dropped"),
         )
-        return tuple(f"{count:,} {what}" for count, what in told if count)
+        return tuple(f"{count:,} {what}" for count, what in told if count) + self.counts.swallowed.notes()
 
     def watch(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """The chunks, counted."""
@@ -64,39 +80,81 @@ class Tally:
             self.bytes_read += len(chunk)
             yield chunk
 
+    def seen(self, after: Place | None) -> Seen | None:
+        """What a checkpoint has to keep of the bytes read so far; ``after``: where reading goes on, None: nowhere."""
+        if self.check is None or self.form is None:
+            return None
+        return self.check.seen_all() if after is None else self.check.seen(self.form.offset(after))
+
     def add(self, encoded: Encoded) -> None:
-        """Count the records of one block."""
-        self.counts += Counts(encoded.block.records, encoded.kept, encoded.filtered, encoded.short, encoded.long)
+        """Count the records of one block. Raises CallbackError where the progress callback raises."""
+        self.counts += Counts(
+            encoded.block.records, encoded.kept, encoded.filtered, encoded.short, encoded.long, encoded.swallowed
+        )
         self.keys.add(encoded.keys)
+        self._check_rows(self.counts.read)
         if self._progress is not None:
-            self._progress(Progress(self.bytes_read, self._size, self.counts.read))
+            call("progress", self._progress, Progress(self.bytes_read, self._size, self.counts.read))
+
+
+_MISREAD = ("invalid_encoding", "nul_byte")
+"""Reasons of rejects that may be the fault of a wrong encoding."""
+
+SAMPLED, SAMPLED_BYTES = 100, 1000
+"""Records, and bytes of each, that are looked at to suggest a better one."""
 
 
 class RejectKeeper:
-    """Enters rejects in the ledger in batches, on a connection of its own, and watches the spec's limits.
+    """Counts rejects, enters them in the ledger in batches on a connection of its own, and watches the spec's limits.
 
-    They are committed as they come: memory does not grow with them, and those of a load that failed can
-    be looked at. It begins with those that earlier attempts entered.
+    They are committed as they come, so memory does not grow with them, and those of a load that failed can be looked
+    at. No more than ``max_rows`` are entered, and the one that goes over it: a load with more has failed, and the rest
+    is counted only. It begins with those that earlier attempts entered.
     """
 
     BATCH_RECORDS = 500
     BATCH_BYTES = 4 << 20
 
-    def __init__(self, database: Database, load_id: int, limits: RejectSpec, name: str) -> None:
+    def __init__(
+        self, database: Database, load_id: int, limits: RejectSpec, name: str, *, encoding: str = "utf-8"
+    ) -> None:
         self._database = database
         self._load_id = load_id
         self._limits = limits
         self._name = name
+        self._is_utf8 = encoding == "utf-8"
+        self._misread: list[bytes] = []  # records that suggest another encoding
         self._stack = ExitStack()
         self._connection: Connection | None = None
         self._batch: list[Reject] = []
+        self._batch_bytes = 0
         self.reasons: Counter[str] = Counter()
         self.columns: dict[str, Counter[str]] = {}  # by column, where one is to blame, then by reason
+        self.entered = 0
 
     def resume(self, connection: Connection) -> None:
         """Count those that are in the ledger already."""
         for reason, column, count in ledger.count_rejects(connection, self._load_id):
-            self._count(reason, column, count)
+            self.count_in(reason, column, count)
+            self.entered += count
+        if any(self.reasons[reason] for reason in _MISREAD):
+            self._misread = ledger.sample_rejects(connection, self._load_id, _MISREAD, SAMPLED)
+
+    def count_in(self, reason: str, column: str | None, count: int) -> None:
+        """Count rejects that somebody else enters, or that are not to be entered."""
+        self.reasons[reason] += count
+        if column is not None:
+            self.columns.setdefault(column, Counter())[reason] += count
+
+    def counts(self) -> Counter[tuple[str, str | None]]:
+        """How many there are, by reason and column."""
+        blamed = Counter({(reason, name): n for name, own in self.columns.items() for reason, n in own.items()})
+        counted: Counter[tuple[str, str | None]] = Counter(blamed)
+        for reason, count in self.reasons.items():
+            rest = count - sum(own[reason] for own in self.columns.values())
+            if rest:
+                counted[reason, None] = rest
+        return counted
 
     @property
     def count(self) -> int:
@@ -107,13 +165,22 @@ class RejectKeeper:
         """How many more there may be."""
         return max(0, self._limits.max_rows - self.count)
 
-    def add(self, rejects: Sequence[Reject]) -> None:
-        """Keep ``rejects``. Raises RejectLimitError as soon as there are more than ``max_rows``."""
-        self._batch += rejects
-        for each in rejects:
-            self._count(each.reason, each.column, 1)
-        if len(self._batch) >= self.BATCH_RECORDS or sum(len(each.raw) for each in self._batch) >= self.BATCH_BYTES:
-            self.flush()
+    def add(self, rejects: Rejects) -> None:
+        """Count ``rejects``, and enter as many as are to be kept. Raises RejectLimitError as `check` does."""
+        for (reason, column), count in rejects.counts().items():
+            self.count_in(reason, column, count)
+        for each in rejects.first(self._limits.max_rows + 1 - self.entered):
+            self._batch.append(each)
+            self._batch_bytes += len(each.raw)
+            self.entered += 1
+            if each.reason in _MISREAD and len(self._misread) < SAMPLED:
+                self._misread.append(each.raw[:SAMPLED_BYTES])
+            if len(self._batch) >= self.BATCH_RECORDS or self._batch_bytes >= self.BATCH_BYTES:
+                self.flush()
+        self.check()
+
+    def check(self) -> None:
+        """Raises RejectLimitError where there are more rejects than ``max_rows``."""
         if self.count > self._limits.max_rows:
             raise self._too_many(f"more than {self._limits.max_rows:,} records were rejected (max_rows)")
 
@@ -131,15 +198,10 @@ class RejectKeeper:
         connection = self._own_connection()
         self._keep(connection, self._batch)
         connection.commit()
-        self._batch = []
+        self._batch, self._batch_bytes = [], 0
 
     def _keep(self, connection: Connection, rejects: Sequence[Reject]) -> None:
         ledger.keep_rejects(connection, self._load_id, rejects)
-
-    def _count(self, reason: str, column: str | None, count: int) -> None:
-        self.reasons[reason] += count
-        if column is not None:
-            self.columns.setdefault(column, Counter())[reason] += count
 
     def _own_connection(self) -> Connection:
         if self._connection is None:
@@ -149,10 +211,16 @@ class RejectKeeper:
     def _too_many(self, what: str) -> RejectLimitError:
         self.flush()
         (reason, count), *_ = self.reasons.most_common(1)
+        kept = f"{self.count:,} were counted before the load stopped, and {self.entered:,} of them are kept"
         return RejectLimitError(
-            f'{self._name}: {what}, most of them for "{reason}" ({count:,}); nothing was loaded; '
+            f'{self._name}: {what}, most of them for "{reason}" ({count:,}){self._hint()}; {kept}; nothing was loaded; '
             f"see them with: loader rejects {self._load_id}"
         )
+
+    def _hint(self) -> str:
+        """The encoding that the rejected records look like, where that is what most were rejected for."""
+        misread = sum(self.reasons[reason] for reason in _MISREAD)
+        return suggest_encoding(b"\n".join(self._misread)) if self._is_utf8 and 2 * misread >= self.count else ""
 
     def __enter__(self) -> Self:
         return self
@@ -175,6 +243,6 @@ class Books:
     keeper: RejectKeeper
 
     def enter(self, encoded: Encoded) -> None:
-        """Enter the records of one block. Raises RejectLimitError."""
+        """Enter the records of one block. Raises RejectLimitError or LimitError."""
         self.tally.add(encoded)
         self.keeper.add(encoded.rejects)

@@ -14,8 +14,8 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader.catalog import rows
 from loader.columns import LoadColumn
+from loader.statements import execute, execute_all, rows
 from loader.tables import Table
 
 PATIENCE = "500ms"
@@ -64,7 +64,7 @@ class SetAside:
 
     def put_back(self, connection: Connection) -> None:
         """Make them again. Raises psycopg2's UniqueViolation where two rows have a key of one."""
-        run(connection, self.definitions)
+        execute_all(connection, self.definitions)
 
 
 _INDEXES = """
@@ -89,15 +89,15 @@ def set_aside_indexes(connection: Connection, table: Table) -> SetAside | None:
     found = rows(connection, _INDEXES, (table.oid,))
     if not found or not table.owned or not all(plain for *_, plain in found):
         return None
-    _run(connection, sql.SQL("SAVEPOINT loader_indexes"))
+    execute(connection, sql.SQL("SAVEPOINT loader_indexes"))
     try:
-        _run(connection, sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE NOWAIT").format(target_name(table)))
+        execute(connection, sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE NOWAIT").format(target_name(table)))
         for index, schema, _, constraint, _, _ in found:
-            _run(connection, _drop(table, schema, index, constraint))
+            execute(connection, _drop(table, schema, index, constraint))
     except psycopg2.Error:  # somebody is using it, or something depends on an index: a foreign key, a view's GROUP BY
         if connection.closed:
             raise
-        _run(connection, sql.SQL("ROLLBACK TO SAVEPOINT loader_indexes"))
+        execute(connection, sql.SQL("ROLLBACK TO SAVEPOINT loader_indexes"))
         return None
     return SetAside(tuple(each for index in found for each in _made_again(table, *index[:5])))
 
@@ -121,9 +121,11 @@ def _made_again(
 
 def is_empty(connection: Connection, table: Table) -> bool:
     """Whether the table is seen, at a glance, to have no rows; not where it is locked or may not be read."""
-    _run(connection, sql.SQL("SAVEPOINT loader_glance"))
+    execute(connection, sql.SQL("SAVEPOINT loader_glance"))
     try:
-        _run(connection, sql.SQL("SET LOCAL lock_timeout = {0}; SET LOCAL statement_timeout = {0}").format(_PATIENCE))
+        execute(
+            connection, sql.SQL("SET LOCAL lock_timeout = {0}; SET LOCAL statement_timeout = {0}").format(_PATIENCE)
+        )
         statement = sql.SQL("SELECT NOT EXISTS (SELECT FROM {})").format(target_name(table))
         return bool(rows(connection, statement)[0][0])
     except psycopg2.Error:
@@ -132,7 +134,7 @@ def is_empty(connection: Connection, table: Table) -> bool:
         return False
     finally:
         if not connection.closed:
-            _run(connection, sql.SQL("ROLLBACK TO SAVEPOINT loader_glance"))
+            execute(connection, sql.SQL("ROLLBACK TO SAVEPOINT loader_glance"))
 
 
 def is_wanted(connection: Connection, table: Table) -> bool:
@@ -142,14 +144,3 @@ def is_wanted(connection: Connection, table: Table) -> bool:
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
     )
     return bool(rows(connection, statement, (table.oid,))[0][0])
-
-
-def run(connection: Connection, statements: Sequence[sql.Composable]) -> None:
-    """Run the statements, one after the other."""
-    for statement in statements:
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-
-
-def _run(connection: Connection, statement: sql.Composable) -> None:
-    run(connection, [statement])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
@@ -11,34 +10,52 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader import catalog, checkpoints, ledger
 from loader.account import Account
 from loader.checkpoints import Found
+from loader.checksums import NoChecksum
+from loader.columns import fields_by_position
+from loader.cores import available_cores
 from loader.database import Database
+from loader.errors import DatabaseError
 from loader.judge import Judge
 from loader.kernel import compiled_kernel
-from loader.kernel.express import express_lane
+from loader.kernel.express import Express, express_lane
 from loader.lane import TextLane
 from loader.merge import Counts
 from loader.parse import Parser
 from loader.plan import Plan, make_plan
-from loader.reading import Records
+from loader.reading import Records, open_records
 from loader.records import Block, Encoded
-from loader.report import LoadReport
+from loader.rejects import NO_REJECTS
+from loader.report import ROW_COUNTS, LoadReport
 from loader.sniff import sniffed
 from loader.source import Source
 from loader.spec import LoadSpec
 from loader.staging import drop_tables
+from loader.stray_quotes import find_swallowed
 from loader.tables import Table
 from loader.target import is_empty
 from loader.transform import Transformer
 from loader.undertaking import How
 
-STRAIGHT = 24
-"""Segments that an object may have to go straight into the target: 768 MiB by default, some ten seconds. To begin again
-costs little then, and staging what need not be merged costs half as much again (`bench.segments`)."""
+STRAIGHT = 8
+"""Segments that an object may have to go straight into the target: 256 MiB by default, some three seconds. That is
+all that a load without checkpoints can lose. Staging what need not be merged costs half as much again
+(`bench.segments`)."""
+
+STRAIGHT_BYTES = 256 << 20
+"""Bytes of text that an object may have to go straight into the target, however long its segments are: more than that
+is too much to lose. An object of one segment has no checkpoint on the way in any case."""
 
 NOTHING_FOUND = Found()
 
 UNPACKED = 8
 """Bytes of text, about, in a byte of a compressed object."""
+
+
+def is_large(size: int, segment: int, *, compression: str) -> bool:
+    """Whether to read an object of ``size`` bytes once more would cost so much that there have to be checkpoints on the
+    way, one each ``segment`` bytes of its text."""
+    text = size * (1 if compression == "none" else UNPACKED)
+    return text > min(STRAIGHT * segment, max(segment, STRAIGHT_BYTES))
 
 
 class Task:
@@ -53,8 +70,17 @@ class Task:
         self.spec = spec
         self.database = database.until(how.deadline)
         self.how = how
-        self.threads = how.threads or max(1, len(os.sched_getaffinity(0)) // how.workers)
+        self.threads = how.threads or max(1, available_cores() // how.workers)
         self.account = Account(source, spec, progress=how.progress, replay_of=how.replay_of)
+
+    def open_records(self, chunks: Iterator[bytes], table: Table) -> Records:
+        """The records that ``chunks`` hold, the bytes of the source. Raises LimitError before they are read where it is
+        known by then that they are too many."""
+        fields, name = fields_by_position(self.spec, table), self.source.uri
+        records = open_records(chunks, self.spec.csv, name=name, fields=fields, limits=self.account.limits)
+        if records.form.plain:
+            self.account.limits.check_size(self.source.size - records.form.mark, name)
+        return records
 
     def start_over(self, connection: Connection, load_id: int) -> None:
         """Forget what was read, staged and rejected so far."""
@@ -70,12 +96,17 @@ class Task:
     ) -> LoadReport:
         """Enter the load as loaded, in the transaction that filled the target, and commit."""
         account = self.account
+        account.confirm()
         self.source.digest()
-        told = sniffed(self.spec.csv, records.csv) + plan.notes + account.tally.notes() + _notes(counts)
-        account.notes = self.how.notes + notes + told
+        told = sniffed(self.spec.csv, records.csv) + plan.notes + account.tally.notes() + _notes(counts, plan.table)
+        account.notes = self.how.notes + notes + told + _unchecked(self.source)
         report = account.report("loaded", counts)
+        if not report.adds_up:
+            raise DatabaseError(
+                f"{report.source}: {_sum_of(report)}; this is a defect of the loader, nothing was loaded"
+            )
         checkpoints.forget(connection, account.entry.load_id)
-        ledger.finish(connection, report, "loaded")
+        ledger.finish(connection, report, "loaded", created=plan.table.oid is None)
         connection.commit()
         return report
 
@@ -88,7 +119,31 @@ class Task:
         transformer = Transformer(plan.reading, constants, key=plan.key, hook=plan.hook, filter=plan.filter)
         judge = Judge(lane, plan.reading, key=() if plan.straight else plan.key, with_position=not plan.straight)
 
-        express = None if transformer.looks else express_lane(
+        express = self._express(plan, constants)
+
+        def through_arrow(block: Block) -> Encoded:
+            rows = transformer.convert(parser.parse(block))
+            if transformer.looks:
+                rows = transformer.finish(judge.show(rows))
+            return judge.encode(rows)
+
+        def work(block: Block) -> Encoded:
+            sure = express.take(block) if express is not None else None
+            if sure is None:
+                encoded = through_arrow(block)
+            elif sure.rest is None:
+                encoded = Encoded(block, sure.tuples, sure.kept, NO_REJECTS, 0, keys=sure.keys)
+            else:
+                encoded = through_arrow(sure.rest).after(sure.tuples, sure.kept, sure.keys, block)
+            return replace(encoded, swallowed=find_swallowed(block, plan.fields))
+
+        return work
+
+    def _express(self, plan: Plan, constants: Mapping[str, str]) -> Express | None:
+        """The compiled lane; None where it is not there, or where something is to be done to the records before."""
+        if plan.hook is not None or plan.filter is not None:
+            return None
+        return express_lane(
             compiled_kernel(),
             plan.columns,
             plan.fields,
@@ -98,22 +153,6 @@ class Task:
             required=plan.key,
             with_position=not plan.straight,
         )
-
-        def carefully(block: Block) -> Encoded:
-            rows = transformer.convert(parser.parse(block))
-            if transformer.looks:
-                rows = transformer.finish(judge.show(rows))
-            return judge.encode(rows)
-
-        def work(block: Block) -> Encoded:
-            sure = express.take(block) if express is not None else None
-            if sure is None:
-                return carefully(block)
-            if sure.rest is None:
-                return Encoded(block, sure.tuples, sure.kept, (), 0, keys=sure.keys)
-            return carefully(sure.rest).after(sure.tuples, sure.kept, sure.keys, block)
-
-        return work
 
     def target(self, connection: Connection) -> Table:
         """The table that it goes into, as it is now."""
@@ -127,23 +166,23 @@ class Task:
 
         Raises SpecError, ShapeError or TableError; nothing has been read or changed then.
         """
-        return make_plan(
+        named: tuple[str, ...] = ()
+        if table.oid is None:
+            schema, exact = self.spec.table_name[0], self.spec.names_exactly
+            named = catalog.check_new(connection, table, schema=schema, exact=exact)
+        plan = make_plan(
             self.spec,
             records.header,
             records.first,
             table,
-            spell_types=lambda names: catalog.spell_types(connection, names),
+            spell_types=lambda wanted: catalog.spell_types(connection, wanted, table),
             column_types=lambda names: catalog.column_types(connection, names),
             name=self.source.uri,
             session_zone=catalog.session_zone(connection),
             found=found,
-            resumable=again or self._is_large(records),
+            resumable=again or is_large(self.source.size, self.spec.segment_size, compression=records.form.compression),
         )
-
-    def _is_large(self, records: Records) -> bool:
-        """Whether to begin again would cost so much that there have to be checkpoints on the way."""
-        text = self.source.size * (1 if records.form.compression == "none" else UNPACKED)
-        return text > STRAIGHT * self.spec.segment_size
+        return replace(plan, notes=named + plan.notes)
 
     def constants(self, load_id: int) -> dict[str, str]:
         """What stands for the placeholders of ``value`` columns."""
@@ -156,5 +195,21 @@ class Task:
         }
 
 
-def _notes(counts: Counts) -> tuple[str, ...]:
-    return (f"{counts.deleted:,} rows of the table that the file does not have were deleted",) if counts.deleted else ()
+def _notes(counts: Counts, table: Table) -> tuple[str, ...]:
+    told = (
+        (counts.deleted, "rows of the table that the file does not have were deleted"),
+        (counts.left_out, f"records were left out by {table.leaves_out} of {table} (counted as filtered)"),
+    )
+    return tuple(f"{count:,} {what}" for count, what in told if count)
+
+
+def _sum_of(report: LoadReport) -> str:
+    """The equation of a report that does not hold."""
+    counts = ", ".join(f"{getattr(report, name):,} {name.removeprefix('rows_')}" for name in ROW_COUNTS)
+    return f"{report.rows_read:,} records were read, but the counts do not add up: {counts}"
+
+
+def _unchecked(source: Source) -> tuple[str, ...]:
+    """That the bytes could not be compared, and why."""
+    checksum = source.checksum()
+    return (checksum.why,) if isinstance(checksum, NoChecksum) and checksum.why else ()

@@ -11,7 +11,6 @@ peak finds the load behind it. They are of the namespace and the one dimension b
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 
 from loader.errors import LoaderError, PausedError
 from loader.report import LoadReport
+from loader.values import printable, to_json
 
 SERVICE = "loader"
 NAMESPACE = "Loader"
@@ -105,8 +105,13 @@ def load_of(error: Exception) -> dict[str, Any]:
     return {"load_id": report.load_id, "source": report.source, "version": report.version} if report else {}
 
 
+LONGEST = 8_000
+"""Characters of an error that a line shows: CloudWatch cuts a line, and what is cut is no JSON any more."""
+
+
 def one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    """The error's message on one line, safe to show."""
+    text = printable(" ".join(str(error).split()), LONGEST)
     return text if isinstance(error, LoaderError) else f"{type(error).__name__}: {text}"
 
 
@@ -160,7 +165,7 @@ def _line(message: str, level: str) -> dict[str, Any]:
 
 
 def _write(line: Mapping[str, Any]) -> None:
-    print(json.dumps(line, ensure_ascii=False, default=str), file=sys.stdout, flush=True)
+    print(to_json(line, default=str), file=sys.stdout, flush=True)
 
 
 class Lines(logging.Handler):

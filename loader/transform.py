@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 from loader import arrays
 from loader.columns import LoadColumn
 from loader.convert import Mask, convert, decode, fits, has_nul
-from loader.records import Block, Doubtful, Rows, first_invalid_byte, reject, shown
-from loader.report import Reject
+from loader.records import Block, Doubtful, Rows, first_invalid_byte, reject_each
+from loader.rejects import RejectGroup, Rejects
 from loader.steps import apply_chain
+from loader.values import shown
 
 Filter = Callable[[pa.RecordBatch], pa.BooleanArray]
 Hook = Callable[[pa.RecordBatch], pa.RecordBatch]
@@ -199,15 +200,14 @@ def _note(faults: list[_Fault], column: LoadColumn, bad: Mask, reason: str, text
         faults.append(_Fault(column, bad, reason, texts))
 
 
-def _rejects(rows: Rows, faults: Sequence[_Fault]) -> tuple[Reject, ...]:
+def _rejects(rows: Rows, faults: Sequence[_Fault]) -> Rejects:
     """The records with a fault; one with several is rejected for the first."""
-    fault_of: npt.NDArray[np.int64] = np.full(len(rows.index), len(faults))
-    for number in reversed(range(len(faults))):
-        fault_of[faults[number].bad] = number
-    return tuple(
-        _reject(rows.block, int(rows.index[row]), int(row), faults[fault_of[row]])
-        for row in np.flatnonzero(fault_of < len(faults))
-    )
+    seen: Mask = np.zeros(len(rows.index), bool)
+    groups = []
+    for fault in faults:
+        groups.append(_group(rows, fault, np.flatnonzero(fault.bad & ~seen)))
+        seen |= fault.bad
+    return Rejects(groups)
 
 
 def _doubtful(
@@ -223,18 +223,23 @@ def _doubtful(
     return Doubtful.of(values, [column.name for column in columns], index[asked], suspects=suspects)
 
 
-def _reject(block: Block, record: int, row: int, fault: _Fault) -> Reject:
-    column, type_name = fault.column, fault.column.type.name
-    value = shown(fault.texts[row].as_py()) if fault.texts is not None else ""
-    message = {
-        "invalid_value": f"{value} is not a valid {type_name}",
-        "invalid_encoding": f"{value} is not valid{_where(block, record)}",
-        "nul_byte": f"{value} holds a NUL byte",
-        "value_too_long": f"{value} is longer than {type_name} allows",
-        "null_value": "there is no value, and the column is NOT NULL",
-        "null_key": "there is no value, and the key has to have one",
-    }[fault.reason]
-    return reject(block, record, fault.reason, message, column.name)
+def _group(rows: Rows, fault: _Fault, bad: npt.NDArray[np.int64]) -> RejectGroup:
+    """The rejects of the rows ``bad``. Their messages are made only of those that are kept."""
+    block, index, type_name = rows.block, rows.index[bad], fault.column.type.name
+
+    def message(number: int) -> str:
+        value = shown(fault.texts[int(bad[number])].as_py()) if fault.texts is not None else ""
+        where = _where(block, int(index[number])) if fault.reason == "invalid_encoding" else ""
+        return {
+            "invalid_value": f"{value} is not a valid {type_name}",
+            "invalid_encoding": f"{value} is not valid{where}",
+            "nul_byte": f"{value} holds a NUL byte",
+            "value_too_long": f"{value} is longer than {type_name} allows",
+            "null_value": "there is no value, and the column is NOT NULL",
+            "null_key": "there is no value, and the key has to have one",
+        }[fault.reason]
+
+    return reject_each(block, index, fault.reason, message, fault.column.name)
 
 
 def _where(block: Block, record: int) -> str:

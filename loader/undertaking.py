@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import psycopg2
@@ -17,9 +18,11 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader import catalog, checkpoints, ledger
 from loader.account import Account
+from loader.callbacks import call
+from loader.cores import available_cores, positive
 from loader.database import Database, translate
 from loader.deadline import NEVER, Deadline
-from loader.errors import DatabaseError, LoaderError, PausedError
+from loader.errors import DatabaseError, LoaderError, PausedError, SourceCorruptedError, recalled
 from loader.faults import backoff, of_sqlstate
 from loader.ledger import Entry, Errand
 from loader.leftovers import clear_leftovers
@@ -28,8 +31,9 @@ from loader.segments import staged_so_far
 from loader.source import Missing, Source
 from loader.spec import LoadSpec
 from loader.staging import drop_tables
-from loader.standing import Standing, find_standing
+from loader.standing import Standing, find_standing, why_not_due
 from loader.tally import Progress
+from loader.values import brief
 
 TURN_WAIT = 900.0
 """Seconds that a load waits for its table's turn by default: as long as the longest Lambda runs."""
@@ -40,6 +44,9 @@ which Lambda itself stops a function that goes on calling itself (Lambda's guide
 
 ATTEMPTS = 5
 """Attempts of one call that may fail in a row, for reasons that pass, without a checkpoint further on."""
+
+READS = 3
+"""Times that one call reads an object whose bytes do not have its checksum. A later call, as by a queue, goes on."""
 
 _LOCK_NOT_AVAILABLE = "55P03"
 _CANCELED = "57014"
@@ -57,6 +64,8 @@ class How:
     ``handovers``: how often one load may do so because its time was up. ``sequencer``: that of the S3 event which
     told of the object's version. ``told`` is told when an attempt begins, and when one failed that is to be made again:
     what it is, and facts of it, ``load_id`` among them. ``notes``: what is to stand first among the report's.
+    ``failed_since``: a failure of the same version by the same spec that the ledger has from then on, and that would
+    come again, is the answer; by default every call tries. ``attempts``: how many of them one load may have.
     """
 
     force: bool = False
@@ -70,9 +79,31 @@ class How:
     sequencer: str | None = None
     told: Callable[[str, Mapping[str, Any]], None] | None = None
     notes: tuple[str, ...] = ()
+    failed_since: datetime | None = None
+    attempts: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UsageError where ``workers`` or ``threads`` is no number of processes or threads."""
+        positive(self.workers, "workers")
+        if self.threads is not None:
+            positive(self.threads, "threads")
 
 
 PLAINLY = How()
+
+
+def within_cores(how: How) -> How:
+    """``how`` with at most one worker process a core, and a note where that is fewer than it asks for.
+
+    More processes than cores only take memory and connections: each has a session with the server for each stream.
+    """
+    cores = available_cores()
+    if how.workers <= cores:
+        return how
+    few = f"{cores} cores" if cores > 1 else "one core"
+    note = f"{how.workers:,} workers were asked for and this machine has {few}, so it used {cores}"
+    return replace(how, workers=cores, notes=(*how.notes, note))
+
 
 Attempt = Callable[[Connection, Entry], LoadReport]
 """One attempt, on the connection that holds the table's turn. It has committed when it gives its report."""
@@ -80,6 +111,9 @@ Attempt = Callable[[Connection, Entry], LoadReport]
 
 class Undertaking:
     """One version of an object that is to be loaded into one table, by as many attempts as that takes."""
+
+    rereads = True
+    """Whether an attempt reads the object, so that another one may help where its bytes were damaged on their way."""
 
     def __init__(self, source: Source, spec: LoadSpec, database: Database, how: How, account: Account) -> None:
         self._source = source
@@ -98,12 +132,16 @@ class Undertaking:
 
     def _persevere(self, attempt: Attempt) -> LoadReport:
         """Try again after a fault that passes, as long as that leads somewhere and there is time."""
-        failed = 0
+        failed = damaged = 0
         while True:
             staged = self._account.staged
             try:
                 return self._in_turn(attempt)
-            except DatabaseError as error:
+            except (DatabaseError, SourceCorruptedError) as error:
+                if isinstance(error, SourceCorruptedError):
+                    damaged += 1
+                    if damaged == READS or not self.rereads:
+                        raise
                 failed = 1 if self._account.staged > staged else failed + 1
                 begun = self._account.entry.load_id
                 if not (begun and _passes_soon(error)) or failed == ATTEMPTS or self._how.deadline.reached:
@@ -119,15 +157,19 @@ class Undertaking:
             account.table = str(catalog.describe(connection, *self._spec.table_name))
             with ledger.turn(connection, account.table, wait=how.wait, deadline=how.deadline) as waited:
                 ledger.close_dead(connection, account.table)
+                if account.entry.load_id and ledger.is_loaded(connection, account.entry.load_id):
+                    return self._loaded_after_all(connection)
                 errand = Errand(self._source, account.table, self._spec, how.force, how.replay_of, how.sequencer)
                 standing = find_standing(connection, errand, self._source)
                 if standing.verdict != "due":
                     return self._not_due(connection, errand, standing, waited)
+                self._recall(connection, errand)
                 account.entry = entry = self._enter(connection, errand, standing, waited)
-                self._tell("begun", table=account.table, attempt=entry.attempts, waited=round(waited, 3))
                 try:
+                    self._tell("begun", table=account.table, attempt=entry.attempts, waited=round(waited, 3))
                     with self._clear_errors():
                         self._check_handovers(entry)
+                        self._check_attempts(entry)
                         report = attempt(connection, entry)
                 except BaseException as error:
                     self._set_aside(connection, error)
@@ -141,19 +183,15 @@ class Undertaking:
 
     def _tell(self, what: str, **facts: Any) -> None:
         if self._how.told is not None:
-            self._how.told(what, {"load_id": self._account.entry.load_id, **facts})
+            call("told", self._how.told, what, {"load_id": self._account.entry.load_id, **facts})
 
     def _not_due(self, connection: Connection, errand: Errand, standing: Standing, waited: float) -> LoadReport:
         account = self._account
-        if standing.verdict == "loaded" and standing.load_id == account.entry.load_id:
-            return self._loaded_after_all(connection)
+        account.notes = (why_not_due(connection, errand, standing, self._source),)
         if standing.verdict == "loaded":
             account.entry = Entry(standing.load_id)
-            same = "" if standing.uri == self._source.uri else f", as {standing.uri}"
-            account.notes = (f"this version was loaded already, by load {standing.load_id}{same}",)
             return account.report("skipped")
         account.entry = ledger.enter(connection, errand, waited=waited)
-        account.notes = (f"a newer version of it was loaded before, by load {standing.load_id}",)
         checkpoints.forget(connection, account.entry.load_id)
         drop_tables(connection, account.entry.load_id)
         ledger.forget_rejects(connection, account.entry.load_id)
@@ -163,7 +201,9 @@ class Undertaking:
         return report
 
     def _loaded_after_all(self, connection: Connection) -> LoadReport:
-        """This very call's commit came through, though the answer to it was lost: what it did, the ledger has."""
+        """This very call's commit came through, though the answer to it was lost: what it did, the ledger has.
+
+        So it is, whatever became of the table since, and of a load that was forced, too."""
         report = self._account.report("loaded")
         entry = ledger.find_load(connection, self._account.entry.load_id) or {}
         counts = {name: entry[name] for name in ("rows_read", *ROW_COUNTS)}
@@ -176,6 +216,24 @@ class Undertaking:
                 f"limit, it can be brought to its end with: loader replay {entry.load_id}"
             )
 
+    def _check_attempts(self, entry: Entry) -> None:
+        if self._how.attempts is not None and entry.attempts > self._how.attempts:
+            raise LoaderError(
+                f"{self._source.uri}: was attempted {entry.attempts - 1} times and is not loaded; load {entry.load_id} "
+                "says in last_error why; once that is repaired, ask for it again"
+            )
+
+    def _recall(self, connection: Connection, errand: Errand) -> None:
+        """Raise what the same load failed of, if that was long enough after it was asked for to be the answer."""
+        since = self._how.failed_since
+        if since is None or errand.forced or (found := ledger.find_failure(connection, errand, since)) is None:
+            return
+        error = recalled(found.kind, found.error)
+        if error is not None:
+            self._account.entry = found.entry
+            self._account.notes = (f"answered from the ledger: load {found.entry.load_id} failed of it already",)
+            raise error
+
     def _set_aside(self, connection: Connection, error: BaseException) -> None:
         """Enter how the attempt ended. Where that fails, too, the next load into the table does it.
 
@@ -183,17 +241,20 @@ class Undertaking:
         """
         lasting = isinstance(error, Exception) and not getattr(error, "retryable", False)
         paused = isinstance(error, PausedError)
-        reason = str(error) or type(error).__name__
-        report = self._account.report("failed", error=reason, retryable=not lasting)
+        reason = str(error) if isinstance(error, LoaderError) else brief(str(error))
+        report = self._account.report("failed", error=reason or type(error).__name__, retryable=not lasting)
         assert report.load_id is not None
         with suppress(psycopg2.Error, LoaderError), ExitStack() as stack:
             if connection.closed:
                 connection = stack.enter_context(self._database.session())
             connection.rollback()
             handover = isinstance(error, PausedError) and error.handover
-            ledger.finish(connection, report, "paused" if paused else "failed", handover=handover)
-            if lasting:
+            kind = type(error).__name__ if isinstance(error, LoaderError) else None
+            ledger.finish(connection, report, "paused" if paused else "failed", handover=handover, error_type=kind)
+            if lasting or isinstance(error, SourceCorruptedError):  # nobody knows which of the bytes were wrong
                 checkpoints.forget(connection, report.load_id)
+            if isinstance(error, SourceCorruptedError):
+                ledger.forget_rejects(connection, report.load_id)
             if not checkpoints.is_vouched_for(connection, report.load_id):
                 drop_tables(connection, report.load_id)
             connection.commit()
@@ -214,8 +275,10 @@ class Undertaking:
             raise translate(error, doing) from error
 
 
-def _passes_soon(error: DatabaseError) -> bool:
+def _passes_soon(error: DatabaseError | SourceCorruptedError) -> bool:
     """Whether it is worth while to try again at once: not where a disk is full, or another load has its turn."""
+    if isinstance(error, SourceCorruptedError):
+        return True
     if not error.retryable or error.sqlstate == _LOCK_NOT_AVAILABLE:
         return False
     return error.sqlstate is None or of_sqlstate(error.sqlstate).soon

@@ -1,7 +1,8 @@
 """The two ways of a load's blocks into its target: straight, or by way of a staging table.
 
-Straight is one COPY within the one transaction: the fastest there is, but after a fault it begins again from the first
-byte. Staged is for what has to be merged, judged or continued: segments with checkpoints, then one merge.
+Straight is one COPY within the one transaction: the fastest there is, but after a fault or Ctrl-C it begins again from
+the first byte, so it is for what is read again in a few seconds (`task.STRAIGHT_BYTES`). Staged is for what has to be
+merged, judged or continued: segments with checkpoints, then one merge.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
+from itertools import chain
 
 import psycopg2
 import psycopg2.errors
@@ -19,24 +21,28 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader import checkpoints, ledger
 from loader.account import Account
+from loader.blocks import no_longer_than
 from loader.checkpoints import NOTHING, Checkpoint
 from loader.columns import fields_by_position
 from loader.database import Database, bound
 from loader.deadline import Deadline
 from loader.errors import DatabaseError, PausedError
 from loader.ledger import Entry
+from loader.matching import Written
 from loader.merge import Counts, Merge
 from loader.overlap import overlapped
 from loader.plan import Plan
 from loader.reading import Records, recall, take_up
 from loader.records import Block, Encoded, Place, reject
 from loader.refusals import is_refusal, sift
+from loader.rejects import Rejects
 from loader.segments import NotStraightError, Segments, copy_segments, staged_so_far, straight
 from loader.source import Source
 from loader.staging import Staging, copy
+from loader.statements import execute, execute_all
 from loader.tables import Table
 from loader.tally import Books, RejectKeeper
-from loader.target import SetAside, creating, is_wanted, keying, run, set_aside_indexes, target_name, widening
+from loader.target import SetAside, creating, is_wanted, keying, set_aside_indexes, target_name, widening
 
 STREAMS = 2
 """COPY streams into a staging table. Two load it in half the time of one where client and server have cores
@@ -84,7 +90,7 @@ class Way:
     def encoded(self, records: Records) -> AbstractContextManager[Iterator[Encoded]]:
         """The records' blocks, encoded, in their order."""
         return overlapped(
-            records.blocks,
+            no_longer_than(records.blocks, self.plan.block_records),
             self.work,
             workers=self.threads,
             interrupt=self.source.interrupt,
@@ -92,13 +98,13 @@ class Way:
 
     def make_ready(self) -> None:
         """The target has every column of the load after this, in the transaction that fills it."""
-        run(self.connection, readying(self.plan))
+        execute_all(self.connection, readying(self.plan))
 
     def complete(self) -> None:
         """A new table has its key after this. Raises psycopg2's UniqueViolation where two rows have the same."""
         if self.plan.table.oid is None and self.plan.key:
             bound(self.connection, self.deadline)
-            run(self.connection, [keying(self.plan.table, self.plan.key)])
+            execute(self.connection, keying(self.plan.table, self.plan.key))
 
     def account_for(self, copied: int, sent: int) -> None:
         """Every record that was kept must have arrived; a stage that loses one is a defect, and must not commit."""
@@ -229,13 +235,12 @@ class Staged(Way):
     def _resume(self, staging: Staging, checkpoint: Checkpoint) -> Checkpoint:
         """Throw away what was staged and rejected beyond the checkpoint."""
         record, counts = checkpoint.place.record, checkpoint.counts
-        if checkpoint.plan != self.plan.digest or not staging.take_over(
-            self.connection, record=record, rows=counts.kept
-        ):
+        usable = checkpoint.plan == self.plan.digest and self.account.can_resume(checkpoint.seen)
+        if not usable or not staging.take_over(self.connection, record=record, rows=counts.kept):
             raise PlanChangedError
         ledger.forget_rejects(self.connection, staging.load_id, record=record)
         staging.forget_refusals(self.connection)
-        self.account.resume(ledger.note_resume(self.connection, self.account.entry), counts)
+        self.account.resume(ledger.note_resume(self.connection, self.account.entry), counts, checkpoint.seen)
         self.connection.commit()
         self.keeper.resume(self.connection)
         self.connection.rollback()
@@ -245,7 +250,7 @@ class Staged(Way):
         """COPY what comes after the checkpoint, segment by segment."""
         records = self.records
         if start.place.offset > 0:
-            records = take_up(self.source, records, start.place, self.account.tally.watch)
+            records = take_up(records, start.place, self.account.read, name=self.source.uri)
         with (
             self.encoded(records) as encoded,
             self.database.session() as saving,
@@ -275,14 +280,14 @@ class Staged(Way):
     def merge_staged(self, merge: Merge, ahead: Ahead) -> Counts:
         """Merge what is staged; records that the target does not take become rejects."""
         kept = self.account.tally.counts.kept
-        if self.deadline.reached or self._is_late(kept - ahead.rows):
+        if self.deadline.reached or self._is_late(kept - ahead.written.inserted):
             raise self._paused("all of it is staged, and the same call goes on from there")
         rejected = self.keeper.count
         bound(self.connection, self.deadline)
         with self.deadline.calling(self.connection.cancel):
             counts = ahead.finish(self.account.tally.counts.read + 1) or self._merge_at_once(merge)
-        merged = counts.inserted + counts.updated + counts.unchanged + counts.duplicate
-        self.account_for(merged + self.keeper.count - rejected, kept)
+        lost = 0 if self.plan.table.leaves_out else counts.left_out
+        self.account_for(counts.records - lost + self.keeper.count - rejected, kept)
         merge.staging.drop(self.connection)
         return counts
 
@@ -323,14 +328,22 @@ class Staged(Way):
         positions = [each.position for each in refused]
         found = self.recalled(positions)
         for each, (block, index) in zip(refused, found, strict=True):
-            keeper.add([reject(block, index, each.reason, each.message, each.column, sqlstate=each.sqlstate)])
+            keeper.add(
+                Rejects.of([reject(block, index, each.reason, each.message, each.column, sqlstate=each.sqlstate)])
+            )
         return counts
 
     def recalled(self, positions: Sequence[int]) -> Iterator[tuple[Block, int]]:
         """The records at rising ``positions``, each one's block and place in it, read from the object once more."""
+        if not positions:
+            return
         spec = self.plan.spec
         fields = fields_by_position(spec, self.plan.table)
-        return recall(self.source.chunks(), spec.csv, positions, name=self.source.uri, fields=fields)
+        chunks = self.account.read_again()
+        # chain(): so that the readers in between, when they are done, do not close the chunks
+        yield from recall(chain(chunks), spec.csv, positions, name=self.source.uri, fields=fields)
+        for _ in chunks:  # to the end, where they are compared
+            pass
 
 
 class Ahead:
@@ -338,7 +351,8 @@ class Ahead:
 
     Copying and inserting take two sessions of the server, so the one hides behind the other. Lineitem, 1.8 M rows, two
     cores shared with the server: 6.8 s instead of 8.9 s; where the server has cores of its own, more. What is inserted
-    is lost when the attempt ends early, so this waits until the attempt looks like getting through. ``rows``: so far.
+    is lost when the attempt ends early, so this waits until the attempt looks like getting through. ``written``: what
+    became of the records so far.
 
     Only where rows need not be matched: in an append, or where a sample shows that a segment is new to the table. A
     key that was there all the same is refused by the table itself, and then all is undone and merged at once.
@@ -352,7 +366,7 @@ class Ahead:
         # a column is added at the end, for from then on nobody can read the table
         self._apt = not (merge.replace or plan.found.careful or plan.added)
         self._next: int | None = None
-        self.rows = 0
+        self.written = Written()
 
     def insert(self, checkpoint: Checkpoint) -> None:
         """Insert what is staged up to the checkpoint, if that is worth it by now."""
@@ -369,7 +383,7 @@ class Ahead:
                 self._give_up()
         if self._next is None:
             return None
-        return Counts(inserted=self.rows, course="inserted segment by segment, while later ones were copied")
+        return Counts.of(self.written, "inserted segment by segment, while later ones were copied")
 
     def _insert_up_to(self, past: int) -> bool:
         connection, first = self._way.connection, self._next or 1
@@ -382,7 +396,7 @@ class Ahead:
                     return False
                 if self._next is None:
                     self._way.make_ready()
-                self.rows += self._merge.insert_part(first, past)
+                self.written += self._merge.insert_part(first, past)
             self._next = past
         except psycopg2.Error as error:
             called_back = isinstance(error, psycopg2.errors.QueryCanceled) and self._way.deadline.reached
@@ -394,7 +408,7 @@ class Ahead:
     def _give_up(self) -> None:
         """Undo it; all is merged at once in the end."""
         self._way.connection.rollback()
-        self._apt, self._next, self.rows = False, None, 0
+        self._apt, self._next, self.written = False, None, Written()
 
     def _will_get_through(self, checkpoint: Checkpoint) -> bool:
         """Whether there is a rest of the file, and it will take well less than the time left, by how long it took so

@@ -3,11 +3,13 @@
 Lines of JSON on its standard input and output. The database's password comes that way too: a command line or an
 environment could be looked at. What is said while one is at it:
 
-    {"database": …, "plan": …, "threads": …, "left": …}      once, first
-    {"number": …, "known": …}       a shard, please            → {"at": [bytes, rows]} … and then
+    {"database": …, "plan": …, "threads": …}                 once, first
+    {"number": …, "known": …, "left": …}    a shard, please    → {"at": [bytes, rows]} … and then
                                                                 {"report": …} or {"error": …}
     {"stop": reason}                come to rest
     the end of the input            nobody waits any more: it ends at once, whatever it is at
+
+``left``: the seconds of work that its starter has left, by the starter's clock; null where its time has no limit.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from loader.database import Database
 from loader.deadline import MARGIN, Deadline
 from loader.errors import LoaderError, PausedError
 from loader.memory import keep_buffers, spare_threads
+from loader.output import standard_streams
 from loader.parts import Known, ShardPlan, ShardReport
+from loader.stored import StoredFormError
 from loader.tally import Progress
 
 TELLING = 0.2
@@ -55,30 +59,65 @@ class Worker:
     """A process that loads shards of one plan, one at a time."""
 
     def __init__(self, plan: ShardPlan, database: Database, deadline: Deadline, *, threads: int) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "loader.worker"],  # -P: the folder that one happens to be in is no package
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # a hook may lie beside a script
-            start_new_session=True,  # a terminal's Ctrl-C is for whoever started this
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "loader.worker"],  # -P: the folder that one happens to be in is no package
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                # a hook may lie beside a script
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                start_new_session=True,  # a terminal's Ctrl-C is for whoever started this
+            )
+        except OSError as error:  # no more processes or memory
+            raise WorkerDiedError(f"a worker process could not be started: {error}") from error
         self._lock = threading.Lock()  # of its input
-        left = None if math.isinf(deadline.left) else deadline.left
-        self._send(database=database.parameters(), plan=plan.to_dict(), threads=threads, left=left)
+        self._deadline = deadline
+        self._send(database=database.parameters(), plan=plan.to_dict(), threads=threads)
 
     def load(self, number: int, known: Known | None, at: At) -> ShardReport:
-        """As `shards.load_shard`. Raises WorkerDiedError where the process dies of it."""
-        self._send(number=number, known=known and dict(known))
+        """As `shards.load_shard`. Raises WorkerDiedError where the process dies of it, or says what makes no sense."""
+        left = self._deadline.left
+        self._send(number=number, known=known and dict(known), left=None if math.isinf(left) else left)
         while True:
-            line = self._stream(self._process.stdout).readline()
-            if not line:
-                raise WorkerDiedError(f"the worker for shard {number} ended with {self._process.wait()}")
-            answer = json.loads(line)
+            answer = self._answer(number)
             if "report" in answer:
-                return ShardReport.from_dict(answer["report"])
+                try:
+                    return ShardReport.from_dict(answer["report"])
+                except StoredFormError as error:
+                    raise self._garbled(number) from error
             if "error" in answer:
                 raise _raised(answer["error"])
-            at(*answer["at"])
+            if "at" in answer:  # what else there may be is a later version's
+                at(*answer["at"][:2])
+
+    def _answer(self, number: int) -> dict[str, Any]:
+        """The next message. A process that dies in the middle of one leaves a part of a line behind."""
+        line = self._stream(self._process.stdout).readline()
+        if not line.endswith(b"\n"):
+            raise WorkerDiedError(f"the worker for shard {number} ended with {self._reap()}")
+        try:
+            return _checked(json.loads(line))
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise self._garbled(number) from error
+
+    def _garbled(self, number: int) -> WorkerDiedError:
+        """Ends a process that cannot be understood: what it will say next cannot be trusted either."""
+        self._process.kill()
+        self._process.wait()
+        return WorkerDiedError(f"the worker for shard {number} gave an answer that cannot be read")
+
+    def _reap(self) -> int:
+        """Wait for the process to end, and kill it where it does not; gives its exit code."""
+        try:
+            return self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+    def abandon(self) -> None:
+        """Have it end at once, whatever it is at; whoever waits for its answer gets WorkerDiedError."""
+        with suppress(OSError), self._lock:
+            self._stream(self._process.stdin).close()
 
     def stop(self, reason: str) -> None:
         """Have it come to rest; whoever waits for it is told so."""
@@ -86,13 +125,8 @@ class Worker:
 
     def close(self) -> None:
         """End it."""
-        with suppress(OSError):
-            self._stream(self._process.stdin).close()
-        try:
-            self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self.abandon()
+        self._reap()
         self._stream(self._process.stdout).close()
 
     def _send(self, **message: Any) -> None:
@@ -106,18 +140,32 @@ class Worker:
         return stream
 
 
+def _checked(answer: Any) -> dict[str, Any]:
+    """``answer``, if it has the form of a message. Raises TypeError or ValueError where it has not."""
+    if not isinstance(answer, dict):
+        raise TypeError(f"{type(answer).__name__} is no message")
+    for name in ("report", "error"):
+        if name in answer and not isinstance(answer[name], dict):
+            raise TypeError(f"{name} is no mapping")
+    if "at" in answer:
+        read, records, *_ = answer["at"]
+        int(read), int(records)
+    return answer
+
+
 def _raised(told: Mapping[str, Any]) -> LoaderError:
     """The error of which a worker told, of its kind as far as that matters to callers."""
-    kind, message = getattr(errors, told["kind"], LoaderError), told["message"]
+    kind, message = getattr(errors, str(told.get("kind")), None), str(told.get("message"))
     error: LoaderError
-    if kind is PausedError:
-        error = PausedError(message, handover=told["handover"])
+    if not (isinstance(kind, type) and issubclass(kind, LoaderError)) or issubclass(kind, errors.SpecError):
+        error = LoaderError(message)  # of a later version, or made of more than a message
+    elif kind is PausedError:
+        error = PausedError(message, handover=bool(told.get("handover")))
     elif issubclass(kind, errors.DatabaseError):
-        error = kind(message, told["sqlstate"])
+        error = kind(message, told.get("sqlstate"))
     else:
-        listing = issubclass(kind, errors.SpecError)  # made of more than a message
-        error = LoaderError(message) if listing else kind(message)
-    error.retryable = told["retryable"]
+        error = kind(message)
+    error.retryable = bool(told.get("retryable"))
     return error
 
 
@@ -143,26 +191,29 @@ class _Process:
         begin = json.loads(requests.readline())
         self._plan = ShardPlan.from_dict(begin["plan"])
         self._database = Database.at(begin["database"])
-        self._threads: int = begin["threads"]
-        self._deadline = Deadline() if begin["left"] is None else Deadline(begin["left"] + MARGIN)
-        self._waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._threads: int | None = begin.get("threads")
+        self._deadline = Deadline()  # of the shard that was asked for last
+        self._waiting: queue.SimpleQueue[tuple[int, Known | None, Deadline]] = queue.SimpleQueue()
         self._next = 0.0
 
     def run(self) -> None:
         threading.Thread(target=self._listen, name="loader-listen", daemon=True).start()
         while True:
-            self._load(**self._waiting.get())
+            self._load(*self._waiting.get())
 
     def _listen(self) -> None:
         for line in self._requests:
             request = json.loads(line)
             if "stop" in request:
                 self._deadline.stop(request["stop"])
-            else:
-                self._waiting.put(request)
+            elif "number" in request:  # what else there may be is a later version's
+                left = request.get("left")
+                if not self._deadline.stopped:  # else whatever comes after it has to come to rest as well
+                    self._deadline = Deadline() if left is None else Deadline(left + MARGIN)
+                self._waiting.put((request["number"], request.get("known"), self._deadline))
         os._exit(0)  # what it has not told of, nobody will make use of
 
-    def _load(self, number: int, known: Known | None) -> None:
+    def _load(self, number: int, known: Known | None, deadline: Deadline) -> None:
         from loader.shards import load_shard
 
         try:
@@ -171,7 +222,7 @@ class _Process:
                 number,
                 self._database,
                 known=known,
-                deadline=self._deadline,
+                deadline=deadline,
                 threads=self._threads,
                 progress=self._tell,
             )
@@ -196,7 +247,8 @@ def main() -> None:
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         keep_buffers()
-        _Process(sys.stdin.buffer, answers).run()
+        with standard_streams(goes_on=True):
+            _Process(sys.stdin.buffer, answers).run()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ A worker that dies costs the shard that it was at: another takes its place, and 
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from contextlib import suppress
@@ -16,15 +15,17 @@ from typing import Any
 import psycopg2
 
 from loader import runs
+from loader.callbacks import call
+from loader.cores import available_cores
 from loader.database import Database, translated
-from loader.errors import LoaderError, PausedError
+from loader.errors import LoaderError, PausedError, SourceCorruptedError
 from loader.faults import backoff
 from loader.proof import Known, ShardPlan, ShardReport, prove
 from loader.report import LoadReport
 from loader.shards import ReplanError, finish, plan_shards
 from loader.spec import LoadSpec
 from loader.tally import Progress
-from loader.undertaking import ATTEMPTS, How
+from loader.undertaking import ATTEMPTS, READS, How
 from loader.worker import Worker, WorkerDiedError
 
 LEAST, MOST = 16 << 20, 256 << 20
@@ -41,31 +42,59 @@ def load_by_workers(
     """Load the object by ``how.workers`` processes; or the reason why one has to do it. Raises LoaderError."""
     if s3 is not None and uri.startswith("s3://"):
         return "the S3 client that was given cannot be handed to other processes"
-    began, again = time.monotonic(), None
+    began, again, damaged = time.monotonic(), None, 0
     while True:
-        plan = plan_shards(
-            uri,
-            spec,
-            database,
-            shards=partial(shards_for, workers=how.workers),
-            version_id=version_id,
-            again=again,
-            how=how,
-        )
+        try:
+            plan = plan_shards(
+                uri,
+                spec,
+                database,
+                shards=partial(shards_for, workers=how.workers),
+                version_id=version_id,
+                again=again,
+                how=how,
+            )
+        except SourceCorruptedError:
+            damaged += 1
+            if damaged == READS or how.deadline.reached:
+                raise
+            continue
         if plan.verdict == "single":
             return plan.why
         if plan.verdict == "settled":
             return LoadReport.from_dict(plan.report or {})
         try:
-            _Crew(plan, database, how).load_all()
+            _load_shards(plan, spec, database, how)
             report = finish(plan, None, database, how=how)
             return replace(report, seconds=round(time.monotonic() - began, 3))
         except ReplanError as error:
             again = error.again
+        except SourceCorruptedError as error:
+            damaged += 1
+            _discard(plan, database)
+            if damaged == READS or how.deadline.reached:
+                error.report = error.report or _give_up(plan, spec, error, database)
+                raise
         except LoaderError as error:
             if error.report is None:
                 error.report = _give_up(plan, spec, error, database)
             raise
+
+
+def _load_shards(plan: ShardPlan, spec: LoadSpec, database: Database, how: How) -> None:
+    """Load all shards. Raises LoaderError; of other errors it enters that the load has failed of them."""
+    try:
+        _Crew(plan, database, how).load_all()
+    except LoaderError:
+        raise
+    except BaseException as error:  # a callback's, Ctrl-C where it is not asked for, a defect
+        _give_up(plan, spec, error, database)
+        raise
+
+
+def _discard(plan: ShardPlan, database: Database) -> None:
+    with suppress(psycopg2.Error, LoaderError), database.session() as connection:
+        runs.discard(connection, plan)
 
 
 def shards_for(size: int, workers: int) -> int:
@@ -73,11 +102,13 @@ def shards_for(size: int, workers: int) -> int:
     return max(1, -(-size // min(max(size // (workers * EACH), LEAST), MOST)))
 
 
-def _give_up(plan: ShardPlan, spec: LoadSpec, error: LoaderError, database: Database) -> LoadReport:
+def _give_up(plan: ShardPlan, spec: LoadSpec, error: BaseException, database: Database) -> LoadReport:
     """Enter what keeps the shards from being loaded, as far as the database can be reached; give the report of it.
 
     Of a load that may go on, shards that are through stay; what came to rest is not even entered as failed.
     """
+    reason = str(error) or type(error).__name__
+    retryable = getattr(error, "retryable", not isinstance(error, Exception))
     report = LoadReport(
         "failed",
         plan.uri,
@@ -86,12 +117,12 @@ def _give_up(plan: ShardPlan, spec: LoadSpec, error: LoaderError, database: Data
         load_id=plan.load_id,
         version=plan.version_id,
         attempts=plan.attempt,
-        error=str(error),
-        retryable=error.retryable,
+        error=reason,
+        retryable=retryable,
     )
     with suppress(psycopg2.Error, LoaderError), database.session() as connection:
         if not isinstance(error, PausedError):
-            runs.give_up(connection, plan, str(error), retryable=error.retryable)
+            runs.give_up(connection, plan, reason, retryable=retryable, error_type=type(error).__name__)
         elif error.handover:
             report = replace(report, handovers=runs.note_handover(connection, plan))
     return report
@@ -104,25 +135,38 @@ class _Crew:
         self._plan = plan
         self._database = database
         self._how = how
-        self._threads = how.threads or max(1, len(os.sched_getaffinity(0)) // how.workers)
+        self._threads = how.threads or max(1, available_cores() // how.workers)
         self._reports: list[ShardReport] = []
         self._asked: set[tuple[int, str]] = set()  # what was handed out, by shard and what was known of it
         self._at: dict[int, tuple[int, int]] = {}  # shards under way: bytes and records that were read
         self._workers: list[Worker] = []
         self._failure: BaseException | None = None
         self._turn = threading.Condition()  # of all of these
+        self._telling = threading.Lock()  # the progress callback is called by one thread at a time
 
     def load_all(self) -> None:
-        """Load shards until all are proved, or one shows what keeps the object from being loaded at all."""
+        """Load shards until all are proved, or one shows what keeps the object from being loaded at all.
+
+        However it ends, the worker processes have ended, too.
+        """
         with translated(f"{self._plan.uri}: its shards"), self._database.session() as connection:
             self._reports = runs.reports(connection, self._plan)
         number = min(self._how.workers, len(self._plan.ranges))
         threads = [threading.Thread(target=self._work, name=f"loader-worker-{each}") for each in range(number)]
+        begun: list[threading.Thread] = []
         with self._how.deadline.calling(self._stop):
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            try:
+                for thread in threads:
+                    thread.start()
+                    begun.append(thread)
+                for thread in threads:
+                    thread.join()
+            except BaseException as error:  # Ctrl-C in a program that does not ask for it, or no more threads
+                self._fail(error)
+                raise
+            finally:
+                for thread in begun:
+                    thread.join()
         if self._failure is not None:
             raise self._failure
 
@@ -138,12 +182,19 @@ class _Crew:
             while (task := self._next()) is not None:
                 worker = self._load(worker, *task)
         except BaseException as error:
-            with self._turn:
-                self._failure = self._failure or error
-                self._turn.notify_all()
+            self._fail(error)
         finally:
             if worker is not None:
                 self._end(worker)
+
+    def _fail(self, error: BaseException) -> None:
+        """Begin nothing more. What is no error of the load's own ends the others at once, in the middle of a shard."""
+        with self._turn:
+            self._failure = self._failure or error
+            if not isinstance(error, LoaderError):
+                for worker in self._workers:
+                    worker.abandon()
+            self._turn.notify_all()
 
     def _next(self) -> tuple[int, Known | None] | None:
         """Waits for something to do; None when there is nothing more."""
@@ -176,13 +227,17 @@ class _Crew:
                 report = worker.load(number, known, partial(self._tell, number))
             except LoaderError as error:
                 failed += 1
-                if isinstance(error, PausedError) or not error.retryable or failed == ATTEMPTS:
+                over = failed == ATTEMPTS or self._failure is not None
+                if isinstance(error, PausedError) or not error.retryable or over:
                     self._end(worker)
                     raise
                 if isinstance(error, WorkerDiedError):
                     self._end(worker)
                     worker = None
                 self._how.deadline.sleep(backoff(failed))
+            except BaseException:  # the progress callback's
+                self._end(worker)
+                raise
             else:
                 with self._turn:
                     self._reports.append(report)
@@ -194,6 +249,8 @@ class _Crew:
         worker = Worker(self._plan, self._database, self._how.deadline, threads=self._threads)
         with self._turn:
             self._workers.append(worker)
+            if self._failure is not None and not isinstance(self._failure, LoaderError):
+                worker.abandon()
             if self._how.deadline.stopped:
                 worker.stop(self._how.deadline.reached or "")
         return worker
@@ -207,8 +264,10 @@ class _Crew:
     def _tell(self, number: int, read: int, records: int) -> None:
         if self._how.progress is None:
             return
-        with self._turn:
-            self._at[number] = (read, records)
-            done = {each.number: (each.bytes_read, each.records) for each in self._reports} | self._at
-            sums = [sum(each) for each in zip(*done.values(), strict=True)]
-        self._how.progress(Progress(min(sums[0], self._plan.size), self._plan.size, sums[1]))
+        with self._telling:
+            with self._turn:
+                self._at[number] = (read, records)
+                done = {each.number: (each.bytes_read, each.records) for each in self._reports} | self._at
+                sums = [sum(each) for each in zip(*done.values(), strict=True)]
+            progress = Progress(min(sums[0], self._plan.size), self._plan.size, sums[1])
+            call("progress", self._how.progress, progress)

@@ -45,6 +45,8 @@ from support.s3 import S3, Fault, FaultProxy, answer, call, cut, ignore, moto, s
 from support.upload import DIGEST, GLANCE, REFUSED, Upload, digest, glance, make_upload, table_after
 from support.victim import Death, Job
 
+from loader.cores import available_cores
+
 PATIENCE = 60.0
 """Seconds within which a load ends, one way or another."""
 
@@ -201,6 +203,7 @@ class Trial:
             straight=rng.choice([0, 0, 0, 24]),
             shards=rng.choice([0, 0, 2, 7]),
             death=death,
+            patience=PATIENCE if calm else 1,
         )
 
     def _spoil_s3(self) -> None:
@@ -454,7 +457,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--trials", type=int, default=-1, help="of each worker; default: as many as there is time for")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6) * 1000)
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=available_cores())
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 from hypothesis import HealthCheck, settings
+from support.cluster import shared_folder
 from support.postgres import dsn, pytest_generate_tests, server, servers
 from support.s3 import aws, fault_proxy, s3, s3_server, s3_unversioned
 from support.synthesis import synthesis, template
@@ -16,6 +17,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # a shared machine is slow at times: a time limit for one example would only make tests flaky
 settings.register_profile("loader", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("loader")
+
+
+def pytest_configure() -> None:
+    """Before there are workers, which find it in their environment."""
+    shared_folder()
+
 
 __all__ = [
     "aws",

@@ -61,7 +61,9 @@ def _float(dice: random.Random) -> str:
         return repr(np.frombuffer(dice.randbytes(8), np.float64)[0].item())
     if dice.random() < 0.2:
         return repr(np.frombuffer(dice.randbytes(4), np.float32)[0].item())
-    exponent = dice.choice(["", "", f"e{dice.randint(-330, 330)}", f"E+{dice.randint(0, 40)}", f"e-{dice.randint(0, 50)}"])
+    exponent = dice.choice(
+        ["", "", f"e{dice.randint(-330, 330)}", f"E+{dice.randint(0, 40)}", f"e-{dice.randint(0, 50)}"]
+    )
     return _numeric(dice).rstrip("eE") + exponent
 
 
@@ -103,7 +105,7 @@ def _bytea(dice: random.Random) -> str:
 
 
 def _text(dice: random.Random) -> str:
-    alphabet = dice.choice(["ab ", "aé€😀", ' "\',;\\', "a\r\n\t", "\x01\x7fß"])
+    alphabet = dice.choice(["ab ", "aé€😀", " \"',;\\", "a\r\n\t", "\x01\x7fß"])
     return "".join(dice.choice(alphabet) for _ in range(dice.choice([0, 1, 3, 4, 31, 32, 33, 63, 64, 65, 130])))
 
 
@@ -171,12 +173,20 @@ def pool(kind: Kind, dice: random.Random) -> list[bytes]:
         text = kind.make(dice)
         while dice.random() < kind.mutated:
             at = dice.randint(0, len(text))
-            text = text[:at] + dice.choice(["", kind.alphabet[dice.randrange(len(kind.alphabet))]]) + text[at + dice.randint(0, 1) :]
+            text = (
+                text[:at]
+                + dice.choice(["", kind.alphabet[dice.randrange(len(kind.alphabet))]])
+                + text[at + dice.randint(0, 1) :]
+            )
         field = text.encode()
         if dice.random() < 0.02:
             field += dice.choice([b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82"])
         runs_over = b"\r" in field or b"\n" in field
-        if runs_over or (any(byte in field for byte in b',"') and not (stray and dice.random() < 0.01)) or dice.random() < 0.2:
+        if (
+            runs_over
+            or (any(byte in field for byte in b',"') and not (stray and dice.random() < 0.01))
+            or dice.random() < 0.2
+        ):
             field = b'"' + field.replace(b'"', b'""') + b'"'
         made.append(field)
     return made
@@ -186,7 +196,9 @@ def file_of(fields: Sequence[bytes], width: int, dice: random.Random) -> tuple[b
     """A file of records, each with its number before it, and the records."""
     chosen = np.array([dice.randrange(len(fields)) for _ in range(RECORDS // width * width)]).reshape(-1, width)
     end = dice.choice([b"\n", b"\r\n"])
-    lines = [b"%d," % number + b",".join([fields[each] for each in row]) for number, row in enumerate(chosen.tolist(), 1)]
+    lines = [
+        b"%d," % number + b",".join([fields[each] for each in row]) for number, row in enumerate(chosen.tolist(), 1)
+    ]
     return end.join(lines) + dice.choice([end, b""]), lines
 
 
@@ -202,9 +214,7 @@ class Comparison:
         """What differs, in words; None where nothing does."""
         width = dice.choice([1, 1, 3, 12])
         columns = [LoadColumn("id", column_type("bigint"), 0), *(column_of(kind, number) for number in range(width))]
-        lane = express_lane(
-            compiled_kernel(), columns, width + 1, ("",), {}, key=(), required=(), with_position=False
-        )
+        lane = express_lane(compiled_kernel(), columns, width + 1, ("",), {}, key=(), required=(), with_position=False)
         assert lane is not None
         fields = pool(kind, dice)
         if width > 3:  # of many fields one is nearly always odd
@@ -242,13 +252,17 @@ class Comparison:
             cursor.execute(f"CREATE TEMP TABLE by_copy ({definitions}) ON COMMIT DROP")
             cursor.copy_expert("COPY by_kernel FROM STDIN (FORMAT binary)", BytesIO(HEADER + tuples + TRAILER))
             try:
-                cursor.copy_expert("COPY by_copy FROM STDIN (FORMAT csv)", BytesIO(b"".join(line + b"\n" for line in kept)))
+                cursor.copy_expert(
+                    "COPY by_copy FROM STDIN (FORMAT csv)", BytesIO(b"".join(line + b"\n" for line in kept))
+                )
             except psycopg2.Error as error:
                 self._connection.rollback()
                 return f"{kind.name}: COPY refuses what the kernel took: {error}"
             names = [column.name for column in columns[1:]]
             same = " AND ".join(f"k.{name}::text IS NOT DISTINCT FROM c.{name}::text" for name in names)
-            cursor.execute(f"SELECT k::text, c::text FROM by_kernel k FULL JOIN by_copy c USING (id) WHERE NOT ({same}) LIMIT 1")
+            cursor.execute(
+                f"SELECT k::text, c::text FROM by_kernel k FULL JOIN by_copy c USING (id) WHERE NOT ({same}) LIMIT 1"
+            )
             found = cursor.fetchone()
         self._connection.rollback()
         return f"{kind.name}: the kernel made {found[0]!r} and COPY {found[1]!r}" if found else None
@@ -279,7 +293,10 @@ def main() -> int:
                 if (found := compared.round(kind, dice)) is not None:
                     print(f"seed {seed}: {found}")
                     return 1
-            print(f"{compared.fields.total():,} fields equal, {compared.left.total():,} left to other lanes", file=sys.stderr)
+            print(
+                f"{compared.fields.total():,} fields equal, {compared.left.total():,} left to other lanes",
+                file=sys.stderr,
+            )
         connection.close()
     for name, count in compared.fields.items():
         print(f"{count:>12,} equal, {compared.left[name]:>12,} left  {name}")

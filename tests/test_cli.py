@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import termios
-import time
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
+from support.clients import wait_for
+from support.clock import PATIENCE
 from support.postgres import query
 
 
@@ -121,6 +122,7 @@ fare = { type = "numeric(8,2)", transform = ["stripp"] }
 """
 
 
+@pytest.mark.without_ledger
 def test_a_spec_with_three_mistakes_names_all_three(dsn: str, tmp_path: Path, trips: Path) -> None:
     """With the nearest right names, exit code 2, and nothing touched."""
     (tmp_path / "wrong.toml").write_text(WRONG)
@@ -282,13 +284,10 @@ def test_an_interrupt_ends_it_cleanly(dsn: str, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "loader", "load", str(path), "--dsn", dsn], stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 30
-    while query(dsn, "SELECT to_regclass('loader.loads') IS NULL") == [(True,)] or not query(
-        dsn, "SELECT 1 FROM loader.loads"
-    ):
-        assert time.monotonic() < deadline
+    wait_for(lambda: query(dsn, "SELECT to_regclass('loader.loads') IS NOT NULL") == [(True,)])
+    wait_for(lambda: query(dsn, "SELECT 1 FROM loader.loads"))
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, len(errors.splitlines())) == (130, 1)
     assert f"loader: {path}: " in errors
     assert "it was interrupted" in errors

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from support.clock import PATIENCE
 from support.postgres import query
 
 import loader
@@ -214,7 +215,7 @@ def test_a_hostile_header_costs_no_more_than_seconds(header: list[str]) -> None:
     for number in range(1600):
         assert fields.find(f"column {number}") is None
     assert len(str(fields.missing("column 1"))) < 3000
-    assert time.process_time() - began < 20  # a square would take minutes and more
+    assert time.process_time() - began < PATIENCE  # a hundred times what it takes
 
 
 def test_without_a_header_columns_go_by_place() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import psycopg2
@@ -10,8 +11,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from psycopg2 import sql
+from support.copying import copy_one_by_one, output_of
+from support.postgres import query
 from test_encode import rows_of
 
+import loader
 from loader.convert import convert, decode, fits, has_nul
 from loader.encode import HEADER, TRAILER, encode
 from loader.pgtypes import column_type
@@ -24,7 +29,22 @@ numbers = st.builds(
     st.sampled_from(["", "e5", "E-3", "e400", "e-400", "e+2", "e"]), st.sampled_from(["", " ", "\t", "x"]),
 )  # fmt: skip
 odd_numbers = st.sampled_from(
-    ["0x1F", "0xFFFFFFFFFFFFFFFF", "1_000", "Infinity", "-inf", "NaN", "+nan", "1e-46", "1e39", "0e-999", "", ".", "-0"]
+    [
+        "0x1F",
+        "0." + "0" * 45 + "7",
+        "0xFFFFFFFFFFFFFFFF",
+        "1_000",
+        "Infinity",
+        "-inf",
+        "NaN",
+        "+nan",
+        "1e-46",
+        "1e39",
+        "0e-999",
+        "",
+        ".",
+        "-0",
+    ]
 )
 days = st.builds("{:04}-{:02}-{:02}".format, st.integers(0, 9999), st.integers(0, 13), st.integers(0, 32))
 clocks = st.builds(
@@ -106,6 +126,8 @@ def test_usual_spellings_convert(name: str, texts: list[str]) -> None:
         ("bigint", "0xFFFFFFFFFFFFFFFF"),  # which Arrow reads as -1
         ("double precision", "1e400"),  # … as infinity
         ("real", "1e-46"),  # … as zero
+        ("real", "0." + "0" * 50 + "1"),
+        ("double precision", "-." + "0" * 399 + "1"),
         ("date", "0000-01-01"),  # … as a day before the year 1
         ("timestamp without time zone", "2024-01-05 10"),  # … as ten o'clock
         ("timestamp with time zone", "2024-01-05 10:20:30+23:59"),  # … as the day before
@@ -116,6 +138,48 @@ def test_where_arrow_is_laxer_than_postgresql(name: str, text: str) -> None:
     array, bad = convert(pa.array(["x", text, None]), column_type(name))
     assert bad.tolist() == [True, True, False]
     assert array.null_count == 3
+
+
+def vanishing() -> list[str]:
+    """Numbers without an exponent, from such as are well within a float's range to such as vanish, or overflow."""
+    zeros = [0, 5, 14, 15, 30, *range(36, 48), 60, 300, *range(306, 310), *range(321, 326), 399, 1000]
+    fractions = [
+        f"{sign}{whole}.{'0' * each}{digits}"
+        for sign, whole, digits in (
+            ("", "0", "1"),
+            ("-", "", "7"),
+            ("+", "000", "70064923216240853546186479164495806564013097093825788587853"),
+            ("", "0", "24703282292062327208"),
+            ("", "0", "0"),
+        )
+        for each in zeros
+    ]
+    return fractions + [digits + "0" * each for digits in ("1", "-9") for each in (30, 37, 38, 39, 307, 308, 309, 400)]
+
+
+@pytest.mark.parametrize("kind", ["real", "double precision", "shade", "real[]"])
+def test_numbers_that_vanish_are_refused_as_by_copy(dsn: str, tmp_path: Path, kind: str) -> None:
+    """Whatever the block holds beside them: no exponent need give them away. Denormal numbers are taken."""
+    texts = vanishing()
+    value = "{},{{{}}}" if kind.endswith("[]") else "{},{}"
+    records = [value.format(number, text) for number, text in enumerate(texts)]
+    connection = psycopg2.connect(dsn)
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DOMAIN shade AS real; CREATE TABLE t (n int, f {kind}); CREATE TABLE u (LIKE t)")
+    connection.commit()
+    refused = copy_one_by_one(connection, sql.Identifier("u"), None, [each.encode() for each in records])
+    connection.commit()
+    path = tmp_path / "t.csv"
+    path.write_text("n,f\n" + "\n".join(records) + "\n")
+    loader.load(str(path), {"table": "t", "mode": "append", "rejects": {"max_rows": 1000, "max_ratio": 1}}, dsn=dsn)
+    assert output_of(connection, sql.Identifier("t"), order_by="n") == output_of(
+        connection, sql.Identifier("u"), order_by="n"
+    )
+    numbers = "SELECT record_number, sqlstate, reason FROM loader.rejects ORDER BY 1"
+    expected = [(number, error.pgcode, "out_of_range") for number, error in sorted(refused.items())]
+    assert query(dsn, numbers) == expected
+    assert len(texts) > len(refused) > 20
+    connection.close()
 
 
 @given(st.lists(st.binary(max_size=6), max_size=30))

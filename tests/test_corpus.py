@@ -17,6 +17,7 @@ import pytest
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from support.copying import columns_of, copy_one_by_one, in_order, output_of, records_of, rows
+from support.effort import LONG
 from support.postgres import run_alone
 
 import loader
@@ -24,10 +25,11 @@ import loader.reading
 from loader.blocks import split
 
 CORPUS = Path(__file__).parent / "corpus"
-SERVERS = ("embedded-18", "system-15")
+SERVERS = ("embedded-18", "system-15", *(("embedded-17", "embedded-16") if LONG else ()))
 """15 has no ``pg_input_is_valid``, so that the loader goes another way there."""
 
 BLOCK_SIZES = (1, 2, 3, 7, 64)
+"""A file is cut by one of them, so that each has its share of the files; by all of them in `make test-long`."""
 MOST_BLOCKS = 3000  # of one file, where blocks of a byte would only make the test slow
 
 SETTINGS = {"timezone": "UTC", "lc_monetary": "C"}
@@ -267,7 +269,7 @@ def test_how_a_file_is_cut_into_blocks_changes_nothing(
     database: str, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With blocks of 1, 2, 3, 7, 64 bytes the same rows and the same rejects come out."""
-    for size in BLOCK_SIZES:
+    for size in BLOCK_SIZES if LONG else [BLOCK_SIZES[CASES.index(case) % len(BLOCK_SIZES)]]:
         if len(case.data) // size > MOST_BLOCKS:
             continue
         monkeypatch.setattr(loader.reading, "split", functools.partial(split, block_size=size))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -183,6 +184,8 @@ def changes(loaded: Loaded, choose: random.Random) -> list[tuple[str, list[Shard
         made.append((f"drop {place}", others))
         if report.crc is not None:
             made.append((f"crc {place}", [*others, replace(report, crc=report.crc ^ (1 << choose.randrange(32)))]))
+        if report.tail:
+            made.append((f"tail {place}", [*others, replace(report, tail=report.tail ^ (1 << choose.randrange(32)))]))
         for name, met in (("start", ends), ("end", starts | pasts)):
             value = getattr(report, name)
             lies = set() if value is None else {value - 1, value + 1} - met
@@ -236,7 +239,8 @@ def test_each_lie_is_noticed_where_each_report_counts() -> None:
         try:
             assert not prove(loaded.plan, reports).proved, what
         except SourceError:
-            assert what.startswith(("crc", "swap")), what
+            assert what.startswith(("crc", "tail", "swap")), what
+    assert sum(what.startswith("tail") for what, _ in lies) == 3  # one shard ends where its range does
 
 
 def test_a_report_that_comes_twice_counts_once() -> None:
@@ -305,6 +309,16 @@ def test_ranges_tile_the_object(size: int, number: int) -> None:
     assert max(lengths) - min(lengths) <= 1
     assert len(ranges) == max(1, min(number, size))
     assert all(past - first <= 1000 for first, past in cut(size % 10**6, length=1000))
+
+
+@given(st.lists(st.integers(1, 10**9), min_size=1, max_size=50), st.integers(1, 60))
+def test_ranges_end_where_parts_do(sizes: list[int], number: int) -> None:
+    """Where an object may be cut at some places only, each range is made of whole parts; no more than asked for."""
+    places = list(accumulate(sizes, initial=0))
+    ranges = cut(places[-1], shards=number, at=places)
+    assert {border for each in ranges for border in each} <= set(places)
+    assert [ranges[0][0], *(past for _, past in ranges)] == [*(first for first, _ in ranges), places[-1]]
+    assert len(ranges) <= number
 
 
 def test_a_record_has_a_number_in_any_shard() -> None:

@@ -6,7 +6,6 @@ import json
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ import psycopg2.errors
 import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
 from support.clients import STUCK_COPY, client, wait_for
+from support.clock import Clock
 from support.own_server import OwnServer, Way, own_server
 from support.postgres import query, run_alone
 
@@ -208,6 +208,24 @@ def test_errors_are_translated(dsn: str, statement: str, kind: type[DatabaseErro
     assert "\n" not in str(error)
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ('relation "staging_7_1" does not exist', "the staging table does not exist"),
+        ("permission denied for table staging_7_1_23", "permission denied for the staging table"),
+        ('relation "loader.touched_7" already exists', "the staging table already exists"),
+        ('relation "staging_2024_05" does not exist', 'relation "staging_2024_05" does not exist'),
+        ('relation "nursing_staging_1_2" is full', 'relation "nursing_staging_1_2" is full'),
+    ],
+)
+def test_the_loaders_own_tables_are_not_named(dsn: str, said: str, told: str) -> None:
+    """Nobody who loads a file knows them. A name that the target has is the user's, whatever it looks like."""
+    with pytest.raises(psycopg2.Error) as caught:
+        query(dsn, f"DO $$ BEGIN RAISE EXCEPTION '{said}'; END $$")
+    doing = "loading into public.staging_2024_05"
+    assert str(translate(caught.value, doing)) == f"{doing}: {told}"
+
+
 @pytest.fixture
 def secrets(s3: Any) -> Any:
     import boto3
@@ -348,13 +366,9 @@ def shown(connection: Any, *names: str) -> list[float]:
 def test_the_server_is_told_how_much_time_is_left(dsn: str) -> None:
     """For locks the time left, for all else a little more. A rollback does not undo it."""
     database = Database(dsn)
-    with database.until(Deadline(65, margin=5)).session() as connection:
+    with database.until(Deadline(65, margin=5, clock=Clock())).session() as connection:
         connection.rollback()
-        statement, lock, in_transaction, idle = shown(connection, *TIMEOUTS)
-        assert 59_000 < lock <= 60_000
-        assert statement == pytest.approx(lock + 2_000, abs=2)
-        assert in_transaction == pytest.approx(lock + 10_000, abs=2)
-        assert idle == pytest.approx(lock + 10_000, abs=2)
+        assert shown(connection, *TIMEOUTS) == [62_000, 60_000, 70_000, 70_000]
     database.close()
 
 
@@ -394,29 +408,30 @@ def test_a_session_after_the_deadline_can_still_put_things_in_order(dsn: str) ->
 def test_time_is_counted_anew_for_a_transaction(dsn: str) -> None:
     """A statement that begins late has less; the session's own limits hold again after it."""
     database = Database(dsn)
-    with database.until(Deadline(100)).session() as connection:
-        bound(connection, Deadline(20, margin=0))
-        assert 19_000 < shown(connection, "lock_timeout")[0] <= 20_000
+    clock = Clock()
+    deadline = Deadline(100, clock=clock)
+    with database.until(deadline).session() as connection:
+        clock.now = 75
+        bound(connection, deadline)
+        assert shown(connection, "lock_timeout") == [20_000]
         connection.commit()
-        assert shown(connection, "lock_timeout")[0] > 90_000
+        assert shown(connection, "lock_timeout") == [95_000]
         bound(connection, Deadline())
     database.close()
 
 
-@pytest.mark.parametrize("statement", ["SELECT pg_sleep(60)", "LOCK TABLE t"])
+@pytest.mark.parametrize("statement", ["SELECT pg_sleep(3600)", "LOCK TABLE t"])
 def test_the_server_gives_up_when_the_time_is_up(dsn: str, statement: str) -> None:
     """With a code by which the caller can tell; the connection is well."""
     query(dsn, "CREATE TABLE t (a int)")
     database = Database(dsn).until(Deadline(0))
     holder = psycopg2.connect(dsn)
     holder.cursor().execute("LOCK TABLE t")
-    began = time.monotonic()
     with database.session() as connection:
         with pytest.raises(psycopg2.Error) as caught, connection.cursor() as cursor:
             cursor.execute(statement)
         assert translate(caught.value, "loading").sqlstate in ("57014", "55P03")
     holder.close()
-    assert 1.9 < time.monotonic() - began < 4.5
     assert len(database._kept) == 1
     database.close()
 
@@ -474,10 +489,10 @@ def test_a_killed_clients_statement_ends_and_its_lock_is_free(dsn: str) -> None:
     """
     active = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'INSERT INTO t%%' AND state = 'active'"
     with client(dsn, body) as process:
-        wait_for(lambda: query(dsn, active), 10)
+        wait_for(lambda: query(dsn, active))
         assert not is_free(dsn)
         process.kill()
-        wait_for(lambda: is_free(dsn), CLIENT_CHECK + 2)
+        wait_for(lambda: is_free(dsn))
         assert not query(dsn, active)
 
 
@@ -488,7 +503,7 @@ def test_a_frozen_clients_session_ends_when_its_time_is_up(dsn: str, end: str) -
         cursor.execute("SELECT pg_advisory_lock(7)")
         {end}
         print("ready", flush=True)
-        time.sleep(1.5)
+        signal.sigwait({{signal.SIGUSR1}})
         try:
             cursor.execute("SELECT 1")
         except Exception as error:
@@ -497,17 +512,17 @@ def test_a_frozen_clients_session_ends_when_its_time_is_up(dsn: str, end: str) -
     """
     with client(dsn, body, left=1) as process:
         process.send_signal(signal.SIGSTOP)
-        assert not is_free(dsn)
-        wait_for(lambda: is_free(dsn), 4)
+        wait_for(lambda: is_free(dsn))
+        process.send_signal(signal.SIGUSR1)
         process.send_signal(signal.SIGCONT)
         assert process.stdout is not None
         assert process.stdout.readline() == "DatabaseUnavailableError\n"
 
 
 def test_a_client_that_is_frozen_in_the_middle_of_copy_is_ended_by_others(dsn: str) -> None:
-    """When its time is up and not before: no timeout of the server's own does it."""
+    """When its time is up, and no other whose time is not; no timeout of the server's own does it."""
     query(dsn, "CREATE TABLE t (a int)")
-    body = 'cursor.execute("SELECT pg_advisory_lock(7)")' + STUCK_COPY
+    body = 'cursor.execute("SELECT pg_advisory_lock({})")' + STUCK_COPY
 
     def ended() -> int:
         connection = psycopg2.connect(dsn)
@@ -515,14 +530,12 @@ def test_a_client_that_is_frozen_in_the_middle_of_copy_is_ended_by_others(dsn: s
         connection.close()
         return count
 
-    with client(dsn, body, left=2) as process:
-        process.send_signal(signal.SIGSTOP)
-        assert ended() == 0
-        assert not is_free(dsn)
-        time.sleep(4)
-        assert not is_free(dsn)
-        assert ended() == 1
-        wait_for(lambda: is_free(dsn), 2)
+    with client(dsn, body.format(7), left=1) as overdue, client(dsn, body.format(8), left=3600) as other:
+        for process in (overdue, other):
+            process.send_signal(signal.SIGSTOP)
+        wait_for(ended)
+        wait_for(lambda: is_free(dsn, 7))
+        assert not is_free(dsn, 8)
         assert ended() == 0
 
 
@@ -541,15 +554,23 @@ def test_sessions_without_deadline_are_nobodys_to_end(dsn: str) -> None:
 # --- servers that fall silent, stop, crash, and change their role
 
 
-@pytest.fixture
-def own() -> Iterator[OwnServer]:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[OwnServer]:
+    """A server for tests that leave it as it was, and running."""
     with own_server() as server:
         yield server
 
 
 @pytest.fixture
-def way(own: OwnServer) -> Iterator[Way]:
-    with Way("127.0.0.1", own.port) as way:
+def own() -> Iterator[OwnServer]:
+    """A server that a test may make something else of."""
+    with own_server() as server:
+        yield server
+
+
+@pytest.fixture
+def way(shared: OwnServer) -> Iterator[Way]:
+    with Way("127.0.0.1", shared.port) as way:
         yield way
 
 
@@ -557,9 +578,9 @@ def through(way: Way) -> Database:
     return Database(f"postgresql://postgres@127.0.0.1:{way.port}/postgres")
 
 
-def test_both_ends_of_a_tcp_connection_look_for_each_other(own: OwnServer) -> None:
+def test_both_ends_of_a_tcp_connection_look_for_each_other(shared: OwnServer) -> None:
     """Within half a minute, not after the kernel's two hours."""
-    database = Database(own.dsn)
+    database = Database(shared.dsn)
     names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
     with database.session() as connection, socket.socket(fileno=connection.fileno()) as line:
         try:
@@ -575,7 +596,6 @@ def test_both_ends_of_a_tcp_connection_look_for_each_other(own: OwnServer) -> No
 def test_a_server_that_falls_silent_is_given_up_when_the_time_is_up(way: Way, doing: str) -> None:
     """What is in between keeps the connection, so neither keepalives nor the server's timeouts help."""
     database = through(way).until(Deadline(1, margin=0))
-    began = time.monotonic()
 
     class Endless:
         def read(self, size: int) -> bytes:
@@ -595,7 +615,6 @@ def test_a_server_that_falls_silent_is_given_up_when_the_time_is_up(way: Way, do
     with pytest.raises(psycopg2.Error) as caught, database.session() as connection:
         do(connection)
     assert isinstance(translate(caught.value, "x"), DatabaseUnavailableError)
-    assert 3.5 < time.monotonic() - began < 6
     assert not [each for each in threading.enumerate() if each.name == "loader-watch"]
 
 
@@ -607,54 +626,54 @@ def test_a_session_that_is_used_after_the_deadline_is_left_alone(way: Way) -> No
 
 
 def test_a_kept_connection_that_fell_silent_is_replaced(way: Way) -> None:
-    """Within seconds, whatever the deadline."""
+    """Whatever the deadline."""
     database = through(way)
     with database.session() as connection:
         first = pid(connection)
     way.fall_silent()
-    time.sleep(0.2)
     way.speak()
-    began = time.monotonic()
     with database.session() as connection:
         assert pid(connection) != first
-    assert time.monotonic() - began < 4.5
     database.close()
 
 
 def test_a_connection_that_is_not_answered_is_given_up_when_the_time_is_up(dsn: str) -> None:
-    """It does not get the ten seconds that it may have otherwise."""
+    """It does not get the hour that it may have otherwise."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        nobody = Database(f"host=127.0.0.1 port={listener.getsockname()[1]} user=u dbname=d")
-        began = time.monotonic()
+        nobody = Database(f"host=127.0.0.1 port={listener.getsockname()[1]} user=u dbname=d connect_timeout=3600")
         with pytest.raises(DatabaseUnavailableError, match="timeout expired"), nobody.until(Deadline(1)).session():
             pass
-        assert time.monotonic() - began < 4
 
 
-def test_connections_of_a_server_that_was_restarted_are_replaced(own: OwnServer) -> None:
+def test_connections_of_a_server_that_was_restarted_are_replaced(shared: OwnServer) -> None:
     """Without anybody noticing."""
-    database = Database(own.dsn)
+    database = Database(shared.dsn)
     with database.session() as one, database.session() as other:
         gone = {pid(one), pid(other)}
-    own.restart()
+    shared.restart()
     with database.session() as one, database.session() as other:
         assert not gone & {pid(one), pid(other)}
     database.close()
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_a_server_that_goes_away_is_a_transient_fault(own: OwnServer, end: str) -> None:
+def test_a_server_that_goes_away_is_a_transient_fault(shared: OwnServer, end: str) -> None:
     """In the middle of a statement, and for connections that come before it is up again."""
-    database = Database(own.dsn)
-    ending = threading.Timer(0.5, getattr(own, end))
+    database = Database(shared.dsn)
+
+    def end_it() -> None:
+        wait_for(lambda: query(shared.dsn, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
+        getattr(shared, end)()
+
+    ending = threading.Thread(target=end_it)
     ending.start()
     with pytest.raises(psycopg2.Error) as caught, database.session() as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT pg_sleep(60)")
+        cursor.execute("SELECT pg_sleep(3600)")
     ending.join()
     assert translate(caught.value, "loading").retryable
     with pytest.raises(DatabaseUnavailableError, match=r"no connection .*: nobody answers there: "), database.session():
         pass
-    own.start()
+    shared.start()
     with database.session() as connection:
         connection.cursor().execute("SELECT 1")
     database.close()
@@ -684,7 +703,7 @@ def test_a_failover_is_a_transient_fault(own: OwnServer) -> None:
     assert write() != 0
     run_alone(own.dsn, "ALTER SYSTEM SET default_transaction_read_only = on")
     run_alone(own.dsn, "SELECT pg_reload_conf()")
-    wait_for(lambda: query(own.dsn, "SHOW default_transaction_read_only") == [("on",)], 5)
+    wait_for(lambda: query(own.dsn, "SHOW default_transaction_read_only") == [("on",)])
     with pytest.raises(psycopg2.errors.ReadOnlySqlTransaction):
         write()
     assert reader
@@ -705,7 +724,7 @@ def test_a_kept_connection_to_what_is_read_only_now_is_replaced(dsn: str) -> Non
 
 def test_a_server_without_a_connection_to_spare_is_a_transient_fault(own: OwnServer) -> None:
     """Said in one clear sentence; so is a role that has all it may have."""
-    own.options = {"max_connections": "5", "superuser_reserved_connections": "2"}
+    own.options |= {"max_connections": "5", "superuser_reserved_connections": "2"}
     own.restart()
     query(own.dsn, "CREATE ROLE ordinary LOGIN")
     query(own.dsn, "CREATE ROLE limited LOGIN CONNECTION LIMIT 0")

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import threading
-import time
+
+import pytest
+from support.clock import PATIENCE, Clock
 
 from loader.deadline import NEVER, Deadline
 
 
 def test_time_runs_out_a_margin_before_the_end() -> None:
-    """So that there is time left to tell of it."""
-    assert Deadline(100.0, margin=40.0).left <= 60.0
-    deadline = Deadline(10.0, margin=10.0)
+    """So that there is time left to tell of it. A clock that is given is asked each time."""
+    clock = Clock()
+    deadline = Deadline(100.0, margin=40.0, clock=clock)
+    assert (deadline.budget, deadline.left, deadline.reached) == (60.0, 60.0, None)
+    clock.now = 59.0
+    assert (deadline.left, deadline.reached) == (1.0, None)
+    clock.now = 60.0
     assert (deadline.left, deadline.reached, deadline.stopped) == (0.0, "its time is up", False)
+    assert Deadline(10.0, margin=10.0).reached
     assert NEVER.reached is None
 
 
@@ -38,7 +45,27 @@ def test_whoever_waits_is_called_back() -> None:
 def test_a_sleeper_is_woken() -> None:
     """A pause between attempts does not keep a load from coming to rest."""
     deadline = Deadline()
-    began = time.monotonic()
-    threading.Timer(0.05, deadline.stop, ("enough",)).start()
-    deadline.sleep(30)
-    assert time.monotonic() - began < 10
+    sleeper = threading.Thread(target=deadline.sleep, args=(10 * PATIENCE,), daemon=True)
+    sleeper.start()
+    deadline.stop("enough")
+    sleeper.join(PATIENCE)
+    assert not sleeper.is_alive()
+
+
+def test_a_callback_that_raises_keeps_no_other_from_being_called() -> None:
+    """Whoever asked to stop gets the first error, once all were called."""
+    deadline, calls = Deadline(), []
+
+    def fail(number: int) -> None:
+        calls.append(number)
+        raise ValueError(f"of {number}")
+
+    with (
+        deadline.calling(lambda: fail(1)),
+        deadline.calling(lambda: fail(2)),
+        deadline.calling(lambda: calls.append(3)),
+        pytest.raises(ValueError, match="of 1") as caught,
+    ):
+        deadline.stop("enough")
+    assert (calls, deadline.reached) == ([1, 2, 3], "enough")
+    assert caught.value.__notes__ == ["another callback raised ValueError: of 2"]

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support.differential import Arena, arena, check, examples
+from support.effort import LONG, effort
 
-EXAMPLES = 500
+EXAMPLES = effort(120, 500)
 
 
-@pytest.fixture(scope="module", params=["embedded-18", "system-15"])
+@pytest.fixture(scope="module", params=["embedded-18", "system-15", *(["embedded-17"] if LONG else [])])
 def place(servers: Any, request: pytest.FixtureRequest) -> Iterator[Arena]:
     with arena(servers(request.param)) as made:
         yield made

@@ -14,11 +14,12 @@ from typing import Any
 import psycopg2
 import psycopg2.extras
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from loader.expression import DEPTH_LIMIT, LENGTH_LIMIT, parse
+from loader.expression import DEPTH_LIMIT, LENGTH_LIMIT, _like_matcher, _like_pieces, _like_regex, parse
 
 
 def kept(condition: str, **columns: pa.Array) -> list[bool]:
@@ -469,3 +470,38 @@ def test_conditions_mean_what_they_mean_to_postgres(dsn: str) -> None:
         check()
     finally:
         connection.close()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("%" + "a%" * 2000, [True, True, False, None]),
+        ("a%" * 2000 + "b", [False, True, False, None]),
+        ("%_" * 2000, [True, True, False, None]),
+        ("_" * 3000, [True, False, False, None]),
+        ("%a_" * 1500 + "b", [False, True, False, None]),
+    ],
+)
+def test_a_like_pattern_of_thousands_of_wildcards(pattern: str, expected: list[bool | None]) -> None:
+    """It is matched from left to right and never back, so it takes no longer than the pattern and the text are."""
+    texts = pa.array(["a" * 3000, "a" * 3000 + "b", "b", None])
+    batch = pa.RecordBatch.from_arrays([texts], ["v"])
+    condition = parse(f"v like '{pattern}'")
+    assert condition.bind(batch.schema)(batch).to_pylist() == [bool(each) for each in expected]
+
+
+@given(
+    pattern=st.text(alphabet="ab%_", max_size=8),
+    texts=st.lists(st.text(alphabet="ab%_\n", max_size=8), max_size=5),
+)
+def test_both_ways_of_like_agree(pattern: str, texts: list[str]) -> None:
+    pieces = _like_pieces(pattern)
+    matches = _like_matcher(pieces)
+    by_regex = pc.match_substring_regex(pa.array(texts, pa.string()), _like_regex(pieces)).to_pylist()
+    assert [matches(text) for text in texts] == by_regex
+
+
+def test_a_long_chain_of_operators_ends_in_a_sentence() -> None:
+    """Each works on the result of the one before, so they are levels like any other."""
+    with pytest.raises(ValueError, match="nested more than 100 levels deep"):
+        parse("n" + "/n" * 3000 + " > 1")

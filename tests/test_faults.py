@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import threading
-import time
 from collections import Counter
 from contextlib import closing
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from botocore.retries import standard
 from psycopg2 import errorcodes
 from psycopg2.extensions import make_dsn, parse_dsn
+from support.clients import wait_for
 from support.own_server import OwnServer, own_server
 from support.postgres import query, run_alone
 
@@ -391,7 +391,7 @@ WIDE = f"CREATE TABLE x ({', '.join(f'c{i} int' for i in range(1700))})"
 @pytest.mark.parametrize(
     ("sqlstate", "kind", "retryable", "statements"),
     [
-        ("57014", DatabaseError, False, ["SET statement_timeout = 10", "SELECT pg_sleep(5)"]),
+        ("57014", DatabaseError, False, ["SET statement_timeout = 10", "SELECT pg_sleep(3600)"]),
         ("25006", DatabaseUnavailableError, True, ["SET transaction_read_only = on", "CREATE TABLE x (a int)"]),
         (None, DatabaseUnavailableError, True, ["SELECT pg_terminate_backend(pg_backend_pid())"]),  # text alone
         ("3F000", DatabaseError, False, ["CREATE TABLE nosuch.x (a int)"]),
@@ -435,7 +435,8 @@ def test_a_real_session_that_was_ended_for_its_idleness_is_lost(
         connection.commit()
         if transaction:
             cursor.execute("SELECT 1")
-        time.sleep(0.3)
+        alive = "SELECT 1 FROM pg_stat_activity WHERE pid = %s"
+        wait_for(lambda: not query(own.dsn, alive, connection.info.backend_pid))
         with pytest.raises(psycopg2.Error) as caught:
             cursor.execute("SELECT 1")
     error = translate(caught.value, "x")
@@ -443,19 +444,27 @@ def test_a_real_session_that_was_ended_for_its_idleness_is_lost(
     assert error.sqlstate in (None, "25P03", "57P05", "25P04")
 
 
-def in_conflict(dsn: str, one: list[str], other: list[str], then: str) -> DatabaseError:
-    """What a session comes to that did ``one``, and after that waits with ``then`` for a session that did ``other``."""
+def in_conflict(dsn: str, one: list[str], other: list[str], then: str, *, commits: bool = True) -> DatabaseError:
+    """What a session comes to that did ``one``, and after that waits with ``then`` for a session that did ``other``,
+    and ``commits`` when it is waited for."""
     with closing(psycopg2.connect(dsn)) as first, closing(psycopg2.connect(dsn)) as second:
         for connection, statements in ((first, one), (second, other)):
             for statement in statements:
                 connection.cursor().execute(statement)
-        releasing = threading.Timer(0.5, second.commit)
-        releasing.start()
+
+        def release() -> None:
+            wait_for(lambda: query(dsn, "SELECT 1 FROM pg_locks WHERE NOT granted"))
+            second.commit()
+
+        releasing = threading.Thread(target=release)
+        if commits:
+            releasing.start()
         try:
             with pytest.raises(psycopg2.Error) as caught:
                 first.cursor().execute(then)
         finally:
-            releasing.join()
+            if commits:
+                releasing.join()
     return translate(caught.value, "x")
 
 
@@ -471,7 +480,7 @@ def test_real_conflicts_with_others_are_transient(own: OwnServer) -> None:
             ["UPDATE t SET a = 2"],
             then="UPDATE t SET a = 3",
         ),
-        in_conflict(own.dsn, ["SET LOCAL lock_timeout = 50"], ["LOCK TABLE t"], then="LOCK TABLE t"),
+        in_conflict(own.dsn, ["SET LOCAL lock_timeout = 50"], ["LOCK TABLE t"], then="LOCK TABLE t", commits=False),
         in_conflict(own.dsn, [], ["GRANT SELECT ON t TO somebody"], then="GRANT INSERT ON t TO somebody"),
     ]
     assert [(error.sqlstate, error.retryable) for error in errors] == [
@@ -523,14 +532,19 @@ def test_a_real_server_that_is_starting_is_transient(own: OwnServer) -> None:
     query(own.dsn, "INSERT INTO big SELECT * FROM big")
     own.kill()
     starting = threading.Thread(target=own.start)
-    starting.start()
     told: dict[str | None, DatabaseError] = {}
-    while starting.is_alive():
+
+    def ask() -> None:
         try:
             with Database(own.dsn).session():
                 pass
         except DatabaseError as error:
             told[error.sqlstate] = error
+
+    ask()  # while nothing of it runs
+    starting.start()
+    while starting.is_alive():
+        ask()
     starting.join()
     assert told
     assert {type(error) for error in told.values()} == {DatabaseUnavailableError}

@@ -49,6 +49,24 @@ def failing(batch):
     raise KeyError("c")
 
 
+def odd(batch):
+    return pa.record_batch({"a": [[1], [2]], "b": batch.column("b")})
+
+
+def leaving(batch):
+    import sys
+
+    sys.exit(0)
+
+
+def annotated(batch: "list[int] | None"):
+    return batch
+
+
+def generic(batch: list[int] | None):
+    return batch
+
+
 _private = double
 answer = 42
 """
@@ -88,6 +106,8 @@ def test_a_hook_over_frames() -> None:
         ("untyped", "returned dict, not a RecordBatch"),
         ("unfit", "returned values that do not fit"),
         ("failing", "raised KeyError: 'c'"),
+        ("odd", r"returned values that do not fit: .*; \"a\" is list<.*> and has to be int64"),
+        ("leaving", "raised SystemExit: 0"),
     ],
 )  # fmt: skip
 def test_a_hook_that_does_what_it_must_not(name: str, message: str) -> None:
@@ -106,3 +126,46 @@ def test_only_functions_of_the_package_itself_can_be_named(name: str) -> None:
     """Not what its modules import, not its privates, not other packages."""
     with pytest.raises(SpecError, match=r"transform\.python"):
         find_hook(name)
+
+
+@pytest.mark.parametrize("name", ["annotated", "generic"])
+def test_an_annotation_that_is_no_class(name: str) -> None:
+    """It does not ask for a frame, so there is a batch."""
+    assert find_hook(f"trips:{name}")(BATCH) == BATCH
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("nosuch", None, 'there is no module "nosuch" in the package "our_hooks"'),
+        ("needy", "import nosuch_dependency.part", 'the module "our_hooks.needy" imports "nosuch_dependency", which'),
+        ("inner", "import our_hooks.gone", 'the module "our_hooks.inner" imports "our_hooks.gone", which'),
+        ("typo", "def hook(:", 'the module "our_hooks.typo" cannot be imported: SyntaxError: '),
+        ("leaving", "raise SystemExit(0)", 'the module "our_hooks.leaving" cannot be imported: SystemExit: 0'),
+        ("raising", "1 / 0", 'the module "our_hooks.raising" cannot be imported: ZeroDivisionError: division by zero'),
+        ("name", "from os import nosuch", 'the module "our_hooks.name" cannot be imported: ImportError: '),
+    ],
+)
+def test_a_module_that_cannot_be_imported(tmp_path: Path, name: str, text: str | None, message: str) -> None:
+    """Not there is one thing, and there but in want of something else another."""
+    if text is not None:
+        (tmp_path / "our_hooks" / f"{name}.py").write_text(text)
+    with pytest.raises(SpecError) as caught:
+        find_hook(f"{name}:hook")
+    assert str(caught.value).startswith(f"spec: transform.python: {message}")
+
+
+@pytest.mark.parametrize(
+    ("package", "message"),
+    [
+        ("nosuch_hooks", 'there is no module "trips" in the package "nosuch_hooks"'),
+        ("nosuch.hooks", 'there is no module "trips" in the package "nosuch.hooks"'),
+        ("", 'LOADER_HOOKS is ""'),
+        ("../hooks", 'LOADER_HOOKS is "../hooks"'),
+    ],
+)
+def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch, package: str, message: str) -> None:
+    monkeypatch.setenv("LOADER_HOOKS", package)
+    with pytest.raises(SpecError) as caught:
+        find_hook("trips:double")
+    assert str(caught.value).startswith(f"spec: transform.python: {message}")

@@ -10,6 +10,7 @@ from support.iam import is_allowed, is_denied
 from support.synthesis import ACCOUNT, ROOT, Synthesis, Template
 
 from loader.pipeline import How
+from loader.redelivery import RECEIVES, WAITS
 
 
 def test_the_function_is_the_repositorys_image(template: Template) -> None:
@@ -52,7 +53,8 @@ def test_the_environment_is_what_the_handler_asks_for(template: Template) -> Non
     """No password among it; and the function does not call itself, for the queue hands its loads over."""
     environment = template.one("Lambda::Function", "LoadFunction")["Environment"]["Variables"]
     sends_on = {"LOADER_STATE_MACHINE"} if template.has_fleet else set()
-    assert environment.keys() == {"LOADER_SECRET_ID", "LOADER_SPECS", "PGSSLMODE"} | sends_on
+    assert environment.keys() == {"LOADER_SECRET_ID", "LOADER_SPECS", "PGSSLMODE", "LOADER_DEAD_LETTERS"} | sends_on
+    assert environment["LOADER_DEAD_LETTERS"] == template.id("SQS::Queue", "IntakeDeadLetters")
     code = "".join(path.read_text("utf-8") for path in (ROOT / "loader").glob("*.py"))
     assert all(f'"{name}"' in code for name in environment if name.startswith("LOADER_"))
 
@@ -81,9 +83,11 @@ def test_a_message_is_hidden_for_six_runs(template: Template) -> None:
 
 
 def test_a_message_is_received_often_enough_for_every_handover(template: Template) -> None:
-    """A long load hands over up to so many times, each of which is a receive, and may fail in between."""
+    """A long load hands over up to so many times, each of which is a receive, and may fail in between; receives that
+    find the table's turn taken come beside them."""
     redrive = template.one("SQS::Queue", "IntakeQueue")["RedrivePolicy"]
-    assert redrive["maxReceiveCount"] == How().handovers + 5
+    assert How().handovers + 5 == RECEIVES
+    assert redrive["maxReceiveCount"] == RECEIVES + WAITS
     assert redrive["deadLetterTargetArn"] == template.arn("SQS::Queue", "IntakeDeadLetters")
 
 

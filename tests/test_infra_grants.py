@@ -46,6 +46,8 @@ def test_the_loader_can_do_what_it_must(template: Template) -> None:
     for action, resource, context in (
         ("s3:GetObject", f"{at.bucket}/incoming/trips/2026 05.csv", {}),
         ("s3:GetObjectVersion", f"{at.bucket}/incoming/a.csv", {}),
+        ("s3:GetObjectAttributes", f"{at.bucket}/incoming/a.csv", {}),
+        ("s3:GetObjectVersionAttributes", f"{at.bucket}/incoming/a.csv", {}),
         ("s3:GetObject", f"{at.bucket}/specs/trips.toml", {}),
         ("s3:ListBucket", at.bucket, {}),
         ("s3:ListBucketVersions", at.bucket, {}),
@@ -54,6 +56,7 @@ def test_the_loader_can_do_what_it_must(template: Template) -> None:
         ("sqs:DeleteMessage", at.queue, {}),
         ("sqs:GetQueueAttributes", at.queue, {}),
         ("sqs:ChangeMessageVisibility", at.queue, {}),
+        ("sqs:SendMessage", at.dead_letters, {}),
         ("secretsmanager:GetSecretValue", at.secret, {}),
         ("kms:Decrypt", at.database_key, SECRETS_KEY),
         ("logs:CreateLogStream", at.log, {}),

@@ -35,7 +35,9 @@ def columns_of(*types: str) -> list[LoadColumn]:
     return [LoadColumn(f"c{place}", column_type(name), place) for place, name in enumerate(types)]
 
 
-def lane(columns: Sequence[LoadColumn], *, fields: int | None = None, key: Sequence[str] = (), position: bool = False) -> Express:
+def lane(
+    columns: Sequence[LoadColumn], *, fields: int | None = None, key: Sequence[str] = (), position: bool = False
+) -> Express:
     width = len(columns) if fields is None else fields
     made = express_lane(
         kernel.compiled_kernel(), columns, width, ("",), {"key": "k"}, key=key, required=key, with_position=position
@@ -68,7 +70,17 @@ TEXTS = {
     "smallint": ["0", "-32768", "32767", "+5", "007", "-0"],
     "integer": ["2147483647", "-2147483648", "12345678", "123456789"],
     "bigint": ["9223372036854775807", "-9223372036854775808", "123456789012345678", "1234"],
-    "numeric": ["0", "0.00", "-0.10", "123456789.5", "10000", "00012.3400", ".5", "5.", "12345678901234567890.123456789"],
+    "numeric": [
+        "0",
+        "0.00",
+        "-0.10",
+        "123456789.5",
+        "10000",
+        "00012.3400",
+        ".5",
+        "5.",
+        "12345678901234567890.123456789",
+    ],
     "numeric(15,2)": ["1.5", "-99999.99", "0", "1234567890123.45"],
     "double precision": ["0.1", "-1e-5", "123456789012345678", "9007199254740993", "1.7976931348623157e308", "-0"],
     "real": ["0.1", "16777217", "3.4028234e38", "1e-10"],
@@ -80,7 +92,7 @@ TEXTS = {
     "uuid": ["00112233-4455-6677-8899-aabbccddeeff", "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"],
     "text": ["a", "é€😀", "a b", "x" * 200],
     "character varying(3)": ["abc", "é€😀", ""],
-    "json": ['{}', "[1]"],
+    "json": ["{}", "[1]"],
     "jsonb": ["{}", "[1]"],
 }
 
@@ -103,7 +115,7 @@ UNSURE = {
     "bigint": ["9223372036854775808", "00000000000000000000"],
     "numeric": ["1e5", "NaN", ".", "1.2.3", " 1", "1,5", "-", "1" * 70],
     "numeric(3,1)": ["100", "99.99"],
-    "double precision": ["inf", "NaN", "1e400", "1e-400", "0x1p3", "1e", "." , "4e-320"],
+    "double precision": ["inf", "NaN", "1e400", "1e-400", "0x1p3", "1e", ".", "4e-320"],
     "real": ["1e39", "1e-46", "0." + "0" * 50 + "1"],
     "boolean": ["tr", "2", " t"],
     "date": ["2023-02-29", "0000-01-01", "2024-1-1", "20240101", "Jan 1 2024", "2024-01-01 "],
@@ -232,7 +244,9 @@ def test_a_column_that_it_does_not_know_is_for_the_other_lanes(column: LoadColum
 
 
 @given(
-    data=st.lists(st.sampled_from([b"a", b",", b'"', b'""', b"\n", b"\r\n", b"\r", b"xyz" * 20]), max_size=60).map(b"".join),
+    data=st.lists(st.sampled_from([b"a", b",", b'"', b'""', b"\n", b"\r\n", b"\r", b"xyz" * 20]), max_size=60).map(
+        b"".join
+    ),
     size=st.integers(1, 300),
 )
 def test_it_splits_as_numpy_does(data: bytes, size: int) -> None:
@@ -269,8 +283,11 @@ def test_without_it_a_load_is_the_same(dsn: str, tmp_path) -> None:
     reports = {}
     for setting in ("off", "on"):
         environment = {**os.environ, "LOADER_KERNEL": setting}
-        program = f"import loader; print(loader.load({str(file)!r}, {({**spec, 'table': setting})!r}, dsn={dsn!r}).to_dict())"
-        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+        own = {**spec, "table": setting}
+        program = f"import loader; print(loader.load({str(file)!r}, {own!r}, dsn={dsn!r}).to_dict())"
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
         reports[setting] = eval(done.stdout)
     counts = [{name: value for name, value in each.items() if name.startswith("r")} for each in reports.values()]
     assert counts[0] == counts[1]

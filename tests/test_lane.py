@@ -15,6 +15,7 @@ import loader
 from loader.columns import LoadColumn
 from loader.database import Database
 from loader.encode import HEADER, TRAILER
+from loader.errors import DatabaseError
 from loader.lane import FEW, TextLane
 from loader.pgtypes import column_type
 from loader.records import Doubtful
@@ -145,6 +146,16 @@ def test_a_session_that_was_asked_serves_others_unchanged(dsn: str) -> None:
     with database.session() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_class WHERE relname = 'loader_lane'")
         assert cursor.fetchone() == (0,)
+    database.close()
+
+
+def test_errors_name_the_users_columns(dsn: str) -> None:
+    """Never those of the temporary table, nor the table itself."""
+    columns = columns_of(["integer", "record"])
+    database = Database(dsn)
+    with TextLane(database, columns, "UTC") as lane, pytest.raises(DatabaseError) as raised:
+        lane.tuples(asked([["1", "2"]], columns))
+    assert str(raised.value).endswith('column "column 1" has pseudo-type record')
     database.close()
 
 

@@ -15,28 +15,36 @@ PACKAGE = Path(loader.__file__).parent
 
 # Lowest first. A module may import from lower shelves; on its own shelf from nobody.
 SHELVES: list[set[str]] = [
+    {"values"},
     {
         "arrays",
+        "callbacks",
+        "charset",
         "crc",
         "deadline",
         "errors",
         "faults",
         "memory",
         "names",
+        "output",
         "overlap",
         "pgtypes",
-        "report",
         "rising",
+        "statements",
+        "swallowed",
         "tables",
     },  # words
-    {"datetimes", "expression", "header", "parts"},
+    {"checksums", "cores", "datetimes", "expression", "foreign", "header", "markers", "spec_bounds", "stored"},
+    {"parts", "report", "spec_text"},
+    {"rejects"},
     {"proof", "spec"},
-    {"columns", "fields", "steps", "wire"},
+    {"columns", "fields", "limits", "steps", "wire"},
     {"convert", "records"},
-    {"respell"},
+    {"kernel", "respell", "s3_checksums", "stray_quotes"},
     {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
     {"catalog", "cuts", "lane", "sniff", "source"},
     {"staging", "target"},
+    {"moving"},
     {"judge", "ledger", "reading", "refusals", "shelf"},
     {"checkpoints", "matching", "standing"},
     {"merge"},
@@ -50,7 +58,8 @@ SHELVES: list[set[str]] = [
     {"workers"},
     {"pipeline"},
     {"preview", "replay"},
-    {"events", "local", "settings", "signals", "telemetry"},  # faces
+    {"events", "local", "signals", "telemetry"},  # faces
+    {"settings"},
     {"dispatch", "health", "plans", "redelivery"},
     {"cli", "giving_up", "handler"},
     {"fleet", "provision"},
@@ -129,6 +138,30 @@ def test_a_plain_load_runs_without_pandas(dsn: str, tmp_path: Path, mode: str) -
         print(report.rows_inserted, report.rows_rejected, "pandas" in sys.modules)
     """
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["2", "1", "False"]
+
+
+SENDS = {"execute", "executemany", "copy_expert", "copy_from", "copy_to", "mogrify", "callproc"}
+SENDS_MANY = {"execute_values", "execute_batch"}
+
+SENDERS = {
+    "statements": SENDS | SENDS_MANY,
+    "database": {"execute", "copy_expert"},  # its cursor class times what passes through it, and adds nothing
+}
+"""What each module may call of psycopg2's ways to send a statement."""
+
+
+def calls_of_file(path: Path) -> set[str]:
+    """The methods and functions by which a file hands statements to psycopg2."""
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+    methods = {call.attr for call in calls if isinstance(call, ast.Attribute)}
+    functions = {call.id for call in calls if isinstance(call, ast.Name)}
+    return (methods & SENDS) | ((functions | methods) & SENDS_MANY)
+
+
+def test_one_module_sends_statements() -> None:
+    """A statement that is put together of names cannot be interpolated by psycopg2: see `loader.statements`."""
+    for path in PACKAGE.rglob("*.py"):
+        assert calls_of_file(path) <= SENDERS.get(path.stem, set()), path
 
 
 def test_every_public_name_is_there() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from loader.errors import ShapeError
 from loader.fields import Dialect
+from loader.infer import infer_columns
 from loader.margins import Preamble, read_preamble, without_footer
 from loader.reading import open_records
 from loader.records import RECORD_LIMIT
@@ -53,7 +54,7 @@ def test_without_a_header_nothing_is_taken() -> None:
         (b"x\n", 1, "the file ends where a header should stand"),
         (b"x\n", 3, "the file ends where the lines to skip should stand"),
         (b'a,"b\n1,2\n', 0, "the header has a quote that is never closed"),
-        (b"a,\xff\n", 0, "the header's name 2, b'.{4}', is not valid UTF-8"),
+        (b"a,\xff\n", 0, r'the header\'s name 2, "\\xff", is not valid UTF-8'),
     ],
 )
 def test_a_file_without_the_header_it_should_have(data: bytes, skip: int, message: str) -> None:
@@ -146,3 +147,18 @@ def test_the_sample_is_the_first_block_of_whole_records() -> None:
     assert [each.data for each in records.blocks] == [b'1,"x\n', b"2,y\n3,z\n"]
     lost = open_records(iter([b'1,"x']), CsvSpec(header=False), name="x.csv")
     assert (lost.first, [each.data for each in lost.blocks]) == (None, [b'1,"x'])
+
+
+def test_a_header_of_millions_of_names_is_refused_before_they_are_made() -> None:
+    """Delimiters in quotes are no names."""
+    with pytest.raises(ShapeError, match=r"x\.csv: the header has 4,000,001 names, and may have 100,000"):
+        open_records(iter([b"," * 4_000_000 + b"\n1\n"]), CsvSpec(), name="x.csv")
+    quoted = open_records(iter([b'a,"' + b"," * 4_000_000 + b'"\n1,2\n']), CsvSpec(), name="x.csv")
+    assert quoted.header is not None
+    assert len(quoted.header) == 2
+
+
+def test_a_record_of_millions_of_fields_does_not_make_as_many_columns() -> None:
+    records = open_records(iter([b"," * 4_000_000 + b"\n1\n"]), CsvSpec(header=False), name="x.csv")
+    with pytest.raises(ShapeError, match="has 4,000,001 columns, and a table can have no more than 1,600"):
+        infer_columns(records.first, records.header, [""], name="x.csv")

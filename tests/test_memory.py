@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.effort import effort
 from support.postgres import query
+
+import loader
 
 MEASURED = """
 import re, sys
@@ -26,10 +30,12 @@ SPREAD = 0.15
 """Of the peak, by which one of a file three times as large may differ; the smaller one fills all there is to fill."""
 
 
-def peak(dsn: str, source: str, *options: str) -> float:
+def peak(dsn: str, source: str, *options: str, code: int = 0) -> float:
     """MB that ``loader load`` has resident at its peak (proc(5), VmHWM)."""
-    command = [sys.executable, "-c", MEASURED, "load", source, "--dsn", dsn, "--table", "t", "--force", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    table = [] if "--spec" in options else ["--table", "t"]
+    command = [sys.executable, "-c", MEASURED, "load", source, "--dsn", dsn, *table, "--force", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
     return int(done.stderr.splitlines()[-1]) / 1024
 
 
@@ -43,8 +49,10 @@ def write(path: Path, rows: int) -> Path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-@pytest.mark.parametrize("mode", ["append", "merge"])
-@pytest.mark.parametrize("where", ["local", "s3"])
+@pytest.mark.parametrize(
+    ("mode", "where"),
+    [("append", "s3"), ("merge", "local"), *effort([], [("append", "local"), ("merge", "s3")])],
+)
 def test_the_peak_does_not_grow_with_the_file(dsn: str, tmp_path: Path, s3: Any, mode: str, where: str) -> None:
     """Straight or staged, from a disk or from S3; it stays under what the smallest function has."""
     query(dsn, "CREATE TABLE t (id int PRIMARY KEY, amount numeric(12,2), day date, words text)")
@@ -62,3 +70,65 @@ def test_the_peak_does_not_grow_with_the_file(dsn: str, tmp_path: Path, s3: Any,
         assert query(dsn, "SELECT count(*) FROM t WHERE words IS NOT NULL") == [(rows,)]
     assert peaks[1] < LIMIT
     assert peaks[1] < peaks[0] * (1 + SPREAD)
+
+
+BOMBS = {
+    "empty lines": b"\n" * (2 << 20),
+    "misshapen": b"x,y,z\n" * (1 << 18),
+    "odd numbers": b"x,y\n" * (1 << 18),
+    "no text": b"\xff,\xff\n" * (1 << 18),
+    "open quote": b'"' + b"a,b\n" * (1 << 18),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+@pytest.mark.parametrize("kind", BOMBS)
+def test_the_peak_does_not_grow_with_the_rejects(dsn: str, tmp_path: Path, kind: str) -> None:
+    """A megabyte of text that is bad throughout: a few bytes of gzip, and a hundred thousand rejects a block."""
+    query(dsn, "CREATE TABLE t (a int, b int)")
+    path = tmp_path / "bad.csv.gz"
+    path.write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * 10_000 + BOMBS[kind]))
+    assert peak(dsn, str(path), code=1) < LIMIT
+    counted, entered = query(dsn, "SELECT rejects_by_reason, rejects_entered FROM loader.loads")[0]
+    assert sum(counted.values()) > 1000
+    assert entered == 1001
+    assert query(dsn, "SELECT count(*) FROM loader.rejects") == [(1001,)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+@pytest.mark.parametrize("ragged", ["reject", "pad"])
+def test_the_peak_does_not_grow_with_the_columns_that_a_short_record_lacks(
+    dsn: str, tmp_path: Path, ragged: str
+) -> None:
+    """An empty line becomes 1,000 values where records are padded, and 300 more that the spec gives."""
+    fields = [f"c{number}" for number in range(1000)]
+    extra = {f"d{number}": {"type": "text", "default": "x" * 100} for number in range(300)}
+    path = tmp_path / "wide.csv"
+    path.write_text(",".join(fields) + "\n" + "\n" * 10_000)
+    spec = tmp_path / "spec.toml"
+    columns = {**dict.fromkeys(fields, "int"), **extra}
+    rejects = {"max_rows": 100_000, "max_ratio": 1.0}
+    made = loader.LoadSpec.from_dict(
+        {"table": "t", "csv": {"ragged": ragged}, "columns": columns, "rejects": rejects, "limits": {"max_rows": 4000}}
+    )
+    spec.write_text(made.to_toml())
+    assert peak(dsn, str(path), "--spec", str(spec), code=1) < LIMIT
+
+
+def test_a_load_that_is_over_its_limit_tells_what_was_counted_and_what_is_kept(dsn: str, tmp_path: Path) -> None:
+    """In the error, in the report, and in the history, which is the first that somebody looks at."""
+    query(dsn, "CREATE TABLE t (a int, b int)")
+    path = tmp_path / "bad.csv"
+    path.write_text("a,b\n" + "\n" * 5000)
+    with pytest.raises(
+        loader.RejectLimitError, match="5,000 were counted before the load stopped, and 1,001 of"
+    ) as caught:
+        loader.load(str(path), {"table": "t"}, dsn=dsn)
+    report = caught.value.report
+    assert report is not None
+    assert (report.rejects_by_reason, report.rejects_entered) == ({"too_few_fields": 5000}, 1001)
+    first = "SELECT min(record_number), max(record_number), count(*) FROM loader.rejects"
+    assert query(dsn, first) == [(1, 1001, 1001)]
+    command = [sys.executable, "-m", "loader", "status", "--dsn", dsn]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "5,000" in told.splitlines()[1]

@@ -12,13 +12,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from support import victim
+from support.clock import PATIENCE
+from support.effort import effort
 from support.postgres import query
 from support.s3 import S3
 from support.upload import DIGEST, Upload, digest, make_upload, table_after
 from support.victim import Death, Job
 
 KEY = "in/a+b c.csv"
-EXAMPLES = int(os.environ.get("LOADER_ONCE_EXAMPLES", "4"))
+EXAMPLES = int(os.environ.get("LOADER_ONCE_EXAMPLES", effort(2, 6)))
 
 _numbers = itertools.count()
 
@@ -68,7 +70,7 @@ class Once(RuleBasedStateMachine):
     def deliver_and_kill(self, step: str, when: Any, nth: int) -> None:
         version = len(self.uploads) - 1
         process = victim.start(self.job(version, Death(step, when, nth)))
-        process.join(60)
+        process.join(PATIENCE)
         assert process.exitcode in (victim.DONE, -9)
         before = list(self.model.applied)
         self.model.deliver(version)
@@ -93,7 +95,7 @@ class Once(RuleBasedStateMachine):
 
     def load(self, version: int) -> None:
         process = victim.start(self.job(version, None))
-        process.join(60)
+        process.join(PATIENCE)
         assert process.exitcode == victim.DONE
         self.model.deliver(version)
 

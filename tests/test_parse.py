@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -204,3 +206,20 @@ def test_every_record_is_a_row_or_a_reject(data: bytes, dialect: Dialect) -> Non
             assert found.get(index, expected) == expected
             assert (index in gone) == (len(fields) != 2)
         assert block.terminated or not found
+
+
+def test_threads_share_what_a_parser_remembers() -> None:
+    """Each block has an odd value in another column, so threads enter new columns while others look at all of them."""
+    width, threads = 60, 4
+    columns = [LoadColumn(f"c{at}", column_type("bigint"), at) for at in range(width)]
+    odd_at = [",".join("x" if at == odd else "1" for at in range(width)) + "\n" for odd in range(width)]
+    blocks = [next(split([line.encode()], Dialect.of(CsvSpec()), name="x.csv")) for line in odd_at]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(8):
+            parser = Parser(columns, width, ("",), name="x.csv")
+            with ThreadPoolExecutor(threads) as pool:
+                assert sum(rows.batch.num_rows for rows in pool.map(parser.parse, blocks)) == width
+    finally:
+        sys.setswitchinterval(interval)

@@ -180,7 +180,7 @@ def test_the_same_version_again_is_skipped(dsn: str, file: Path) -> None:
     first = load(file, dsn)
     again = load(file, dsn)
     assert (again.state, again.load_id, counts(again)) == ("skipped", first.load_id, {})
-    assert again.notes == (f"this version was loaded already, by load {first.load_id}",)
+    assert again.notes == (f"this version was loaded already, by load {first.load_id}: add --force to load it again",)
     file.write_text("a\n2\n")
     assert load(file, dsn).state == "loaded"
     assert loader.load(str(file), {"table": "trips"}, dsn=dsn, force=True).state == "loaded"

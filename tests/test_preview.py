@@ -79,7 +79,10 @@ def test_its_statements_are_real(dsn: str, file: Path, capsys: Any, mode: str) -
     connection.close()
     loader.load(str(file), {"table": "t", "mode": mode}, dsn=dsn)
     told = plan(capsys, str(file), "--table", "t", "--mode", mode, "--dsn", dsn)
-    assert told["verdict"] == "nothing would be done: this version was loaded already, by load 2"
+    assert (
+        told["verdict"]
+        == "nothing would be done: this version was loaded already, by load 2: add --force to load it again"
+    )
 
 
 def test_for_people(dsn: str, file: Path, capsys: Any) -> None:

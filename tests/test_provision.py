@@ -21,6 +21,8 @@ from loader.database import Database, SecretCredentials
 from loader.errors import DatabaseError, LoaderError, UsageError
 from loader.provision import handler, provision
 
+pytestmark = pytest.mark.without_ledger
+
 
 class Login:
     """Says how to log in, as a secret would."""
@@ -204,15 +206,16 @@ def test_no_password_is_shown(
 ) -> None:
     """Not in any statement, nor in what is printed, nor in an error."""
     statements: list[str] = []
-    run = module._run
-    monkeypatch.setattr(
-        module,
-        "_run",
-        lambda connection, statement, *parameters: (
-            statements.append(statement if isinstance(statement, str) else statement.as_string(connection)),
-            run(connection, statement, *parameters),
-        )[1],
-    )
+
+    def overheard(send: Any) -> Any:
+        def sending(connection: Any, statement: Any, *parameters: Any) -> Any:
+            statements.append(statement if isinstance(statement, str) else statement.as_string(connection))
+            return send(connection, statement, *parameters)
+
+        return sending
+
+    for name in ("execute", "rows"):
+        monkeypatch.setattr(module, name, overheard(getattr(module, name)))
     handler(CREATE)
     with pytest.raises(LoaderError) as raised:
         handler({"RequestType": "Update", "ResourceProperties": {"Schemas": ["pg_new"]}})

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from support.clock import PATIENCE
 from support.postgres import query
 
 import loader
@@ -116,7 +117,7 @@ def test_the_same_mended_file_takes_effect_once(dsn: str, file: Path, tmp_path: 
     assert (skipped.state, skipped.load_id) == ("skipped", 2)
     assert skipped.notes == (
         "load 1 was replayed before, by load 2",
-        f"this version was loaded already, by load 2, as {mended}",
+        f"this version was loaded already, by load 2, as {mended}: add --force to load it again",
     )
     assert again(dsn, 2, mended).state == "skipped"
     assert again(dsn, 1, file).state == "skipped"
@@ -325,7 +326,7 @@ def test_what_an_early_ledger_did_not_keep_is_not_guessed(dsn: str, file: Path) 
 
 def run(*arguments: str, dsn: str, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "loader", *arguments, "--dsn", dsn]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, **options)
 
 
 def test_the_command_line_mends_and_replays(dsn: str, file: Path, tmp_path: Path) -> None:
@@ -350,7 +351,9 @@ def test_the_command_line_mends_and_replays(dsn: str, file: Path, tmp_path: Path
     missing = run("replay", "99", "--json", dsn=dsn)
     report = json.loads(missing.stdout)
     assert (missing.returncode, report["state"], report["error"]) == (1, "failed", "there is no load 99")
-    assert run("replay", str(file), dsn=dsn).stdout.endswith("loaded already, by load 1\n")
+    assert run("replay", str(file), dsn=dsn).stdout.endswith(
+        "loaded already, by load 1: add --force to load it again\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from support.clock import Clock, unhurried
 from support.postgres import query
 
 import loader
@@ -24,6 +25,7 @@ from loader.pipeline import How, Load, load_one
 from loader.report import LoadReport
 from loader.source import open_source
 from loader.tally import Progress
+from loader.task import STRAIGHT, is_large
 
 RECORDS = 400_000  # so that the file has more segments than go straight into the target
 SPEC: dict[str, Any] = {"table": "trips", "segment_mb": 1, "rejects": {"max_rows": 5000}}
@@ -196,14 +198,15 @@ def test_a_lost_connection_is_taken_up_by_itself(
 
 def test_time_that_is_up_is_a_handover(dsn: str, database: Database, file: Path, in_one_go: tuple[Any, ...]) -> None:
     """Each attempt does at least a block; after so many of them the load fails for good."""
-    for number in range(3):
-        with pytest.raises(loader.PausedError, match="its time is up") as caught:
+    with unhurried():
+        for number in range(3):
+            with pytest.raises(loader.PausedError, match="its time is up") as caught:
+                load(database, file, deadline=Deadline(5.0), handovers=3)
+            assert caught.value.handover
+            assert caught.value.report is not None
+            assert (caught.value.report.handovers, caught.value.report.retryable) == (number + 1, True)
+        with pytest.raises(loader.LoaderError, match="was handed over 3 times and is not loaded") as failed:
             load(database, file, deadline=Deadline(5.0), handovers=3)
-        assert caught.value.handover
-        assert caught.value.report is not None
-        assert (caught.value.report.handovers, caught.value.report.retryable) == (number + 1, True)
-    with pytest.raises(loader.LoaderError, match="was handed over 3 times and is not loaded") as failed:
-        load(database, file, deadline=Deadline(5.0), handovers=3)
     assert not failed.value.retryable
     assert query(dsn, "SELECT state, attempts, handovers FROM loader.loads") == [("failed", 4, 3)]
     assert load(database, file).state == "loaded"
@@ -272,6 +275,70 @@ def _when(dsn: str, question: str, act: Any) -> threading.Thread:
     return thread
 
 
+@pytest.mark.parametrize("table", ["that is there", "that is not there"])
+def test_a_large_append_that_is_interrupted_late_is_not_read_again(
+    dsn: str, tmp_path: Path, file: Path, table: str
+) -> None:
+    """Ctrl-C at nine tenths of an append of more than `task.STRAIGHT` segments: the rest is all that is read."""
+    if table == "that is not there":
+        query(dsn, "DROP TABLE IF EXISTS trips")
+    else:
+        query(dsn, "CREATE TABLE trips (a bigint, b text)")
+    text = "a,b\n" + "".join(f"{number},{'x' * 55}\n" for number in range(RECORDS))
+    file.write_text(text)
+    assert file.stat().st_size > 2 * STRAIGHT << 20
+    (tmp_path / "spec.toml").write_text('table = "trips"\nsegment_mb = 1\n[columns]\na = "bigint"\nb = "text"\n')
+    command = ["load", str(file), "--spec", str(tmp_path / "spec.toml"), "--dsn", dsn]
+    code = AT_NINE_TENTHS.format(records=RECORDS * 9 // 10)
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert "records are staged, and the same call goes on from there" in done.stderr
+    ((staged,),) = query(dsn, "SELECT record_number - 1 FROM loader.checkpoints")
+    assert staged >= RECORDS * 8 // 10
+    done = subprocess.run([sys.executable, "-m", "loader", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ((state, resumes, share),) = query(dsn, "SELECT state, resumes, bytes_read::float / size FROM loader.loads")
+    assert (state, resumes) == ("loaded", 1)
+    assert share < 0.3
+    assert query(dsn, "SELECT count(*), count(DISTINCT a) FROM trips") == [(RECORDS, RECORDS)]
+
+
+AT_NINE_TENTHS = """
+import os, signal, sys
+from loader import tally
+from loader.cli import main
+add = tally.Tally.add
+
+def counted(self, encoded):
+    add(self, encoded)
+    if self.counts.read >= {records} and not sent:
+        sent.append(os.kill(os.getpid(), signal.SIGINT))
+
+sent = []
+tally.Tally.add = counted
+sys.exit(main())
+"""
+"""A command that gets Ctrl-C when so many records were handed to COPY."""
+
+
+@pytest.mark.parametrize(
+    ("segment", "size", "compression", "large"),
+    [
+        (32, 256 << 20, "none", False),
+        (32, (256 << 20) + 1, "none", True),
+        (32, (32 << 20) + 1, "gzip", True),
+        (1, 8 << 20, "none", False),
+        (1, (8 << 20) + 1, "none", True),
+        (128, (256 << 20) + 1, "none", True),  # however long its segments are
+        (512, 512 << 20, "none", False),  # of one segment, which has no checkpoint on the way
+        (512, (512 << 20) + 1, "none", True),
+    ],
+)
+def test_how_much_may_go_straight(segment: int, size: int, compression: str, large: bool) -> None:
+    """Bytes of text that are read again in some seconds; of more, most must be kept."""
+    assert is_large(size, segment << 20, compression=compression) == large
+
+
 def test_a_small_append_that_was_stopped_goes_by_checkpoints_then(dsn: str, database: Database, file: Path) -> None:
     """The straight way cannot be continued, so a load that did not get through by it takes the other."""
     spec = {**SPEC, "segment_mb": 64}
@@ -283,13 +350,14 @@ def test_a_small_append_that_was_stopped_goes_by_checkpoints_then(dsn: str, data
 
 def test_a_pace_that_will_not_do_is_seen_in_time(dsn: str, database: Database, file: Path) -> None:
     """The straight way is left early, and what is staged then is handed over."""
+    clock = Clock()
 
     def slowly(progress: Progress) -> None:
-        time.sleep(0.2)
+        clock.now += 10
 
     spec = {**SPEC, "segment_mb": 64}
-    with pytest.raises(loader.PausedError, match="records are staged") as caught:
-        load(database, file, spec, deadline=Deadline(8.0), progress=slowly)
+    with pytest.raises(loader.PausedError, match="records are staged") as caught, unhurried():
+        load(database, file, spec, deadline=Deadline(155.0, clock=clock), progress=slowly)
     assert caught.value.handover
     assert load(database, file, spec).resumes == 1
     assert query(dsn, "SELECT count(*) FROM trips") == query(dsn, "SELECT rows_inserted FROM loader.loads")
@@ -304,7 +372,7 @@ def test_a_newer_version_supersedes_what_was_begun(dsn: str, database: Database,
     spec = loader.LoadSpec.from_dict(SPEC)
     late = load_one(s3.uri("trips.csv"), spec, database, How(sequencer=None), version_id=first)
     assert late.state == "skipped"
-    assert late.notes == ("a newer version of it was loaded before, by load 2",)
+    assert late.notes == ("a newer version of it was loaded before, by load 2: add --force to load this one anyway",)
     assert query(dsn, "SELECT load_id, state FROM loader.loads ORDER BY 1") == [(1, "superseded"), (2, "loaded")]
     assert query(dsn, "SELECT * FROM trips") == [(1, "new")]
     assert leftovers(dsn) == []

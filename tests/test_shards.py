@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import test_corpus
+from support.clock import unhurried
 from support.postgres import query
 from support.s3 import S3
 from test_corpus import CASES, Case, Outcome
@@ -38,6 +39,7 @@ from loader.shards import (
     prove,
 )
 from loader.spec import LoadSpec
+from loader.undertaking import How
 
 RECORDS = 3000
 SPEC: dict[str, Any] = {"table": "trips", "mode": "merge", "key": ["a"], "rejects": {"max_rows": 5000, "max_ratio": 1}}
@@ -388,7 +390,7 @@ def test_what_fails_whatever_is_sent_is_the_loads_own_failure(
 @pytest.mark.parametrize(
     ("data", "more", "why"),
     [
-        (gzip.compress(TEXT.encode()), {}, "compressed"),
+        (gzip.compress(TEXT.encode(), mtime=0), {}, "compressed"),
         (TEXT.encode("utf-16"), {}, "utf-16"),
         (TEXT.encode(), {"columns": {"n": {"value": "{record_number}"}}}, "record's number"),
         (b"a,b,c\n", {}, "how many fields"),
@@ -468,6 +470,28 @@ def test_a_shard_that_was_stopped_begins_anew(
     assert len(leftovers(dsn)) >= 2
     reports, _ = load_all(plan, database)
     finish(plan, reports, database)
+    assert outcome(dsn) == expected
+    assert leftovers(dsn) == []
+
+
+@pytest.mark.parametrize("again", ["finish", "plan"])
+def test_a_merge_for_which_no_time_was_left_keeps_what_is_staged(
+    dsn: str, database: Database, trips: None, file: Path, again: str
+) -> None:
+    """Whether the same call comes again, or the object is planned anew: no shard is loaded twice."""
+    expected = one_load(dsn, file, SPEC, KEEP)
+    plan = plan_for(file, SPEC, database, 3)
+    load_all(plan, database)
+    with unhurried(), pytest.raises(loader.PausedError, match="all of it is staged") as caught:
+        finish(plan, None, database, how=How(deadline=Deadline(0)))
+    assert caught.value.handover
+    assert query(dsn, "SELECT state FROM loader.loads WHERE load_id = %s", plan.load_id) == [("paused",)]
+    runs = query(dsn, "SELECT count(*) FROM loader.shards")
+    if again == "plan":
+        assert plan_for(file, SPEC, database, 3) == plan
+        load_shard(plan, 1, database)
+        assert query(dsn, "SELECT count(*) FROM loader.shards") == runs
+    assert finish(plan, None, database).attempts == plan.attempt
     assert outcome(dsn) == expected
     assert leftovers(dsn) == []
 
@@ -582,3 +606,29 @@ def test_each_byte_is_read_about_once(dsn: str, database: Database, trips: None,
     for report in reports:
         first, past = plan.ranges[report.number]
         assert past - first <= report.bytes_read <= past - first + (1 << 20) + 2 * (64 << 10)
+
+
+def test_a_dropped_table_is_filled_again(dsn: str, database: Database, file: Path) -> None:
+    """Also where another load created it between the plan and its end: then that load's file is not due again."""
+    spec = {**SPEC, "table": "fresh", "mode": "append", "key": [], "columns": dict.fromkeys("abc", "text")}
+    assert in_shards(file, spec, database).state == "loaded"
+    before = outcome(dsn, "fresh")
+    assert plan_for(file, spec, database).verdict == "settled"
+    query(dsn, "DROP TABLE fresh")
+    assert in_shards(file, spec, database).state == "loaded"
+    assert outcome(dsn, "fresh") == before
+    query(dsn, "DROP TABLE fresh")
+    other = file.with_name("other.csv")
+    other.write_text("a,b,c\n1,2,3\n")
+    plan = plan_for(file, spec, database)
+    reports, _proof = load_all(plan, database)
+    assert loader.load(str(other), spec, dsn=dsn).state == "loaded"
+    finish(plan, reports, database)
+    assert query(dsn, "SELECT created, follows FROM loader.loads ORDER BY applied") == [
+        (True, 0),
+        (True, 1),
+        (True, 0),
+        (False, 4),
+    ]
+    assert loader.load(str(other), spec, dsn=dsn).state == "skipped"
+    assert plan_for(file, spec, database).verdict == "settled"

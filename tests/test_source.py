@@ -21,6 +21,7 @@ import boto3
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.clock import PATIENCE
 from support.s3 import S3, Fault, FaultProxy, answer, call, cut, ignore, stall, truncate
 
 from loader import files, s3
@@ -47,7 +48,7 @@ def bucket(s3: S3) -> S3:
 def impatient(fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A client through the proxy that retries nothing itself and waits briefly; the loader's own pauses are short."""
     monkeypatch.setattr(s3, "BACKOFF", 0.001)
-    client = s3_client(read_timeout=0.3, retries={"mode": "standard", "total_max_attempts": 1})
+    client = s3_client(read_timeout=3, retries={"mode": "standard", "total_max_attempts": 1})
     yield client
     client.close()
 
@@ -552,15 +553,16 @@ def test_a_reader_that_stops_leaves_no_thread(bucket: S3, fault_proxy: FaultProx
     """Not even where bodies are stalled, long before any timeout."""
     bucket.put("a.csv", DATA)
     fault_proxy.faults = [stall(10, at=PART * number) for number in (1, 2, 3)]
-    source = small(bucket.uri("a.csv"), prefetch=3)
-    chunks = source.chunks()
-    assert next(chunks) == DATA[:PART]
-    assert reading_threads()
-    began = time.monotonic()
-    (chunks if end == "generator" else source).close()  # type: ignore[attr-defined]
-    assert not reading_threads()
-    assert time.monotonic() - began < 5
-    source.close()
+    with closing(s3_client(read_timeout=10 * PATIENCE)) as client:
+        source = small(bucket.uri("a.csv"), client=client, prefetch=3)
+        chunks = source.chunks()
+        assert next(chunks) == DATA[:PART]
+        assert reading_threads()
+        began = time.monotonic()
+        (chunks if end == "generator" else source).close()  # type: ignore[attr-defined]
+        assert not reading_threads()
+        assert time.monotonic() - began < PATIENCE
+        source.close()
 
 
 def test_a_request_without_answer_does_not_hold_up_the_end(
@@ -570,15 +572,16 @@ def test_a_request_without_answer_does_not_hold_up_the_end(
     monkeypatch.setattr(s3, "PATIENCE", 0.05)
     bucket.put("a.csv", DATA)
     fault_proxy.faults = [stall(-1, at=PART)]
-    with closing(s3_client(retries={"mode": "standard", "total_max_attempts": 1})) as client:
+    retries = {"mode": "standard", "total_max_attempts": 1}
+    with closing(s3_client(read_timeout=10 * PATIENCE, retries=retries)) as client:
         began = time.monotonic()
         with small(bucket.uri("a.csv"), client=client, prefetch=1) as source:
             assert next(source.chunks()) == DATA[:PART]
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < PATIENCE
         left = reading_threads()
         fault_proxy.close()
         for thread in left:
-            thread.join(10)
+            thread.join(PATIENCE)
     assert not reading_threads()
 
 
@@ -601,8 +604,8 @@ def test_closing_a_source_ends_its_reader(bucket: S3, fault_proxy: FaultProxy) -
     with small(bucket.uri("a.csv"), prefetch=1) as source:
         thread = threading.Thread(target=consume, args=(source,))
         thread.start()
-        assert waiting.wait(10)
-    thread.join(10)
+        assert waiting.wait(PATIENCE)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     assert [str(each) for each in errors] == [f"{bucket.uri('a.csv')}: was closed while it was being read"]
     assert not reading_threads()

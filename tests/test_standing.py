@@ -12,8 +12,11 @@ from support.postgres import query
 
 import loader
 from loader.database import Database
+from loader.errors import DatabaseUnavailableError
 from loader.pipeline import How, load_one
+from loader.replay import replay
 from loader.report import LoadReport
+from loader.task import Task
 
 SPEC = loader.LoadSpec.from_dict({"table": "prices", "mode": "replace"})
 ONE, TWO, THREE = (f"id,price\n1,{number}\n".encode() for number in (1, 2, 3))
@@ -40,7 +43,10 @@ def test_a_late_event_changes_nothing(dsn: str, database: Database, s3: Any) -> 
     old, new = s3.put("a.csv", ONE), s3.put("a.csv", TWO)
     assert load(database, s3.uri("a.csv"), new, "0A").state == "loaded"
     late = load(database, s3.uri("a.csv"), old, "9")
-    assert (late.state, late.notes) == ("skipped", ("a newer version of it was loaded before, by load 1",))
+    assert (late.state, late.notes) == (
+        "skipped",
+        ("a newer version of it was loaded before, by load 1: add --force to load this one anyway",),
+    )
     assert price(dsn) == 2
     states = "SELECT state, sequencer FROM loader.loads ORDER BY load_id"
     assert query(dsn, states) == [("loaded", "0A"), ("superseded", "9")]
@@ -114,3 +120,197 @@ def test_an_object_that_is_not_there_is_on_record(dsn: str, database: Database, 
         ]
     s3.put("none.csv", ONE)
     assert load(database, s3.uri("none.csv")).state == "loaded"
+
+
+# --- a table that was dropped since
+
+
+APPEND = loader.LoadSpec.from_dict({"table": "drops"})
+
+
+def append(database: Database, uri: str, version: str | None = None, **how: Any) -> LoadReport:
+    return load_one(uri, APPEND, database, How(**how), version_id=version)
+
+
+def drops(dsn: str) -> list[Any]:
+    return query(dsn, "SELECT price FROM drops ORDER BY 1")
+
+
+def files_of(folder: Path) -> list[str]:
+    """Two files, of which both have to be in the table again after it was dropped."""
+    for name, content in (("a.csv", ONE), ("b.csv", TWO)):
+        (folder / name).write_bytes(content)
+    return [str(folder / "a.csv"), str(folder / "b.csv")]
+
+
+def test_what_was_loaded_into_a_dropped_table_is_loaded_again(dsn: str, database: Database, tmp_path: Path) -> None:
+    """All of it, and not only the first: the load that creates the table anew does not vouch for the others."""
+    paths = files_of(tmp_path)
+    for _ in range(3):
+        for expected in ("loaded", "skipped"):
+            assert [append(database, each).state for each in paths] == [expected] * 2
+        assert drops(dsn) == [(1,), (2,)]
+        query(dsn, "DROP TABLE drops")
+    created = "SELECT created, follows FROM loader.loads ORDER BY load_id"
+    assert query(dsn, created) == [(True, 0), (False, 0), (True, 2), (False, 3), (True, 4), (False, 5)]
+
+
+def test_a_copy_of_a_file_counts_in_the_new_table_too(dsn: str, database: Database, tmp_path: Path) -> None:
+    """Content is what a local file is known by, so the original is not loaded beside its copy."""
+    original, copy = tmp_path / "a.csv", tmp_path / "copy.csv"
+    original.write_bytes(ONE)
+    copy.write_bytes(ONE)
+    assert append(database, str(original)).state == "loaded"
+    for first, second in [(copy, original), (original, copy), (copy, original)]:
+        query(dsn, "DROP TABLE drops")
+        assert [append(database, str(each)).state for each in (first, second)] == ["loaded", "skipped"]
+        assert drops(dsn) == [(1,)]
+
+
+def test_of_two_at_once_one_creates_the_table_anew(dsn: str, database: Database, s3: Any) -> None:
+    """The turn decides; the other one finds what was done."""
+    version = s3.put("a.csv", ONE)
+    append(database, s3.uri("a.csv"), version)
+    query(dsn, "DROP TABLE drops")
+    reports: list[LoadReport] = []
+    threads = [
+        threading.Thread(target=lambda: reports.append(append(database, s3.uri("a.csv"), version))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(each.state for each in reports) == ["loaded", "skipped", "skipped", "skipped"]
+    assert drops(dsn) == [(1,)]
+
+
+def test_an_older_version_stays_superseded_when_the_table_is_gone(dsn: str, database: Database, s3: Any) -> None:
+    """Its late event does not create the table with what was replaced; the newest version does, whenever it comes."""
+    old, new = s3.put("a.csv", ONE), s3.put("a.csv", TWO)
+    for version, sequencer in ((old, "1"), (new, "2")):
+        assert append(database, s3.uri("a.csv"), version, sequencer=sequencer).state == "loaded"
+    query(dsn, "DROP TABLE drops")
+    late = append(database, s3.uri("a.csv"), old, sequencer="1")
+    assert late.notes == ("a newer version of it was loaded before, by load 2: add --force to load this one anyway",)
+    assert append(database, s3.uri("a.csv"), new, sequencer="2").state == "loaded"
+    assert append(database, s3.uri("a.csv"), old, sequencer="1").state == "skipped"
+    assert drops(dsn) == [(2,)]
+
+
+def test_a_newer_version_creates_the_table_anew(dsn: str, database: Database, s3: Any) -> None:
+    """And what came before it stays superseded."""
+    old, new = s3.put("a.csv", ONE), s3.put("a.csv", TWO)
+    assert append(database, s3.uri("a.csv"), old, sequencer="1").state == "loaded"
+    query(dsn, "DROP TABLE drops")
+    assert append(database, s3.uri("a.csv"), new, sequencer="2").state == "loaded"
+    assert append(database, s3.uri("a.csv"), old, sequencer="1").state == "skipped"
+    assert append(database, s3.uri("a.csv"), new, sequencer="2").state == "skipped"
+    assert drops(dsn) == [(2,)]
+
+
+def test_an_object_may_come_back_in_the_new_table(dsn: str, database: Database, s3_unversioned: Any) -> None:
+    """Without versions, too: what the object holds now is what is due."""
+    s3 = s3_unversioned
+    for content in (ONE, TWO):
+        s3.put("a.csv", content)
+        assert append(database, s3.uri("a.csv")).state == "loaded"
+    query(dsn, "DROP TABLE drops")
+    for content, expected in [(TWO, "loaded"), (TWO, "skipped"), (ONE, "loaded"), (TWO, "loaded"), (TWO, "skipped")]:
+        s3.put("a.csv", content)
+        assert append(database, s3.uri("a.csv")).state == expected
+    assert drops(dsn) == [(1,), (2,), (2,)]
+
+
+def test_a_table_created_by_hand_is_vouched_for(dsn: str, database: Database, tmp_path: Path) -> None:
+    """It cannot be told from a table that was emptied, or restored from a dump; --force loads into it."""
+    path = files_of(tmp_path)[0]
+    append(database, path)
+    query(dsn, "DROP TABLE drops")
+    query(dsn, "CREATE TABLE drops (id int, price int)")
+    skipped = append(database, path)
+    assert skipped.notes == ("this version was loaded already, by load 1: add --force to load it again",)
+    assert append(database, path, force=True).state == "loaded"
+
+
+def test_a_load_that_created_its_table_by_force_vouches_for_itself(
+    dsn: str, database: Database, tmp_path: Path
+) -> None:
+    """And for nothing before it."""
+    paths = files_of(tmp_path)
+    for each in paths:
+        append(database, each)
+    query(dsn, "DROP TABLE drops")
+    assert append(database, paths[0], force=True).state == "loaded"
+    assert [append(database, each).state for each in paths] == ["skipped", "loaded"]
+    assert drops(dsn) == [(1,), (2,)]
+
+
+def test_rejects_can_be_replayed_into_a_new_table(dsn: str, database: Database, tmp_path: Path) -> None:
+    """What was replayed into the table before is not in this one."""
+    path, fixed = tmp_path / "a.csv", tmp_path / "fixed.csv"
+    path.write_bytes(b"id,price\n1,1\n2,two\n")
+    fixed.write_bytes(b"id,price\n2,2\n")
+    spec = {"table": "drops", "columns": {"id": "int", "price": "int"}, "rejects": {"max_ratio": 1.0}}
+    first = load_one(str(path), loader.LoadSpec.from_dict(spec), database)
+    assert first.load_id is not None
+    for expected in ("loaded", "skipped"):
+        assert replay(first.load_id, database, source=str(fixed)).state == expected
+    query(dsn, "DROP TABLE drops")
+    for expected in ("loaded", "skipped"):
+        assert replay(first.load_id, database, source=str(fixed)).state == expected
+    assert drops(dsn) == [(2,)]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_commit_in_doubt_is_found_in_the_ledger(
+    dsn: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, force: bool
+) -> None:
+    """Also when the table was dropped before the load could ask, and when it was forced: it is not loaded again."""
+    path = files_of(tmp_path)[0]
+    append(database, path)
+    query(dsn, "DROP TABLE drops")
+    conclude = Task.conclude
+    concluded: list[LoadReport] = []
+
+    def lose_the_answer(self: Task, *arguments: Any, **options: Any) -> LoadReport:
+        concluded.append(conclude(self, *arguments, **options))
+        query(dsn, "DROP TABLE drops")
+        raise DatabaseUnavailableError("the answer to COMMIT was lost")
+
+    monkeypatch.setattr(Task, "conclude", lose_the_answer)
+    report = append(database, path, force=force)
+    assert (report.state, report.load_id, report.rows_inserted) == ("loaded", 2, 1)
+    assert len(concluded) == 1
+    assert query(dsn, "SELECT to_regclass('drops')") == [(None,)]
+
+
+# --- what a skip says
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"mode": "replace"}, "with mode append; this call asks for mode replace"),
+        ({"mode": "merge", "key": ["id"]}, 'with mode append and no key; this call asks for mode merge and key "id"'),
+        ({"csv": {"null": ["-"]}}, "with other settings of csv; this call asks for its own"),
+        ({"columns": {"id": "int"}}, "with other settings of columns; this call asks for its own"),
+    ],
+)
+def test_a_skip_says_how_the_call_differs(
+    database: Database, tmp_path: Path, change: dict[str, Any], difference: str
+) -> None:
+    """From the load by which the version took effect."""
+    path = files_of(tmp_path)[0]
+    append(database, path)
+    report = load_one(path, loader.LoadSpec.from_dict({"table": "drops", **change}), database)
+    assert report.state == "skipped"
+    assert report.notes == (f"this version was loaded by load 1, {difference}: add --force to load it again",)
+
+
+@pytest.mark.parametrize("change", [{"table": "public.drops"}, {"source": "*.csv"}, {"rejects": {"max_rows": 5}}])
+def test_a_skip_says_nothing_of_what_changes_no_row(database: Database, tmp_path: Path, change: dict[str, Any]) -> None:
+    """The same table by its whole name, for one."""
+    path = files_of(tmp_path)[0]
+    append(database, path)
+    report = load_one(path, loader.LoadSpec.from_dict({"table": "drops", **change}), database)
+    assert report.notes == ("this version was loaded already, by load 1: add --force to load it again",)

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from support.clock import PATIENCE
 from support.postgres import query
 
 from loader.twin.cloud import Cloud
@@ -27,7 +28,7 @@ def fail(event, context):
     raise ValueError("no")
 
 def sleep(event, context):
-    time.sleep(60)
+    time.sleep(3600)
 
 def die(event, context):
     if event.get("die", True):
@@ -50,7 +51,7 @@ def test_a_function_answers_its_events(environment: dict[str, str]) -> None:
     """One after the other, in one process, and knows the time it has left; nothing is left running."""
     with Runtime("function.echo", environment) as function:
         for number in range(3):
-            answer = function.invoke({"number": number}, timeout=30)
+            answer = function.invoke({"number": number}, timeout=PATIENCE)
             assert answer["event"] == {"number": number}
             assert 0 < answer["left"] <= 30_000
     assert any("seen {'number': 2}" in line for line in function.log)
@@ -78,14 +79,14 @@ def test_a_function_that_died_is_started_again(environment: dict[str, str]) -> N
     """For the next event, as Lambda does; whether it died over an event or while it had none."""
     with Runtime("function.die", environment) as function:
         with pytest.raises(FunctionError, match=r"Runtime\.ExitError: the runtime exited with 7"):
-            function.invoke({}, timeout=30)
-        assert function.invoke({"die": False}, timeout=30) == "alive"
+            function.invoke({}, timeout=PATIENCE)
+        assert function.invoke({"die": False}, timeout=PATIENCE) == "alive"
         killed = os.pidfd_open(function.pid)
         os.kill(function.pid, signal.SIGKILL)
         assert select.select([killed], [], [], 30)[0]
         os.close(killed)
         function._sandbox._threads[1].join()  # it has been seen to be gone
-        assert function.invoke({"die": False}, timeout=30) == "alive"
+        assert function.invoke({"die": False}, timeout=PATIENCE) == "alive"
     assert threads() == []
 
 
@@ -95,7 +96,7 @@ def test_a_function_that_cannot_be_imported(environment: dict[str, str]) -> None
         function._sandbox._threads[1].join()  # the process has ended before there was any event
         for _ in range(2):
             with pytest.raises(FunctionError) as caught:
-                function.invoke({}, timeout=30)
+                function.invoke({}, timeout=PATIENCE)
             assert caught.value.kind == "Runtime.ImportModuleError"
 
 
@@ -103,7 +104,7 @@ def test_the_log_has_all_that_was_printed_before_the_answer(environment: dict[st
     """No line comes late: who reads it after the answer misses none."""
     with Runtime("function.echo", environment) as function:
         for number in range(50):
-            function.invoke({"number": number}, timeout=30)
+            function.invoke({"number": number}, timeout=PATIENCE)
             assert function.log[-1] == f"seen {{'number': {number}}}"
         kept = function.log
     assert function.log == kept
@@ -127,7 +128,7 @@ def test_a_mapping_delivers_until_a_message_is_through(environment: dict[str, st
         url = cloud.queue("picky", hidden=1, receives=4)
         sqs = cloud.client("sqs")
         names = {sqs.send_message(QueueUrl=url, MessageBody=each)["MessageId"]: each for each in BODIES}
-        deliveries = list(Mapping(cloud, url, function, timeout=30).drain(within=60))
+        deliveries = list(Mapping(cloud, url, function, timeout=PATIENCE).drain(within=PATIENCE))
         seen = [(names[each.message_id], each.received, each.error is None, each.deleted) for each in deliveries]
         assert sorted(seen) == [
             ("at once", 1, True, True),
@@ -170,7 +171,7 @@ def test_an_upload_ends_up_in_the_table_once(dsn: str, tmp_path: Path) -> None:
             cloud.client("s3").put_object(Bucket="uploads", Key="incoming/a b+ü.csv", Body=b"a\n1\n2\n")
             event = cloud.receive(url)
             for _ in range(2):
-                assert function.invoke(event, timeout=60) == {"batchItemFailures": []}
+                assert function.invoke(event, timeout=PATIENCE) == {"batchItemFailures": []}
     assert query(dsn, "SELECT a FROM trips ORDER BY a") == [(1,), (2,)]
     told = [json.loads(line)["message"] for line in function.log if line.startswith("{")]
     assert told == ["begun", "loaded", "skipped"]
@@ -192,11 +193,11 @@ def test_a_function_that_is_killed_loses_nothing(dsn: str, tmp_path: Path) -> No
             killer = threading.Thread(target=kill_when_staging, args=(dsn, function))
             killer.start()
             with pytest.raises(FunctionError, match="exited"):
-                function.invoke(event, timeout=60)
+                function.invoke(event, timeout=PATIENCE)
             killer.join()
         assert query(dsn, "SELECT a FROM trips") == [(7,)]
         with Runtime("loader.handler.handler", environment) as function:
-            assert function.invoke(event, timeout=120) == {"batchItemFailures": []}
+            assert function.invoke(event, timeout=PATIENCE) == {"batchItemFailures": []}
     assert query(dsn, "SELECT count(*), max(a) FROM trips") == [(1_500_000, 1_499_999)]
     assert query(dsn, "SELECT state, attempts FROM loader.loads ORDER BY load_id") == [("loaded", 2)]
     assert query(dsn, "SELECT count(*) FROM pg_class WHERE relname LIKE 'staging%'") == [(0,)]

@@ -7,19 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.clients import wait_for
+from support.clock import PATIENCE
 from support.postgres import query
 
 import loader
 from loader import cli
 from loader.pipeline import load
 
-HOOKS = """
+HOOKS = r"""
 import os, pathlib, signal, sys, time
 
 def _first(name):
@@ -32,6 +33,63 @@ def _first(name):
 def die_once(batch):
     if 41_002 in batch.column("id").to_pylist() and _first("died"):
         os.kill(os.getpid(), signal.SIGKILL)
+    return batch
+
+def _answers_once(how):
+    process = sys.modules["__main__"]._Process
+
+    def answer(self, **message):
+        if "report" in message and _first("answered"):
+            how(self)
+        else:
+            write(self, **message)
+
+    if process._answer.__name__ != "answer":
+        write, process._answer = process._answer, answer
+
+def _torn(process):
+    process._answers.write(b'{"report": {"load_id": 1, "att')
+    process._answers.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def torn(batch):
+    _answers_once(_torn)
+    return batch
+
+def _garbled(text):
+    def write(process):
+        process._answers.write(text)
+        process._answers.flush()
+        time.sleep(600)
+    return write
+
+def no_json(batch):
+    _answers_once(_garbled(b"\xff{nothing\n"))
+    return batch
+
+def no_message(batch):
+    _answers_once(_garbled(b'["report"]\n'))
+    return batch
+
+def no_report(batch):
+    _answers_once(_garbled(b'{"report": {"kept": 5}}\n'))
+    return batch
+
+def no_place(batch):
+    _answers_once(_garbled(b'{"at": [Infinity, null]}\n'))
+    return batch
+
+def later(batch):
+    process = sys.modules["__main__"]._Process
+    if process._answer.__name__ != "answer":
+        write = process._answer
+
+        def answer(self, **message):
+            self._answers.write(b'{"of a later version": {"what": "not known"}}\n')
+            message = {name: [*value, 7] if name == "at" else {**value, "later": 1} for name, value in message.items()}
+            write(self, **message, later=1)
+
+        process._answer = answer
     return batch
 
 def die(batch):
@@ -70,6 +128,7 @@ ROWS = 60_000
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Shards of some hundred kilobytes, a package of hooks, and a folder for their marks."""
     monkeypatch.setattr("loader.workers.LEAST", 100_000)
+    monkeypatch.setattr("loader.undertaking.available_cores", lambda: 3)
     monkeypatch.setattr("loader.workers.backoff", lambda _attempt: 0.05)
     for folder in ("worker_hooks", "marks"):
         (tmp_path / folder).mkdir()
@@ -158,6 +217,31 @@ def test_a_worker_that_is_killed_costs_its_shard(dsn: str, path: Path, small: Pa
     assert_as_one_load(dsn, path, report)
 
 
+@pytest.mark.parametrize("how", ["torn", "no_json", "no_message", "no_report", "no_place"])
+def test_a_worker_whose_answer_cannot_be_read_counts_as_dead(dsn: str, path: Path, small: Path, how: str) -> None:
+    """Killed in the middle of a line, or gone mad: its process is ended, and the shard is loaded again."""
+    report = load(str(path), {**SPEC, "transform": {"python": f"of:{how}"}}, dsn=dsn, workers=2)
+    assert (small / "answered").exists()
+    assert (report.state, report.rows_read) == ("loaded", ROWS)
+    told = shards(dsn, report.load_id)
+    assert told["proved"] == told["shards"]
+
+
+def test_a_worker_of_a_later_version_is_understood(dsn: str, path: Path) -> None:
+    """One that was begun while the program was replaced: what it says besides is ignored."""
+    report = load(str(path), {**SPEC, "transform": {"python": "of:later"}}, dsn=dsn, workers=2, progress=lambda _: None)
+    assert_as_one_load(dsn, path, report)
+
+
+def test_a_worker_that_cannot_be_begun(dsn: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For want of memory or processes: a sentence, and the same call may succeed later."""
+    monkeypatch.setattr("loader.worker.sys.executable", str(path.with_name("nosuch")))
+    with pytest.raises(loader.LoaderError, match="a worker process could not be started") as caught:
+        load(str(path), SPEC, dsn=dsn, workers=2)
+    assert caught.value.retryable
+    assert query(dsn, "SELECT state, retryable FROM loader.loads") == [("failed", True)]
+
+
 def test_a_shard_that_kills_every_worker_fails_the_load(dsn: str, path: Path) -> None:
     """After its attempts, with a reason in the ledger; what others have loaded is kept for another try."""
     with pytest.raises(loader.LoaderError, match=r"the worker for shard \d ended with -9") as caught:
@@ -218,7 +302,9 @@ def test_a_table_that_refuses(dsn: str, path: Path) -> None:
 
 SCRIPT = """
 import sys
+import loader.undertaking
 import loader.workers
+loader.undertaking.available_cores = lambda: 2
 loader.workers.LEAST = 100_000
 from loader.cli import main
 sys.exit(main(sys.argv[1:]))
@@ -237,7 +323,7 @@ def resting(dsn: str, path: Path, small: Path, tmp_path: Path) -> Iterator[tuple
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
-        wait_until(lambda: through(dsn) >= 2 and len(workers(small)) == 2)
+        wait_for(lambda: through(dsn) >= 2 and len(workers(small)) == 2)
         yield process, command
     finally:
         (small / "go on").touch()
@@ -266,13 +352,6 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_until(holds: Any, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def test_when_the_command_is_killed_its_workers_end(
     resting: tuple[subprocess.Popen[bytes], list[str]], dsn: str, path: Path, small: Path
 ) -> None:
@@ -280,7 +359,7 @@ def test_when_the_command_is_killed_its_workers_end(
     process, command = resting
     process.kill()
     process.wait()
-    wait_until(lambda: not workers(small), 10)
+    wait_for(lambda: not workers(small))
     before = query(dsn, "SELECT run FROM loader.shards WHERE report IS NOT NULL ORDER BY 1")
     (small / "go on").touch()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -305,7 +384,7 @@ def test_a_signal_has_them_rest(resting: tuple[subprocess.Popen[bytes], list[str
     process, command = resting
     process.send_signal(signal.SIGINT)
     (small / "go on").touch()
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert b"it was interrupted" in said
     assert query(dsn, "SELECT state, error FROM loader.loads") == [("sharded", None)]

@@ -7,14 +7,16 @@ result. ``$LOADER_KERNEL`` is ``auto`` (use it where it is there), ``off``, or `
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from types import ModuleType
 
 from loader.errors import UsageError
 
+_compiled: ModuleType | None
 try:
-    from loader.kernel import _express as _compiled
+    _compiled = import_module("loader.kernel._express")
 except ImportError:
-    _compiled = None  # type: ignore[assignment]
+    _compiled = None
 
 COMPILED = _compiled is not None
 """Whether this installation has it."""
@@ -26,7 +28,9 @@ def compiled_kernel() -> ModuleType | None:
     if wanted not in ("auto", "off", "on"):
         raise UsageError(f'LOADER_KERNEL is "{wanted}"; it has to be "auto", "on" or "off"')
     if wanted == "on" and _compiled is None:
-        raise UsageError('LOADER_KERNEL is "on", but this installation was built without a C compiler: it has no kernel')
+        raise UsageError(
+            'LOADER_KERNEL is "on", but this installation was built without a C compiler: it has no kernel'
+        )
     return None if wanted == "off" else _compiled
 
 

@@ -49,13 +49,13 @@ _KINDS: dict[pa.DataType, int] = {
 _WIRES = {"numeric": _NUMERIC, "uuid": _UUID, "enum": _ENUM, "json": _JSON, "jsonb": _JSONB}
 
 _UTC_NAMES = frozenset({"UTC", "Etc/UTC", "Etc/UCT", "UCT", "GMT", "Etc/GMT", "Zulu", "Etc/Zulu", "Etc/Universal"})
-"""Zones in which a local time is UTC, and always was (IANA's time zone database, files ``etcetera`` and ``backward``)."""
+"""Zones in which a local time is UTC and always was (IANA time zone database, files ``etcetera`` and ``backward``)."""
 
 _KEY_DIGITS = 18
 """Digits of a numeric key that fit the 64 bits in which the kernel compares keys."""
 
 SUSPICION = 8
-"""Blocks that skip the kernel after one of which it left most records to the other lanes: looking twice is slower."""
+"""Blocks that skip the kernel after one of which it left most records to other lanes: looking at them twice is slower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,9 @@ class Express:
         self._fields = fields
         self._null = null
         self._with_position = with_position
-        self._key = sorted((each for each in columns if each.key_place is not None), key=lambda each: each.key_place or 0)
+        self._key = sorted(
+            (each for each in columns if each.key_place is not None), key=lambda each: each.key_place or 0
+        )
         self._programs: dict[tuple[int, int | None], Any] = {}
         self._growth = 1.25  # bytes of tuples per byte of text, of the block before
         self._suspicion = 0
@@ -128,7 +130,9 @@ class Express:
             len(self._null),
             len(self._key),
         )
-        return head + b"".join([*(_text(each.encode()) for each in self._null), *(each.packed() for each in self._columns)])
+        return head + b"".join(
+            [*(_text(each.encode()) for each in self._null), *(each.packed() for each in self._columns)]
+        )
 
     def _run(self, first: bytes, last: bytes) -> Run:
         return Run(self._key_of(first), self._key_of(last))
@@ -200,7 +204,8 @@ def _can_follow(columns: Sequence[LoadColumn], key: Sequence[str]) -> bool:
     exact = {
         column.name
         for column in columns
-        if column.is_exact and not (pa.types.is_decimal(column.type.arrow) and column.type.arrow.precision > _KEY_DIGITS)
+        if column.is_exact
+        and not (pa.types.is_decimal(column.type.arrow) and column.type.arrow.precision > _KEY_DIGITS)
     }
     return bool(key) and exact.issuperset(key)
 
@@ -257,4 +262,4 @@ def _made(value: str, constants: Mapping[str, str]) -> tuple[int | None, bytes]:
 def _picked(block: Block, places: npt.NDArray[np.int64]) -> Block:
     """Records of ``block`` as a block of their own."""
     data = b"".join(block.data[start:end] + b"\n" for start, end in places[:, 1:].tolist())
-    return replace(block, data=data, records=len(places), origin=(block, places[:, 0]))
+    return replace(block, data=data, records=len(places), origin=(block, places[:, 0]), lines=None)

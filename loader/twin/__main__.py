@@ -8,6 +8,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import psycopg2
 
 from loader import local
 from loader.errors import LoaderError
+from loader.statements import execute, rows
 from loader.twin.cloud import Cloud
 from loader.twin.runtime import FunctionError, Runtime
 
@@ -45,7 +47,8 @@ def main() -> int:
 def demo() -> int:
     say("PostgreSQL: starting the embedded server")
     dsn = local.start()
-    ask(dsn, "CREATE SCHEMA IF NOT EXISTS demo")
+    with closing(psycopg2.connect(dsn)) as connection, connection:
+        execute(connection, "CREATE SCHEMA IF NOT EXISTS demo")
     data = flights()
     with Cloud() as cloud:
         environment = {**cloud.environment, "LOADER_DSN": dsn, "LOADER_SPECS": str(SPECS)}
@@ -107,13 +110,8 @@ def flights() -> bytes:
 
 
 def ask(dsn: str, query: str) -> list[tuple[Any, ...]]:
-    connection = psycopg2.connect(dsn)
-    try:
-        with connection, connection.cursor() as cursor:
-            cursor.execute(query)
-            return cursor.fetchall() if cursor.description else []
-    finally:
-        connection.close()
+    with closing(psycopg2.connect(dsn)) as connection, connection:
+        return rows(connection, query)
 
 
 def aligned(rows: list[tuple[str, ...]]) -> list[str]:

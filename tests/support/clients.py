@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from support.clock import PATIENCE
+
 STUCK_COPY = """
 class Slow:
     def read(self, size):
         print("ready", flush=True)
-        time.sleep(60)
+        time.sleep(3600)
 cursor.copy_expert("COPY t FROM STDIN", Slow())
 """
 
@@ -23,9 +25,10 @@ def client(dsn: str, body: str, *, left: float | None = None) -> Iterator[subpro
     """A process with a session of its own, in which ``body`` runs; it has said "ready" by then."""
     deadline = "Deadline()" if left is None else f"Deadline({left}, margin=0)"
     code = f"""
-import time
+import signal, time
 from loader import database
 from loader.deadline import Deadline
+signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGUSR1}})  # of all its threads: it is for the body to wait for
 database.LEAST = 0.5
 database.LIMITS.update(idle_in_transaction_session_timeout=0.5, idle_session_timeout=0.5)
 database.GRACE = 1
@@ -44,10 +47,9 @@ with database.Database({dsn!r}).until({deadline}).session() as connection:
         process.stdout.close()
 
 
-def wait_for(condition: Callable[[], object], within: float) -> float:
-    """Seconds until it was true."""
-    began = time.monotonic()
+def wait_for(condition: Callable[[], object], within: float = PATIENCE) -> None:
+    """Wait until it is true. ``within``: seconds after which it will never be."""
+    end = time.monotonic() + within
     while not condition():
-        assert time.monotonic() - began < within
-        time.sleep(0.05)
-    return time.monotonic() - began
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.02)

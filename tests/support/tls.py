@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from support.clock import PATIENCE
+
 
 def make_certificates(folder: Path, host: str) -> None:
     """``ca.pem``, and ``server.crt`` with ``server.key`` for ``host`` alone, good for a day."""
@@ -86,7 +88,7 @@ def tls_front(folder: Path, server_port: int) -> Iterator[int]:
     started: queue.Queue[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
     thread = threading.Thread(target=lambda: asyncio.run(run()), name="tls-front")
     thread.start()
-    port, loop, stop = started.get(timeout=10)
+    port, loop, stop = started.get(timeout=PATIENCE)
     try:
         yield port
     finally:

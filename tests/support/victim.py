@@ -18,6 +18,8 @@ from importlib import import_module
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
+from support.clock import PATIENCE
+
 STEPS = {
     "migrate": ("loader.ledger", "migrate"),
     "take the turn": ("loader.ledger", "_take_turn"),
@@ -72,7 +74,8 @@ class Death:
 @dataclass(frozen=True)
 class Job:
     """One load, or its ``shards``. ``deadline``: seconds of work until it has to come to rest; ``straight``: segments
-    that may go straight into the target. ``told``: a file for what there is to say about a failure."""
+    that may go straight into the target. ``told``: a file for what there is to say about a failure. ``patience``: the
+    seconds that S3 has to answer."""
 
     uri: str
     dsn: str
@@ -86,6 +89,7 @@ class Job:
     shards: int = 0
     death: Death | None = None
     wait: float = 30.0
+    patience: float = PATIENCE
     settings: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -131,7 +135,9 @@ def _load(job: Job) -> int:
         threads=2,
         handovers=1000,
     )
-    client = s3_client(read_timeout=1, connect_timeout=2, retries={"mode": "standard", "total_max_attempts": 2})
+    client = s3_client(
+        read_timeout=job.patience, connect_timeout=PATIENCE, retries={"mode": "standard", "total_max_attempts": 2}
+    )
     try:
         spec = loader.LoadSpec.from_dict(dict(job.spec))
         if not (job.shards and _load_shards(job, spec, how, client)):

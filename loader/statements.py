@@ -1,0 +1,89 @@
+"""The one place that hands statements to psycopg2.
+
+psycopg2 looks for ``%s`` in a statement's text whenever it is given parameters, even an empty tuple, and it looks
+inside quotes too: the name ``"Growth %"`` is a broken placeholder to it. So a statement without parameters goes to
+psycopg2 without any. In a statement that was composed of names (`psycopg2.sql`), a parameter stands only where a
+`psycopg2.sql.Placeholder` does; any other ``%`` in it is a plain character, whether it comes from a name, a literal, a
+type, or a definition that the server gave.
+
+A plain string is a constant of this package, with ``%s`` or ``%(name)s`` where its parameters go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+from psycopg2.extras import execute_values
+
+Statement = str | sql.Composable
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+def execute(connection: Connection, statement: Statement, parameters: Parameters = ()) -> int:
+    """Run a statement in the transaction that is open, and give the number of rows it touched."""
+    with connection.cursor() as cursor:
+        cursor.execute(_text(connection, statement, parameters), parameters or None)
+        return cursor.rowcount
+
+
+def execute_all(connection: Connection, statements: Sequence[Statement]) -> None:
+    """Run statements without parameters, one after the other."""
+    for statement in statements:
+        execute(connection, statement)
+
+
+def rows(connection: Connection, statement: Statement, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
+    """All rows of a statement's answer. Raises psycopg2.ProgrammingError for a statement that has none."""
+    with connection.cursor() as cursor:
+        cursor.execute(_text(connection, statement, parameters), parameters or None)
+        return cursor.fetchall()
+
+
+def stream(
+    connection: Connection, statement: Statement, parameters: Parameters = (), *, name: str, fetched: int
+) -> Iterator[tuple[Any, ...]]:
+    """The rows of a query, through the server's cursor ``name``, ``fetched`` rows at a time."""
+    with connection.cursor(name=name) as cursor:
+        cursor.itersize = fetched
+        cursor.execute(_text(connection, statement, parameters), parameters or None)
+        yield from cursor
+
+
+def insert(connection: Connection, statement: str, values: Sequence[Sequence[Any]], *, page_size: int = 1000) -> None:
+    """Insert many rows. ``statement``: a constant with ``VALUES %s`` in it; ``page_size``: rows of one statement."""
+    with connection.cursor() as cursor:
+        execute_values(cursor, statement, values, page_size=page_size)
+
+
+def copy(connection: Connection, statement: Statement, stream: Any, *, size: int) -> int:
+    """COPY from or to ``stream``, ``size`` bytes at a time, and give the number of rows."""
+    with connection.cursor() as cursor:
+        cursor.copy_expert(_text(connection, statement, ()), stream, size=size)
+        return cursor.rowcount
+
+
+def _text(connection: Connection, statement: Statement, parameters: Parameters) -> str:
+    """The statement as psycopg2 takes it together with these parameters."""
+    if isinstance(statement, str):
+        return statement
+    if not parameters:
+        return statement.as_string(connection)
+    return "".join(
+        part.as_string(connection) if isinstance(part, sql.Placeholder) else _literally(part.as_string(connection))
+        for part in _parts(statement)
+    )
+
+
+def _literally(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def _parts(statement: sql.Composable) -> Iterator[sql.Composable]:
+    if isinstance(statement, sql.Composed):
+        for part in statement.seq:
+            yield from _parts(part)
+    else:
+        yield statement
