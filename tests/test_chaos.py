@@ -9,7 +9,7 @@ from collections import Counter
 from chaos import run_trials
 from support.effort import effort
 
-TRIALS = effort(5, 60)
+TRIALS = effort(3, 60)
 
 
 def test_some_faults_break_no_promise() -> None:

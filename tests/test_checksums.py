@@ -19,6 +19,7 @@ from awscrt import checksums as awscrt
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
+from support.effort import effort
 from support.postgres import query
 from support.s3 import S3, FaultProxy, attributes, damage
 
@@ -556,11 +557,15 @@ def test_whichever_bit_it_is(dsn: str, database: Database, s3: S3, fault_proxy: 
 @pytest.mark.parametrize(
     ("what", "lasting"),
     [
-        *(
-            (what, False)
-            for what in ("a bit in the header", "a bit in a number", "two ranges swapped", "the last byte")
+        ("a bit in a number", False),
+        ("a bit in the header", True),
+        *effort(
+            [],
+            [
+                *((what, False) for what in ("a bit in the header", "two ranges swapped", "the last byte")),
+                *((what, True) for what in ("a range twice", "a bit that makes a line end")),
+            ],
         ),
-        *((what, True) for what in ("a bit in the header", "a range twice", "a bit that makes a line end")),
     ],
 )
 def test_workers_load_no_damaged_bytes(

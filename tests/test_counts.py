@@ -175,6 +175,7 @@ class TestLeftOut:
         report = load(dsn, file, self.TEXT + "7,x\n", mode="merge")
         assert counts(report) == {"read": 5, "inserted": 1, "unchanged": 1, "filtered": 2, "rejected": 1}
 
+    @pytest.mark.without_ledger
     def test_row_security(self, dsn: str, file: Path) -> None:
         """A row that may be read and not changed is not unchanged."""
         role = f"reader_{abs(hash(dsn)) % 10**9}"
@@ -245,6 +246,7 @@ class TestLeftOut:
         assert self.NOTE.format(2) in report.notes
 
 
+@pytest.mark.without_ledger
 def test_old_rows_of_the_ledger_are_put_right(dsn: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to version 5 a count could be negative; the constraint that forbids it comes after the repair."""
     with monkeypatch.context() as before, contextlib.closing(psycopg2.connect(dsn)) as connection:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.cutting import DIALECTS, PIECES, Case, Loaded, Loader, at_random, check, load, shrunk, spell, whole
+from support.effort import effort
 
 from loader.cuts import SHARD_BITS
 from loader.errors import LoaderError, SourceError
@@ -55,7 +56,7 @@ def cases(draw: st.DrawFn) -> Case:
 @example(Case(b'1,"a""', borders=(4, 5)), True, 0)  # a doubled quote cut in two, in a record that does not end
 @example(Case(b'1,a\n2,"b\n3,c\n4,d\n', borders=(6, 9, 10)), True, 0)  # amid what is given up
 @example(Case(b'1,a\n"b\\"",x\n', "backslash", borders=(7,)), True, 0)  # an escape and what it escapes
-@settings(max_examples=250)
+@settings(max_examples=effort(100, 500))
 def test_many_shards_find_what_one_reader_finds(case: Case, wrongly: bool, seed: int) -> None:
     """Raw texts, record numbers, lines, offsets, and what is given up; also where every guess is forced to be wrong."""
     check(case, wrongly=wrongly, seed=seed)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.differential import Arena, arena, check, examples
 from support.effort import LONG, effort
 
-EXAMPLES = effort(120, 500)
+EXAMPLES = effort(60, 500)
 
 
 @pytest.fixture(scope="module", params=["embedded-18", "system-15", *(["embedded-17"] if LONG else [])])

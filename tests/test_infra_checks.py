@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.effort import effort
 from support.synthesis import BARE, ROOT, Synthesis, Template
 
 SNAPSHOTS = Path(__file__).parent / "data" / "infra"
@@ -59,6 +60,7 @@ IGNORED = {
 }
 
 
+@pytest.mark.parametrize("template", effort(["fleet", "options"], ["dev", "prod", "fleet", "options"]), indirect=True)
 def test_cloudformations_own_schemas_are_kept(template: Template) -> None:
     """By cfn-lint: properties, their types and values, references, policies."""
     command = [

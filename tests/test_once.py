@@ -130,5 +130,6 @@ def test_a_version_takes_effect_once_whatever_happens() -> None:
     """And in the order of the versions. More examples: $LOADER_ONCE_EXAMPLES."""
     with world() as Once.here:
         run_state_machine_as_test(
-            Once, settings=settings(max_examples=EXAMPLES, stateful_step_count=12, deadline=None, database=None)
+            Once,
+            settings=settings(max_examples=EXAMPLES, stateful_step_count=effort(8, 12), deadline=None, database=None),
         )

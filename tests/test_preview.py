@@ -85,6 +85,7 @@ def test_its_statements_are_real(dsn: str, file: Path, capsys: Any, mode: str) -
     )
 
 
+@pytest.mark.without_ledger
 def test_for_people(dsn: str, file: Path, capsys: Any) -> None:
     """One screen, and the statements can be read as SQL."""
     query(dsn, 'CREATE TABLE t (id int, "Name" text)')

@@ -144,7 +144,7 @@ def test_a_checkpoint_with_unknown_keys_is_gone_on_with(dsn: str, checkpoint: tu
 
 @pytest.mark.parametrize(
     "change",
-    ["tally = (tally::jsonb || '{\"swallowed\": 3}')::text::json", "found = 'null'", "tally = '[]'"],
+    ["tally = (tally::jsonb || '{\"vanished\": 3}')::text::json", "found = 'null'", "tally = '[]'"],
 )
 def test_a_checkpoint_whose_meaning_is_not_known_begins_anew(
     dsn: str, checkpoint: tuple[str, Checkpoint], change: str
@@ -158,7 +158,7 @@ def test_a_checkpoint_whose_meaning_is_not_known_begins_anew(
 
 def test_counts_and_findings_keep_their_names() -> None:
     """Processes of other versions read them."""
-    assert list(asdict(Counts())) == ["read", "kept", "filtered", "short", "long"]
+    assert list(asdict(Counts())) == ["read", "kept", "filtered", "short", "long", "swallowed"]
     assert list(asdict(Found())) == ["careful", "staged", "widened"]
     assert asdict(Place()) == {"offset": 0, "record": 1, "line": 1, "fields": None}
 

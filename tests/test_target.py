@@ -107,6 +107,7 @@ def test_indexes_that_would_not_come_back_stay(dsn: str, file: Path, hold: str) 
     assert query(dsn, "SELECT indexrelid FROM pg_index WHERE indrelid = 't'::regclass") == before
 
 
+@pytest.mark.without_ledger
 def test_a_role_that_does_not_own_the_table_leaves_its_indexes(dsn: str, file: Path) -> None:
     query(dsn, "CREATE TABLE t (k int PRIMARY KEY, v text)")
     role = f"guest_{abs(hash(dsn)) % 10**9}"
