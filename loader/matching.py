@@ -16,7 +16,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader.columns import LoadColumn
 from loader.moving import move_by_copy
-from loader.staging import Staging
+from loader.staging import RANGES, Staging
 from loader.statements import execute, rows
 from loader.tables import Table
 from loader.target import target_name
@@ -295,9 +295,14 @@ class Matching:
         return statement
 
     def ready_parts(self) -> None:
-        """What is staged by now can be found by its position."""
-        index = sql.Literal(f"loader.{self.staging.index}")
-        self._run(sql.SQL("SELECT brin_summarize_new_values({}::regclass)").format(index))
+        """What is staged by now can be found by its position, as far as `staging.RANGES` go."""
+        statement = sql.SQL(
+            "SELECT CASE WHEN pg_relation_size(i.indrelid) / current_setting('block_size')::int"
+            " < {} * option_value::int THEN brin_summarize_new_values(i.indexrelid) END FROM pg_index i JOIN pg_class c"
+            " ON c.oid = i.indexrelid, pg_options_to_table(c.reloptions) WHERE c.oid = {}::regclass"
+            " AND option_name = 'pages_per_range'"
+        )
+        self._run(statement.format(sql.Literal(RANGES), sql.Literal(f"loader.{self.staging.index}")))
 
     def part(self, first: int, past: int) -> sql.Composable:
         """The records from number ``first`` up to ``past``."""

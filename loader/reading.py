@@ -23,6 +23,15 @@ SAMPLE = 512 << 10
 """Bytes of records that are a sample of a file. The blocks that hold them are held until they are loaded."""
 
 
+UNPACKED = 8
+"""Bytes of text, about, in a byte of a compressed object."""
+
+
+def text_of(size: int, compression: str) -> int:
+    """Bytes of text in an object of ``size`` bytes, about."""
+    return size * (1 if compression == "none" else UNPACKED)
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """How an object holds its text. ``mark``: bytes of the byte order mark before it."""

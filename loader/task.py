@@ -22,7 +22,7 @@ from loader.lane import TextLane
 from loader.merge import Counts
 from loader.parse import Parser
 from loader.plan import Plan, make_plan
-from loader.reading import Records, open_records
+from loader.reading import Records, open_records, text_of
 from loader.records import Block, Encoded
 from loader.rejects import NO_REJECTS
 from loader.report import ROW_COUNTS, LoadReport
@@ -47,14 +47,11 @@ is too much to lose. An object of one segment has no checkpoint on the way in an
 
 NOTHING_FOUND = Found()
 
-UNPACKED = 8
-"""Bytes of text, about, in a byte of a compressed object."""
-
 
 def is_large(size: int, segment: int, *, compression: str) -> bool:
     """Whether to read an object of ``size`` bytes once more would cost so much that there have to be checkpoints on the
     way, one each ``segment`` bytes of its text."""
-    text = size * (1 if compression == "none" else UNPACKED)
+    text = text_of(size, compression)
     return text > min(STRAIGHT * segment, max(segment, STRAIGHT_BYTES))
 
 

@@ -32,13 +32,13 @@ from loader.matching import Written
 from loader.merge import Counts, Merge
 from loader.overlap import overlapped
 from loader.plan import Plan
-from loader.reading import Records, recall, take_up
+from loader.reading import Records, recall, take_up, text_of
 from loader.records import Block, Encoded, Place, reject
 from loader.refusals import is_refusal, sift
 from loader.rejects import Rejects
 from loader.segments import NotStraightError, Segments, copy_segments, staged_so_far, straight
 from loader.source import Source
-from loader.staging import Staging, copy
+from loader.staging import WIDEST, Staging, copy, pages_per_range
 from loader.statements import execute, execute_all
 from loader.tables import Table
 from loader.tally import Books, RejectKeeper
@@ -82,6 +82,11 @@ class Way:
     threads: int
     keeper: RejectKeeper
     account: Account
+
+    @property
+    def text(self) -> int:
+        """Bytes of text in the source, about."""
+        return text_of(self.source.size, self.records.form.compression)
 
     @property
     def books(self) -> Books:
@@ -228,7 +233,7 @@ class Staged(Way):
         return self.merge_staged(merge, ahead)
 
     def _begin(self, staging: Staging) -> Checkpoint:
-        staging.create(self.connection)
+        staging.create(self.connection, self.text)
         self.connection.commit()
         return Checkpoint(self.plan.digest, self.plan.found, Place(), NOTHING)
 
@@ -364,7 +369,7 @@ class Ahead:
         self._merge = merge
         self._began = time.monotonic()
         # a column is added at the end, for from then on nobody can read the table
-        self._apt = not (merge.replace or plan.found.careful or plan.added)
+        self._apt = not (merge.replace or plan.found.careful or plan.added) and pages_per_range(way.text) <= WIDEST
         self._next: int | None = None
         self.written = Written()
 

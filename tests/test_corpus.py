@@ -245,8 +245,12 @@ def copied(connection: Connection, name: str, case: Case) -> tuple[list[Row], li
     return output_of(connection, sql.Identifier(name, "t")), sorted(refused)
 
 
-@pytest.mark.parametrize("database", SERVERS, indirect=True)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    ("database", "case"),
+    [(name, case) for name in SERVERS for case in (CASES if LONG or name == SERVERS[0] else CASES[::3])],
+    indirect=["database"],
+    ids=lambda each: each.name if isinstance(each, Case) else each,
+)
 def test_a_file_of_the_corpus_comes_out_as_its_case_says(database: str, case: Case, tmp_path: Path) -> None:
     """The rows, the rejects with their places and reasons, the types; or the one sentence why nothing came of it."""
     with schema(database, case) as (connection, dsn, name):
@@ -264,7 +268,7 @@ def test_a_case_says_what_copy_does(database: str, case: Case) -> None:
 
 
 @pytest.mark.parametrize("database", SERVERS[:1], indirect=True)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES if LONG else CASES[::2], ids=lambda case: case.name)
 def test_how_a_file_is_cut_into_blocks_changes_nothing(
     database: str, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ from loader.database import Database
 BATCHES = 8
 """The files are shared out to so many tests, so that the cores have some each."""
 
-EVERY = effort(4, 1)
+EVERY = effort(6, 1)
 """Of them, every so many are loaded."""
 
 

@@ -51,7 +51,7 @@ def write(path: Path, rows: int) -> Path:
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 @pytest.mark.parametrize(
     ("mode", "where"),
-    [("append", "s3"), ("merge", "local"), *effort([], [("append", "local"), ("merge", "s3")])],
+    [("merge", "s3"), *effort([], [("append", "s3"), ("append", "local"), ("merge", "local")])],
 )
 def test_the_peak_does_not_grow_with_the_file(dsn: str, tmp_path: Path, s3: Any, mode: str, where: str) -> None:
     """Straight or staged, from a disk or from S3; it stays under what the smallest function has."""

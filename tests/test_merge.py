@@ -20,7 +20,7 @@ from loader.database import Database
 from loader.merge import Course, Merge
 from loader.pgtypes import column_type
 from loader.pipeline import How, load_one
-from loader.staging import Staging
+from loader.staging import RANGES, Staging, pages_per_range
 
 COLUMNS = tuple(
     LoadColumn(name, column_type(kind), number)
@@ -225,3 +225,10 @@ def test_a_guess_that_was_wrong_costs_time_only(
     assert counts == ((ROWS, 0, 1) if repeated else (ROWS - 1, 1, 0))
     assert "a key was there already, though of" in (report.plan or "")
     assert query(dsn, "SELECT v FROM t WHERE k = 17") == [("the last" if repeated else "as before 17",)]
+
+
+@pytest.mark.parametrize("text", [0, 1 << 20, 200 << 20, 1 << 30, 10 << 30, 100 << 30])
+def test_the_ranges_that_may_be_summarized_hold_twice_the_text(text: int) -> None:
+    """What is beyond them is looked at whole; `make rehearsal` loads a file whose rows would be missed (see RANGES)."""
+    assert pages_per_range(text) * RANGES * 8192 >= 2 * text
+    assert pages_per_range(text) in {32 * 2**power for power in range(20)}

@@ -20,7 +20,7 @@ from support.upload import DIGEST, Upload, digest, make_upload, table_after
 from support.victim import Death, Job
 
 KEY = "in/a+b c.csv"
-EXAMPLES = int(os.environ.get("LOADER_ONCE_EXAMPLES", effort(2, 6)))
+EXAMPLES = int(os.environ.get("LOADER_ONCE_EXAMPLES", effort(1, 6)))
 
 _numbers = itertools.count()
 

@@ -180,7 +180,7 @@ def test_a_large_file_in_512_mb(start: Start, objects: Objects, database: Secure
     size = (objects.folder / key).stat().st_size
     with start() as function:
         answer, seconds = timed(function, upload(key), timeout=900)
-        assert answer == {"batchItemFailures": []}
+        assert answer == {"batchItemFailures": []}, function.log[-5:]
         peak = function.peak()
         again, skipped = timed(function, upload(key))
         assert again == {"batchItemFailures": []}

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import test_corpus
 from support.clock import unhurried
+from support.effort import effort
 from support.postgres import query
 from support.s3 import S3
 from test_corpus import CASES, Case, Outcome
@@ -180,7 +181,7 @@ def test_many_shards_are_as_one_load(
     assert (summary["shards"], summary["guessed"]) == (shards, shards - 1)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", effort(CASES[::4], CASES), ids=lambda case: case.name)
 def test_a_file_of_the_corpus_comes_out_the_same(
     database_of_corpus: str, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.clock import PATIENCE
+from support.effort import effort
 from support.s3 import S3, Fault, FaultProxy, answer, call, cut, ignore, stall, truncate
 
 from loader import files, s3
@@ -398,7 +399,7 @@ def test_a_key_may_hold_any_character(bucket: S3, key: str) -> None:
 # --- faults
 
 
-@pytest.mark.parametrize("prefetch", [1, 4])
+@pytest.mark.parametrize("prefetch", effort([4], [1, 4]))
 @pytest.mark.parametrize(
     ("fault", "reached"),
     [
