@@ -55,7 +55,7 @@ _KEY_DIGITS = 18
 """Digits of a numeric key that fit the 64 bits in which the kernel compares keys."""
 
 SUSPICION = 8
-"""Blocks that skip the kernel after one of which it left most records to other lanes: looking at them twice is slower."""
+"""Blocks that skip the kernel after one of which it left most records to other lanes: two looks are slower than one."""
 
 
 @dataclass(frozen=True, slots=True)
