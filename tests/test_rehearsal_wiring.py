@@ -154,6 +154,6 @@ def test_uploads_reach_the_table_and_poison_the_dead_letter_queue(
     ledger = "SELECT key, state, attempts, last_error FROM loader.loads ORDER BY key"
     *good, (key, state, attempts, error) = query(database.dsn, ledger)
     assert [(each[0], each[1]) for each in good] == [(f"{wiring.prefix}good {n}.csv", "loaded") for n in range(GOOD)]
-    assert (key, state, attempts) == (poison, "failed", wiring.max_receive_count)
+    assert (key, state, attempts) == (poison, "failed", 1)  # later deliveries are answered from the ledger
     assert "1 of 1" in error
     assert query(database.dsn, "SELECT DISTINCT reason, raw FROM loader.rejects") == [("invalid_value", "no number,x")]
