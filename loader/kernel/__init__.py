@@ -35,7 +35,7 @@ def compiled_kernel() -> ModuleType | None:
 
 
 def kernel_state() -> str:
-    """What ``loader --version``, the ping and a load's plan say of it. Raises UsageError for ``$LOADER_KERNEL``."""
+    """Whether loads use it, in words. Raises UsageError for ``$LOADER_KERNEL``."""
     if compiled_kernel() is not None:
         return "compiled"
     return "compiled, switched off by LOADER_KERNEL" if COMPILED else "not compiled"

@@ -323,14 +323,8 @@ Outcome express_run(const Program *program, const uint8_t *data, size_t size, in
     uint64_t inside = 0; /* all ones: the word before ended inside quotes */
     uint8_t last[64];
     for (size_t base = run->at; base < size; base += 64) {
-        const uint8_t *word = data + base;
-        uint64_t within = UINT64_MAX;
-        if (size - base < 64) {
-            memset(last, 0, sizeof last);
-            memcpy(last, word, size - base);
-            word = last;
-            within >>= 64 - (size - base);
-        }
+        uint64_t within;
+        const uint8_t *word = word_at(data, size, base, last, &within);
         const Masks masks = masks_of(word, program->delimiter, program->quote);
         const uint64_t quotes = program->has_quote ? masks.quote & within : 0;
         uint64_t quoted = inside;

@@ -122,4 +122,17 @@ static inline Masks masks_of(const uint8_t *data, uint8_t delimiter, uint8_t quo
 }
 
 #endif
+
+/* The 64 bytes from `base` on; the last ones of the data are copied to `copy`, with zeros after them. `within`: which of
+   them are the data's. */
+static inline const uint8_t *word_at(const uint8_t *data, size_t size, size_t base, uint8_t copy[64], uint64_t *within) {
+    const size_t left = size - base;
+    *within = UINT64_MAX;
+    if (left >= 64) return data + base;
+    memset(copy, 0, 64);
+    memcpy(copy, data + base, left);
+    *within >>= 64 - left;
+    return copy;
+}
+
 #endif

@@ -29,14 +29,8 @@ void express_scan(const uint8_t *data, size_t size, uint8_t delimiter, uint8_t q
     uint8_t last[64];
     *scan = nothing;
     for (size_t base = 0; base < size; base += 64) {
-        const uint8_t *word = data + base;
-        uint64_t within = UINT64_MAX;
-        if (size - base < 64) {
-            memset(last, 0, sizeof last);
-            memcpy(last, word, size - base);
-            word = last;
-            within >>= 64 - (size - base);
-        }
+        uint64_t within;
+        const uint8_t *word = word_at(data, size, base, last, &within);
         const Masks masks = masks_of(word, delimiter, quote);
         const uint64_t quotes = has_quote ? masks.quote & within : 0;
         const uint64_t ends = (masks.lf | masks.cr) & within;

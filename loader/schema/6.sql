@@ -1,4 +1,6 @@
--- Version 6.
+-- Version 6: counts that hold, rejects within bounds, failures that are remembered. A process of version 5 may go on
+-- writing.
+
 -- A load that created its table: loads that took effect before it are not in the table as it is now.
 ALTER TABLE loader.loads ADD COLUMN created boolean NOT NULL DEFAULT false;
 
@@ -6,7 +8,8 @@ ALTER TABLE loader.loads ADD COLUMN created boolean NOT NULL DEFAULT false;
 DROP INDEX loader.loads_replayed_once;
 CREATE UNIQUE INDEX loads_replayed_once ON loader.loads (replay_of, target, coalesce(bucket, ''), (CASE WHEN bucket IS NULL THEN '' ELSE key END), version, follows)
     WHERE state = 'loaded' AND NOT forced AND replay_of IS NOT NULL AND rows_rejected < rows_read;
--- Version 6: no count of a load is negative. Up to version 5 a merge counted rows of the table that it updated as
+
+-- No count of a load is negative. Up to version 5 a merge counted rows of the table that it updated as
 -- records, and what was left over as unchanged: so these two are put right first, and their sum stays.
 UPDATE loader.loads
    SET rows_inserted = rows_inserted + least(0, rows_updated + rows_unchanged),
@@ -27,9 +30,10 @@ ALTER TABLE loader.loads ADD CONSTRAINT loads_counts_check CHECK (
 
 -- What stray quotes have made values of, see loader/swallowed.py; beside the tally, of which version 5 knows every key.
 ALTER TABLE loader.checkpoints ADD COLUMN swallowed json;
--- Version 6. A process of version 5 may go on writing.
+
 -- The class of the error that a load failed of: the same message of a queue is answered from the ledger.
 ALTER TABLE loader.loads ADD COLUMN error_type text;
--- Version 6: a load that failed for its limit has counted more rejects than it has entered.
+
+-- A load that failed for its limit has counted more rejects than it has entered.
 ALTER TABLE loader.loads
     ADD COLUMN rejects_entered bigint;  -- rows in loader.rejects; NULL: all that were counted, a process of version 5
