@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from loader.datetimes import Format, compile_format
 from loader.errors import ShapeError, TableError
@@ -18,6 +17,9 @@ from loader.pgtypes import ColumnType, column_type
 from loader.spec import ColumnSpec, LoadSpec, Step
 from loader.tables import Table, TableColumn
 from loader.values import shown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +49,15 @@ class LoadColumn:
 
         Timestamps are read as text because Arrow's reader takes an hour without minutes, which PostgreSQL refuses.
         """
-        if self.steps or self.format or self.pattern or pa.types.is_timestamp(self.type.arrow):
-            return pa.string()
+        if self.steps or self.format or self.pattern or self.type.form in ("timestamp", "timestamptz"):
+            return _TEXT.arrow
         return self.type.arrow
 
     @property
     def has_spellings(self) -> bool:
         """Whether values that are equal to PostgreSQL may differ in their text, such as 1.0 and 1.00 of ``numeric``."""
         if self.type.wire == "arrow":
-            return pa.types.is_floating(self.type.arrow) or self.collation is not None
+            return self.type.form in ("float32", "float64") or self.collation is not None
         return self.type.wire not in ("uuid", "enum")
 
     @property
@@ -64,11 +66,22 @@ class LoadColumn:
 
         Not so texts, by their collation; floats, for NaN and -0; and times that the server rounds.
         """
-        kind = self.type.arrow
-        if self.type.wire != "arrow" or (pa.types.is_timestamp(kind) and "(" in self.type.name):
+        type_ = self.type
+        if type_.wire != "arrow" or (type_.form in ("timestamp", "timestamptz") and "(" in type_.name):
             return False
-        kinds = (pa.types.is_integer, pa.types.is_decimal, pa.types.is_date, pa.types.is_timestamp)
-        return any(is_kind(kind) for is_kind in kinds)
+        return type_.form in ("int16", "int32", "int64", "decimal", "date", "timestamp", "timestamptz")
+
+
+_TEXT = column_type("text")
+
+
+class WidenColumn(Exception):  # noqa: N818 - it is no error, but the end of one attempt
+    """The type inferred for a column does not hold these texts of it: the load has to begin again with a wider one."""
+
+    def __init__(self, column: str, texts: pa.Array) -> None:
+        super().__init__(column)
+        self.column = column
+        self.texts = texts
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Record batch → binary COPY, by pgpq and `wire`. No I/O happens here.
 
 The format is in PostgreSQL's manual, under COPY, "Binary Format". Encoded batches carry neither header nor
-trailer, so they can be sent in any order, over any number of streams, between `HEADER` and `TRAILER`.
+trailer, so they can be sent in any order, over any number of streams, between `statements.HEADER` and `TRAILER`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from pgpq import ArrowToPostgresBinaryEncoder
 
 from loader.arrays import integers
 from loader.pgtypes import ColumnType
-from loader.records import POSITION, Block, Rows
+from loader.records import POSITION, Block
+from loader.rows import Rows
+from loader.statements import TRAILER
 from loader.wire import to_wire
-
-HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # signature, flags, length of the header's extension
-TRAILER = b"\xff\xff"
 
 
 def encode(rows: Rows, types: Sequence[ColumnType], *, with_position: bool) -> bytes:

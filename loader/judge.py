@@ -14,10 +14,10 @@ from loader.columns import LoadColumn
 from loader.convert import convert
 from loader.encode import encode, positions
 from loader.lane import Judged, Refusal, TextLane
-from loader.records import Block, Doubtful, Encoded, Rows, reject_each
+from loader.records import Block, Encoded, reject_each
 from loader.rejects import RejectGroup, Rejects
 from loader.report import reason_of
-from loader.rising import run_of
+from loader.rows import Doubtful, Rows, run_of
 from loader.values import brief, shown
 
 

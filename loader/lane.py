@@ -32,11 +32,11 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader import arrays
 from loader.columns import LoadColumn
 from loader.database import Database, translate, without_internals
-from loader.encode import HEADER, TRAILER
 from loader.errors import DatabaseError
 from loader.faults import of_sqlstate
-from loader.records import POSITION, Doubtful
-from loader.statements import copy, execute
+from loader.records import POSITION
+from loader.rows import Doubtful
+from loader.statements import HEADER, TRAILER, copy, execute
 from loader.statements import rows as rows_of
 
 _TABLE = sql.Identifier("pg_temp", "loader_lane")

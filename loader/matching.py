@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
@@ -345,9 +344,9 @@ class Matching:
         type_ = column.type
         domain_of_enum = type_.wire == "enum" and type_.hopeful  # of which PostgreSQL has no operators
         by_text = domain_of_enum or type_.wire not in ("arrow", "uuid", "enum")
-        if by_text or pa.types.is_floating(type_.arrow):
+        if by_text or type_.form in ("float32", "float64"):
             template = '{}::text COLLATE "C" IS DISTINCT FROM {}::text COLLATE "C"'
-        elif type_.wire == "arrow" and pa.types.is_string(type_.arrow):  # an enum has no collation
+        elif type_.wire == "arrow" and type_.form == "text":  # an enum has no collation
             template = '{} COLLATE "C" IS DISTINCT FROM {} COLLATE "C"'
         else:
             template = "{} IS DISTINCT FROM {}"

@@ -33,7 +33,8 @@ def spare_threads() -> None:
 
 
 def keep_buffers() -> None:
-    """Use buffers again instead of giving them back. Does nothing where the C library is not glibc."""
+    """Use buffers again instead of giving them back. Does nothing where the C library is not glibc. Must come before
+    pyarrow is imported."""
     if not sys.platform.startswith("linux"):
         return
     try:
@@ -42,6 +43,5 @@ def keep_buffers() -> None:
         return
     mallopt(_ARENA_MAX, ARENAS)
     if mallopt(_MMAP_THRESHOLD, LARGE) and mallopt(_TRIM_THRESHOLD, KEPT):
-        import pyarrow as pa
-
-        pa.set_memory_pool(pa.system_memory_pool())
+        # pyarrow reads it when it is imported, which a load may never need (Arrow's manual, "Environment Variables")
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")

@@ -20,9 +20,10 @@ import pyarrow.csv
 from loader.columns import LoadColumn
 from loader.convert import FALSE_TEXTS, TRUE_TEXTS, is_surely_right, may_mislead
 from loader.errors import ShapeError
-from loader.records import Block, Positions, Rows, reject_each
+from loader.records import Block, Positions, reject_each
 from loader.rejects import RejectGroup, Rejects
 from loader.respell import Spelling, even, respell, well_shaped
+from loader.rows import Rows
 
 SUSPICION = 8
 """Blocks for which a column is read as text after Arrow could not convert a value of it. To find out anew in each

@@ -9,29 +9,47 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cache
+from typing import TYPE_CHECKING, Literal
 
-import pyarrow as pa
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _MAX_DECIMAL128_PRECISION = 38  # Arrow's limit for decimal128
 
 Wire = Literal["arrow", "numeric", "uuid", "enum", "json", "jsonb", "server"]
 """Who makes a value's bytes: Arrow's own type, one of the functions of `wire`, or the server."""
 
-_SIMPLE: dict[str, pa.DataType] = {
-    "smallint": pa.int16(),
-    "integer": pa.int32(),
-    "bigint": pa.int64(),
-    "real": pa.float32(),
-    "double precision": pa.float64(),
-    "boolean": pa.bool_(),
-    "date": pa.date32(),
-    "timestamp without time zone": pa.timestamp("us"),
-    "timestamp with time zone": pa.timestamp("us", "UTC"),
-    "time without time zone": pa.time64("us"),
-    "text": pa.string(),
-    "character varying": pa.string(),
-    "character": pa.string(),
+Form = Literal[
+    "int16",
+    "int32",
+    "int64",
+    "float32",
+    "float64",
+    "bool",
+    "date",
+    "timestamp",
+    "timestamptz",
+    "time",
+    "decimal",
+    "text",
+]
+"""What a value is on its way, whoever carries it: the type of a record batch's column, the converter of the kernel."""
+
+_SIMPLE: dict[str, Form] = {
+    "smallint": "int16",
+    "integer": "int32",
+    "bigint": "int64",
+    "real": "float32",
+    "double precision": "float64",
+    "boolean": "bool",
+    "date": "date",
+    "timestamp without time zone": "timestamp",
+    "timestamp with time zone": "timestamptz",
+    "time without time zone": "time",
+    "text": "text",
+    "character varying": "text",
+    "character": "text",
 }
 
 _WIRES: dict[str, Wire] = {"numeric": "numeric", "uuid": "uuid", "json": "json", "jsonb": "jsonb"}
@@ -55,20 +73,27 @@ class TypeFacts:
 class ColumnType:
     """One PostgreSQL type as a load sees it.
 
-    ``name`` is PostgreSQL's own spelling (``format_type``), modifiers included; ``arrow`` is what a record
-    batch holds; ``max_length`` is the limit of ``varchar(n)`` and ``char(n)`` in characters; ``labels`` are an
-    enum's. ``hopeful``: the client sends what it cannot judge (JSON, a domain's CHECK), so the server may refuse
-    a whole stream for one value, and the load then begins again with that column ``judged``. ``text_only``:
-    the type has no binary form, so staging holds text, which the merge casts.
+    ``name`` is PostgreSQL's own spelling (``format_type``), modifiers included; ``form`` is what a record batch
+    holds, a decimal with its ``precision`` and ``scale``; ``max_length`` is the limit of ``varchar(n)`` and ``char(n)``
+    in characters; ``labels`` are an enum's. ``hopeful``: the client sends what it cannot judge (JSON, a domain's
+    CHECK), so the server may refuse a whole stream for one value, and the load then begins again with that column
+    ``judged``. ``text_only``: the type has no binary form, so staging holds text, which the merge casts.
     """
 
     name: str
-    arrow: pa.DataType
+    form: Form = "text"
     wire: Wire = "arrow"
+    precision: int = 0
+    scale: int = 0
     max_length: int | None = None
     labels: tuple[str, ...] = ()
     hopeful: bool = False
     text_only: bool = False
+
+    @property
+    def arrow(self) -> pa.DataType:
+        """The Arrow type of a record batch's column. Imports pyarrow."""
+        return _arrow_type(self.form, self.precision, self.scale)
 
     @property
     def staging_name(self) -> str:
@@ -78,7 +103,7 @@ class ColumnType:
     @property
     def judged(self) -> ColumnType:
         """The same type with the server as the judge of each value."""
-        return replace(self, arrow=pa.string(), wire="server", max_length=None, hopeful=False)
+        return replace(self, form="text", wire="server", precision=0, scale=0, max_length=None, hopeful=False)
 
 
 def column_type(name: str, facts: TypeFacts | None = None, base: ColumnType | None = None) -> ColumnType:
@@ -89,9 +114,9 @@ def column_type(name: str, facts: TypeFacts | None = None, base: ColumnType | No
     if base is not None:
         return replace(base, name=name, hopeful=True)
     if (facts is not None and not facts.binary) or name.startswith(_UNSOUND):
-        return ColumnType(name, pa.string(), "server", text_only=True)
+        return ColumnType(name, "text", "server", text_only=True)
     if facts is not None and facts.labels:
-        return ColumnType(name, pa.string(), "enum", labels=facts.labels)
+        return ColumnType(name, "text", "enum", labels=facts.labels)
     return _built_in(name)
 
 
@@ -100,12 +125,11 @@ def _built_in(name: str) -> ColumnType:
     if kind == "numeric" and modifiers:
         return _decimal(name, modifiers)
     if wire := _WIRES.get(kind):
-        return ColumnType(name, pa.string(), wire, hopeful=wire in ("json", "jsonb"))
-    arrow = _SIMPLE.get(kind)
-    if arrow is None:
-        return ColumnType(name, pa.string(), "server")
-    is_limited_text = pa.types.is_string(arrow) and bool(modifiers)
-    return ColumnType(name, arrow, max_length=modifiers[0] if is_limited_text else None)
+        return ColumnType(name, "text", wire, hopeful=wire in ("json", "jsonb"))
+    form = _SIMPLE.get(kind)
+    if form is None:
+        return ColumnType(name, "text", "server")
+    return ColumnType(name, form, max_length=modifiers[0] if form == "text" and modifiers else None)
 
 
 def base_name(name: str) -> str:
@@ -165,8 +189,29 @@ NEAREST = {
 def _decimal(name: str, modifiers: tuple[int, ...]) -> ColumnType:
     precision, scale = (*modifiers, 0)[:2]
     if precision <= _MAX_DECIMAL128_PRECISION and 0 <= scale <= precision:
-        return ColumnType(name, pa.decimal128(precision, scale))
-    return ColumnType(name, pa.string(), "server")
+        return ColumnType(name, "decimal", precision=precision, scale=scale)
+    return ColumnType(name, "text", "server")
+
+
+@cache
+def _arrow_type(form: Form, precision: int, scale: int) -> pa.DataType:
+    import pyarrow as pa
+
+    if form == "decimal":
+        return pa.decimal128(precision, scale)
+    return {
+        "int16": pa.int16(),
+        "int32": pa.int32(),
+        "int64": pa.int64(),
+        "float32": pa.float32(),
+        "float64": pa.float64(),
+        "bool": pa.bool_(),
+        "date": pa.date32(),
+        "timestamp": pa.timestamp("us"),
+        "timestamptz": pa.timestamp("us", "UTC"),
+        "time": pa.time64("us"),
+        "text": pa.string(),
+    }[form]
 
 
 def _split(name: str) -> tuple[str, tuple[int, ...]]:

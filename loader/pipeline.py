@@ -15,10 +15,9 @@ from loader import checkpoints, ledger
 from loader.blocks import no_longer_than
 from loader.callbacks import passing_on
 from loader.checkpoints import Checkpoint, Found
+from loader.columns import WidenColumn
 from loader.database import Database
 from loader.errors import LoaderError, UsageError
-from loader.infer import widened
-from loader.lane import TextLane
 from loader.ledger import Entry
 from loader.plan import Plan
 from loader.reading import Head, Records
@@ -30,7 +29,6 @@ from loader.spec import LoadSpec
 from loader.tables import Table
 from loader.tally import Progress, RejectKeeper
 from loader.task import Task
-from loader.transform import WidenColumn
 from loader.undertaking import PLAINLY, TURN_WAIT, How, Undertaking, note_unopened, within_cores
 from loader.ways import PlanChangedError, Staged, Straight, begins_new
 from loader.workers import load_by_workers
@@ -169,6 +167,8 @@ class Load(Task):
             except NotStraightError as reason:
                 found = replace(found, staged=str(reason))
             except WidenColumn as error:
+                from loader.infer import widened
+
                 wider = widened(self.types[error.column], error.texts)
                 found = replace(found, widened={**found.widened, error.column: wider})
                 self.account.expect_again()
@@ -191,27 +191,25 @@ class Load(Task):
             # the head was read alone, and is compared with nothing; from the beginning on, all bytes are
             raise PlanChangedError from error
         self.types = plan.inferred
-        with (
-            RejectKeeper(
-                self.database, entry.load_id, self.spec.rejects, uri, encoding=records.form.encoding
-            ) as keeper,
-            TextLane(self.database, plan.columns, plan.session_zone, lambda: keeper.left) as lane,
-        ):
+        with RejectKeeper(
+            self.database, entry.load_id, self.spec.rejects, uri, encoding=records.form.encoding
+        ) as keeper:
             account.keeper = keeper
-            if plan.guarded and self._begins_new(connection, plan, lane, records):
+            if plan.guarded and self._begins_new(connection, plan, keeper, records):
                 plan = replace(plan, straight=True)
-            counts = (Straight if plan.straight else Staged)(
-                connection=connection,
-                database=self.database,
-                deadline=self.how.deadline,
-                source=self.source,
-                plan=plan,
-                records=records,
-                work=self.work(plan, lane, entry.load_id),
-                threads=self.threads,
-                keeper=keeper,
-                account=account,
-            ).go(checkpoint)
+            with self.lanes(plan, entry.load_id, lambda: keeper.left) as lanes:
+                counts = (Straight if plan.straight else Staged)(
+                    connection=connection,
+                    database=self.database,
+                    deadline=self.how.deadline,
+                    source=self.source,
+                    plan=plan,
+                    records=records,
+                    work=lanes.convert,
+                    threads=self.threads,
+                    keeper=keeper,
+                    account=account,
+                ).go(checkpoint)
             keeper.settle(account.tally.counts.read)
         return self.conclude(connection, records, plan, counts)
 
@@ -225,10 +223,11 @@ class Load(Task):
         ledger.note_file(connection, entry.load_id, records.header, records.csv)
         return records, self.plan(connection, records, table, found, again=entry.attempts > 1)
 
-    def _begins_new(self, connection: Connection, plan: Plan, lane: TextLane, records: Records) -> bool:
+    def _begins_new(self, connection: Connection, plan: Plan, keeper: RejectKeeper, records: Records) -> bool:
         """Whether the file is worth a trial of going straight, and its first records look like that."""
         if plan.straight or records.first is None or self.source.size < TRIAL_FROM:
             return False
         entry = self.account.entry
-        first = no_longer_than([records.first], plan.block_records)
-        return begins_new(connection, plan, entry, self.work(plan, lane, entry.load_id)(next(first)))
+        first = next(no_longer_than([records.first], plan.block_records))
+        with self.lanes(plan, entry.load_id, lambda: keeper.left) as lanes:
+            return begins_new(connection, plan, entry, lanes.convert(first))

@@ -6,21 +6,20 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
-from loader import expression
 from loader.checkpoints import Found
 from loader.columns import LoadColumn, match_columns
 from loader.errors import SpecError
-from loader.hooks import find_hook
-from loader.infer import PATTERNS, infer_columns
 from loader.merge import check_rules, merge_key
 from loader.pgtypes import ColumnType
 from loader.records import Block
 from loader.spec import ColumnSpec, LoadSpec
 from loader.tables import Table
-from loader.transform import Filter, Hook, schema_of, typed_default
+
+if TYPE_CHECKING:
+    from loader.expression import Mask as Filter
+    from loader.hooks import Hook
 
 STAGED_FORM = 1
 """To be raised when this program stages rows in another form, so that nobody goes on with those of an earlier one."""
@@ -109,6 +108,8 @@ def make_plan(
     notes: tuple[str, ...] = ()
     guessed: tuple[ColumnSpec, ...] = ()
     if (not spec.columns and table.oid is None) or (spec.unknown == "add" and header is not None):
+        from loader.infer import infer_columns
+
         guessed = infer_columns(first, header, spec.csv.null, name=name)
         guessed = tuple(replace(each, type=found.widened.get(each.name, each.type)) for each in guessed)
     types = spell_types([(each.name, each.type) for each in (*spec.columns, *guessed) if each.type is not None])
@@ -142,8 +143,8 @@ def make_plan(
         guarded=may_go_straight
         and spec.mode == "merge"
         and _goes_straight(replace(table, empty=True), match.columns, key),
-        hook=find_hook(spec.transform.python) if spec.transform.python else None,
-        filter=_filter(spec, schema_of(match.columns), session_zone),
+        hook=_hook(spec),
+        filter=_filter(spec, match.columns, session_zone),
         notes=notes + match.notes,
     )
 
@@ -180,6 +181,10 @@ def _travelling(columns: tuple[LoadColumn, ...], column_types: ColumnTypes, *, c
 
 def _to_be_proved(columns: tuple[LoadColumn, ...], inferred: Mapping[str, str]) -> tuple[LoadColumn, ...]:
     """Columns of an inferred type with the pattern that their texts must have."""
+    if not inferred:
+        return columns
+    from loader.infer import PATTERNS
+
     return tuple(replace(each, pattern=PATTERNS.get(inferred.get(each.name, ""))) for each in columns)
 
 
@@ -197,18 +202,21 @@ def _reading(spec: LoadSpec, columns: tuple[LoadColumn, ...]) -> tuple[LoadColum
     return tuple(each if each.format else replace(each, type=each.type.judged) for each in columns)
 
 
+_MOMENTS = ("date", "timestamp", "timestamptz", "time")
+
+
 def _check_formats(columns: tuple[LoadColumn, ...]) -> None:
     """A format must say what its column's type holds, no less; what it says more would be dropped without a word."""
     problems = []
     for column in columns:
         if column.format is None:
             continue
-        names, kind = set(column.format.names), column.type.arrow
-        if not pa.types.is_temporal(kind) or pa.types.is_time(kind) == bool(names & {"Y", "y"}):
+        names, form = set(column.format.names), column.type.form
+        if form not in _MOMENTS or (form == "time") == bool(names & {"Y", "y"}):
             problems.append(
                 f'columns.{column.name}: the format "{column.format.text}" does not give a {column.type.name}'
             )
-        elif "z" in names and getattr(kind, "tz", None) is None:
+        elif "z" in names and form != "timestamptz":
             problems.append(
                 f"columns.{column.name}: the format has an offset (%z), which {column.type.name} cannot hold"
             )
@@ -217,19 +225,35 @@ def _check_formats(columns: tuple[LoadColumn, ...]) -> None:
 
 
 def _check_defaults(columns: tuple[LoadColumn, ...]) -> None:
+    filled = [column for column in columns if column.default is not None]
+    if not filled:
+        return
+    from loader.transform import typed_default
+
     problems = [
         f'columns.{column.name}: the default "{column.default}" is not a valid {column.type.name}'
-        for column in columns
-        if column.default is not None and not typed_default(column).is_valid
+        for column in filled
+        if not typed_default(column).is_valid
     ]
     if problems:
         raise SpecError(problems)
 
 
-def _filter(spec: LoadSpec, schema: pa.Schema, zone: str) -> Filter | None:
+def _hook(spec: LoadSpec) -> Hook | None:
+    if spec.transform.python is None:
+        return None
+    from loader.hooks import find_hook
+
+    return find_hook(spec.transform.python)
+
+
+def _filter(spec: LoadSpec, columns: tuple[LoadColumn, ...], zone: str) -> Filter | None:
     if spec.transform.filter is None:
         return None
+    from loader import expression
+    from loader.transform import schema_of
+
     try:
-        return expression.parse(spec.transform.filter).bind(schema, zone=zone)
+        return expression.parse(spec.transform.filter).bind(schema_of(columns), zone=zone)
     except ValueError as error:
         raise SpecError([f"transform.filter: {error}"]) from error

@@ -1,4 +1,4 @@
-"""Records on their way through the stages: `Block` before they are parsed, `Rows` after.
+"""Records on their way through the stages: `Block` before they are converted, `Encoded` after.
 
 A record ends at LF, CRLF or a lone CR outside quotes. "Regular" quotes stand only where RFC 4180 puts them
 (around whole fields, doubled inside); those Arrow and COPY read alike. The others are re-spelled by `fields`
@@ -8,17 +8,15 @@ before Arrow sees them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from loader.arrays import booleans
 from loader.fields import Dialect, UnterminatedQuoteError, split_record
-from loader.rejects import NO_REJECTS, RejectGroup, Rejects
+from loader.rejects import RejectGroup, Rejects
 from loader.report import Reject
 from loader.rising import Run
 from loader.swallowed import NONE_SWALLOWED, Swallowed
@@ -368,58 +366,6 @@ def joined(blocks: Sequence[Block]) -> Block:
         regular=all(each.regular for each in blocks),
         lines=None,
     )
-
-
-@dataclass(frozen=True)
-class Doubtful:
-    """Records with values that the server is to judge: their texts, one row a record, and their places in the block.
-
-    ``suspects``: the columns with a text that the client could not convert.
-    """
-
-    texts: pa.RecordBatch
-    index: npt.NDArray[np.int64]
-    suspects: frozenset[str]
-
-    @classmethod
-    def of(
-        cls, values: Sequence[pa.Array], names: Sequence[str], index: npt.NDArray[np.int64], *, suspects: Iterable[str]
-    ) -> Doubtful:
-        """Columns of any type as texts, in the spelling that PostgreSQL reads as the very value."""
-        texts = pa.RecordBatch.from_arrays([each.cast(pa.string()) for each in values], list(names))
-        return cls(texts, index, frozenset(suspects))
-
-
-FEW = 8
-"""Rows up to which what is left of a batch is joined of its runs: a sixth of the time that a filter takes."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Records of one block on their way to staging.
-
-    ``batch``: one row a record, columns of shape (n,). ``index``: shape (n,), each row's record within the
-    block, from 0. ``rejects``: records that were set aside. ``filtered``: how many the filter left out. ``short``
-    and ``long``: how many were filled with NULL, or lost surplus fields, to be of the right shape.
-    """
-
-    block: Block
-    batch: pa.RecordBatch
-    index: npt.NDArray[np.int64]
-    rejects: Rejects = NO_REJECTS
-    filtered: int = 0
-    doubtful: Doubtful | None = None
-    short: int = 0
-    long: int = 0
-
-    def keep(self, mask: npt.NDArray[np.bool_]) -> Rows:
-        """These rows without those where ``mask`` is False."""
-        gone = np.flatnonzero(~mask).tolist()
-        if len(gone) > FEW:
-            return replace(self, batch=self.batch.filter(booleans(mask)), index=self.index[mask])
-        begins = [0, *(each + 1 for each in gone)]
-        runs = [self.batch.slice(at, end - at) for at, end in zip(begins, [*gone, len(mask)], strict=True)]
-        return replace(self, batch=pa.concat_batches(runs), index=self.index[mask])
 
 
 @dataclass(frozen=True)

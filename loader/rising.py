@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -21,38 +18,6 @@ class Run:
 
     first: tuple[Any, ...] | None = None
     last: tuple[Any, ...] | None = None
-
-
-def run_of(columns: Sequence[pa.Array]) -> Run | None:
-    """The run that keys make, given by their columns, each of shape (n,); None where they do not rise.
-
-    Of types for which `LoadColumn.is_exact`.
-    """
-    if not len(columns[0]):
-        return Run()
-    if any(column.null_count for column in columns) or not _rise(columns):
-        return None
-    return Run(_key(columns, 0), _key(columns, -1))
-
-
-def _rise(columns: Sequence[pa.Array]) -> bool:
-    """By the first column, and where that stays the same by the next."""
-    size = len(columns[0]) - 1
-    higher = None
-    for column in reversed(columns):
-        before, after = column.slice(0, size), column.slice(1)
-        above = pc.greater(after, before)
-        higher = above if higher is None else pc.or_(above, pc.and_(pc.equal(after, before), higher))
-    return bool(pc.all(higher, min_count=0).as_py())
-
-
-def _key(columns: Sequence[pa.Array], row: int) -> tuple[Any, ...]:
-    return tuple(_number(column[row]) for column in columns)
-
-
-def _number(key: pa.Scalar) -> Any:
-    """A time by its number, for there are some that Python has no time for."""
-    return key.value if pa.types.is_temporal(key.type) else key.as_py()
 
 
 class Rising:

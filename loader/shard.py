@@ -14,6 +14,7 @@ from loader import runs
 from loader.blocks import EndlessRecordError, no_longer_than
 from loader.checkpoints import NOTHING, Checkpoint, Found
 from loader.checksums import ByteCheck, Checksum
+from loader.columns import WidenColumn
 from loader.cuts import SHARD_BITS, Cutter, Shard
 from loader.database import translate, translated
 from loader.errors import (
@@ -25,10 +26,7 @@ from loader.errors import (
     ShapeError,
     TransformError,
 )
-from loader.infer import widened
-from loader.lane import TextLane
 from loader.overlap import overlapped
-from loader.parse import Parser
 from loader.parts import OTHER_HEAD
 from loader.plan import Plan
 from loader.proof import Known, ShardPlan, ShardReport
@@ -41,7 +39,6 @@ from loader.staging import Staging
 from loader.stored import read_stored
 from loader.tally import Books
 from loader.task import Task
-from loader.transform import Transformer, WidenColumn
 from loader.values import brief
 from loader.ways import STREAMS
 
@@ -128,18 +125,19 @@ class ShardLoad:
         )
         dialect = records.first.dialect if records.first is not None else None
         assert dialect is not None
-        cutter = Cutter(self._read, dialect, shard, name=plan.uri, clean=self._clean(whole))
+        keeper = ShardRejects(self._database, report.load_id, load.spec.rejects, plan.uri)
+        lanes = load.lanes(whole, report.load_id, lambda: keeper.left)
+        cutter = Cutter(self._read, dialect, shard, name=plan.uri, clean=lanes.count_convertible)
         cutter.begin(report.known)
         report = replace(report, inside=cutter.inside, start=cutter.start)
         account.entry = replace(account.entry, load_id=report.load_id, attempts=plan.attempt)
-        keeper = ShardRejects(self._database, report.load_id, load.spec.rejects, plan.uri)
         keeper.run, keeper.base = report.run, self._number << SHARD_BITS
         account.keeper = keeper
         problem: dict[str, Any] | None = None
         try:
-            with keeper, TextLane(self._database, whole.columns, whole.session_zone, lambda: keeper.left) as lane:
+            with keeper, lanes:
                 blocks = no_longer_than(cutter.blocks(), whole.block_records)
-                self._copy(blocks, load.work(whole, lane, report.load_id), Books(account.tally, keeper), staging)
+                self._copy(blocks, lanes.convert, Books(account.tally, keeper), staging)
                 keeper.flush()
         except _GARBAGE as error:
             kind = "limit" if isinstance(error, RejectLimitError) else type(error).__name__
@@ -150,6 +148,8 @@ class ShardLoad:
                 place = error.place
                 problem |= {"kind": "endless", "place": [place.offset, place.record - keeper.base, place.line]}
         except WidenColumn as error:
+            from loader.infer import widened
+
             wider = widened(whole.inferred[error.column], error.texts)
             told = f'the column "{error.column}" has to be {wider}'
             problem = {"kind": "widen", "column": error.column, "type": wider, "message": told}
@@ -227,20 +227,6 @@ class ShardLoad:
                 f"{source.uri}: shard {self._number}: {books.tally.counts.kept:,} records were sent and PostgreSQL "
                 f"took {segments.copied:,}; this is a defect of the loader"
             )
-
-    def _clean(self, whole: Plan) -> Callable[[Block], int]:
-        """How many records of a block convert, each to the type of its column; nothing is asked of the server."""
-        spec = self._load.spec
-        parser = Parser(whole.reading, whole.fields, spec.csv.null, name=self._source.uri)
-        transformer = Transformer(whole.reading, self._load.constants(self._plan.load_id or 0), key=whole.key)
-
-        def clean(block: Block) -> int:
-            try:
-                return int(transformer.convert(parser.parse(block)).batch.num_rows)
-            except (WidenColumn, LoaderError, KeyError):
-                return 0
-
-        return clean
 
 
 def _answers(report: ShardReport, known: Known | None) -> bool:

@@ -20,10 +20,9 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader.columns import LoadColumn
-from loader.encode import HEADER, TRAILER
 from loader.records import POSITION
+from loader.statements import HEADER, TRAILER, execute, execute_all
 from loader.statements import copy as run_copy
-from loader.statements import execute, execute_all
 from loader.statements import rows as rows_of
 from loader.tables import staging_name
 

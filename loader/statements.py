@@ -18,6 +18,12 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 from psycopg2.extras import execute_values
 
+HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+"""What binary COPY begins with (manual, COPY, "Binary Format"): signature, flags, length of the header's extension."""
+
+TRAILER = b"\xff\xff"
+"""What it ends with."""
+
 Statement = str | sql.Composable
 Parameters = Sequence[Any] | Mapping[str, Any]
 

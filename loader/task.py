@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
@@ -15,25 +15,17 @@ from loader.columns import fields_by_position
 from loader.cores import available_cores
 from loader.database import Database
 from loader.errors import DatabaseError
-from loader.judge import Judge
-from loader.kernel import compiled_kernel
-from loader.kernel.express import Express, express_lane
-from loader.lane import TextLane
+from loader.lanes import Lanes
 from loader.merge import Counts
-from loader.parse import Parser
 from loader.plan import Plan, make_plan
 from loader.reading import Records, open_records, text_of
-from loader.records import Block, Encoded
-from loader.rejects import NO_REJECTS
 from loader.report import ROW_COUNTS, LoadReport
 from loader.sniff import sniffed
 from loader.source import Source
 from loader.spec import LoadSpec
 from loader.staging import drop_tables
-from loader.stray_quotes import find_swallowed
 from loader.tables import Table
 from loader.target import is_empty
-from loader.transform import Transformer
 from loader.undertaking import How
 
 STRAIGHT = 8
@@ -107,49 +99,9 @@ class Task:
         connection.commit()
         return report
 
-    def work(self, plan: Plan, lane: TextLane, load_id: int) -> Callable[[Block], Encoded]:
-        """What is done with each block, on any thread: parse, transform, encode."""
-        parser = Parser(
-            plan.reading, plan.fields, self.spec.csv.null, name=self.source.uri, pad=self.spec.csv.ragged == "pad"
-        )
-        constants = self.constants(load_id)
-        transformer = Transformer(plan.reading, constants, key=plan.key, hook=plan.hook, filter=plan.filter)
-        judge = Judge(lane, plan.reading, key=() if plan.straight else plan.key, with_position=not plan.straight)
-
-        express = self._express(plan, constants)
-
-        def through_arrow(block: Block) -> Encoded:
-            rows = transformer.convert(parser.parse(block))
-            if transformer.looks:
-                rows = transformer.finish(judge.show(rows))
-            return judge.encode(rows)
-
-        def work(block: Block) -> Encoded:
-            sure = express.take(block) if express is not None else None
-            if sure is None:
-                encoded = through_arrow(block)
-            elif sure.rest is None:
-                encoded = Encoded(block, sure.tuples, sure.kept, NO_REJECTS, 0, keys=sure.keys)
-            else:
-                encoded = through_arrow(sure.rest).after(sure.tuples, sure.kept, sure.keys, block)
-            return replace(encoded, swallowed=find_swallowed(block, plan.fields))
-
-        return work
-
-    def _express(self, plan: Plan, constants: Mapping[str, str]) -> Express | None:
-        """The compiled lane; None where it is not there, or where something is to be done to the records before."""
-        if plan.hook is not None or plan.filter is not None:
-            return None
-        return express_lane(
-            compiled_kernel(),
-            plan.columns,
-            plan.fields,
-            self.spec.csv.null,
-            constants,
-            key=() if plan.straight else plan.key,
-            required=plan.key,
-            with_position=not plan.straight,
-        )
+    def lanes(self, plan: Plan, load_id: int, left: Callable[[], int]) -> Lanes:
+        """The lanes that the records take into staging. ``left``: how many more rejects the load may have."""
+        return Lanes(plan, self.constants(load_id), self.database, left, name=self.source.uri)
 
     def target(self, connection: Connection) -> Table:
         """The table that it goes into, as it is now."""

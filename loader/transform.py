@@ -7,9 +7,10 @@ cannot convert makes its record doubtful, for the server to judge, and never tou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from string import Formatter
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +18,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from loader import arrays
-from loader.columns import LoadColumn
+from loader.columns import LoadColumn, WidenColumn
 from loader.convert import Mask, convert, decode, fits, has_nul
-from loader.records import Block, Doubtful, Rows, first_invalid_byte, reject_each
+from loader.records import Block, first_invalid_byte, reject_each
 from loader.rejects import RejectGroup, Rejects
+from loader.rows import Doubtful, Rows
 from loader.steps import apply_chain
 from loader.values import shown
 
-Filter = Callable[[pa.RecordBatch], pa.BooleanArray]
-Hook = Callable[[pa.RecordBatch], pa.RecordBatch]
+if TYPE_CHECKING:
+    from loader.expression import Mask as Filter
+    from loader.hooks import Hook
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +39,6 @@ class _Fault:
     bad: Mask
     reason: str
     texts: pa.Array | None
-
-
-class WidenColumn(Exception):  # noqa: N818 - it is no error, but the end of one attempt
-    """The type inferred for a column does not hold these texts of it: the load has to begin again with a wider one."""
-
-    def __init__(self, column: str, texts: pa.Array) -> None:
-        super().__init__(column)
-        self.column = column
-        self.texts = texts
 
 
 @dataclass(frozen=True, slots=True)

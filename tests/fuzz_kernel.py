@@ -22,12 +22,12 @@ import psycopg2
 from support.postgres import open_server
 
 from loader.columns import LoadColumn
-from loader.encode import HEADER, TRAILER
 from loader.fields import Dialect
 from loader.kernel import compiled_kernel
 from loader.kernel.express import Express, express_lane
 from loader.pgtypes import TypeFacts, column_type
 from loader.records import Block
+from loader.statements import HEADER, TRAILER
 
 RECORDS = 20_000
 POOL = 3_000

@@ -18,8 +18,9 @@ from test_encode import rows_of
 
 import loader
 from loader.convert import convert, decode, fits, has_nul
-from loader.encode import HEADER, TRAILER, encode
+from loader.encode import encode
 from loader.pgtypes import column_type
+from loader.statements import HEADER, TRAILER
 
 signs = st.sampled_from(["", "-", "+", " ", "--"])
 digits = st.text("0123456789", max_size=22)

@@ -23,7 +23,7 @@ from loader.kernel.express import Express, express_lane
 from loader.parse import Parser
 from loader.pgtypes import TypeFacts, column_type
 from loader.records import Block, Place
-from loader.rising import run_of
+from loader.rows import run_of
 from loader.transform import Transformer
 
 pytestmark = pytest.mark.skipif(not kernel.COMPILED, reason="the kernel is not compiled here")

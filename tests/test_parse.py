@@ -16,7 +16,8 @@ from loader.columns import LoadColumn
 from loader.fields import Dialect, split_record
 from loader.parse import Parser
 from loader.pgtypes import column_type
-from loader.records import Place, Rows
+from loader.records import Place
+from loader.rows import Rows
 from loader.spec import CsvSpec
 from loader.transform import Transformer
 

@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loader import wire
-from loader.encode import HEADER, TRAILER, encode
+from loader.encode import encode
 from loader.pgtypes import ColumnType, TypeFacts, column_type
-from loader.records import Block, Rows
+from loader.records import Block
+from loader.rows import Rows
+from loader.statements import HEADER, TRAILER
 
 DIGITS = st.text("0019", max_size=20)
 NUMBERS = st.builds(
@@ -29,7 +31,7 @@ UUIDS = st.uuids().map(str)
 ODD_UUIDS = st.sampled_from(
     ["{00000000-0000-0000-0000-000000000002}", "0000000000000000000000000000000A", "ABCDEF", "", "x" * 36]
 )
-MOOD = ColumnType("mood", pa.string(), "enum", labels=("sad", "o'k", "ü"))
+MOOD = ColumnType("mood", "text", "enum", labels=("sad", "o'k", "ü"))
 
 TYPES = {
     "numeric": (column_type("numeric"), NUMBERS | ODD_NUMBERS),

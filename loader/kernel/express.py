@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from loader.columns import LoadColumn
 from loader.fields import Dialect
+from loader.pgtypes import Form
 from loader.records import Block
 from loader.rising import Run
 
@@ -33,18 +33,19 @@ from loader.rising import Run
 _STRICT, _REQUIRED, _UTC, _KEY, _BOUNDED, _FILLED = (1 << bit for bit in range(6))
 _FROM_CONSTANT, _FROM_RECORD_NUMBER = -1, -2
 
-_KINDS: dict[pa.DataType, int] = {
-    pa.int16(): _SMALLINT,
-    pa.int32(): _INTEGER,
-    pa.int64(): _BIGINT,
-    pa.float32(): _REAL,
-    pa.float64(): _DOUBLE,
-    pa.bool_(): _BOOLEAN,
-    pa.date32(): _DATE,
-    pa.timestamp("us"): _TIMESTAMP,
-    pa.timestamp("us", "UTC"): _TIMESTAMPTZ,
-    pa.time64("us"): _TIME,
-    pa.string(): _TEXT,
+_KINDS: dict[Form, int] = {
+    "int16": _SMALLINT,
+    "int32": _INTEGER,
+    "int64": _BIGINT,
+    "float32": _REAL,
+    "float64": _DOUBLE,
+    "bool": _BOOLEAN,
+    "date": _DATE,
+    "timestamp": _TIMESTAMP,
+    "timestamptz": _TIMESTAMPTZ,
+    "time": _TIME,
+    "decimal": _NUMERIC,
+    "text": _TEXT,
 }
 _WIRES = {"numeric": _NUMERIC, "uuid": _UUID, "enum": _ENUM, "json": _JSON, "jsonb": _JSONB}
 
@@ -201,12 +202,7 @@ def express_lane(
 
 
 def _can_follow(columns: Sequence[LoadColumn], key: Sequence[str]) -> bool:
-    exact = {
-        column.name
-        for column in columns
-        if column.is_exact
-        and not (pa.types.is_decimal(column.type.arrow) and column.type.arrow.precision > _KEY_DIGITS)
-    }
+    exact = {column.name for column in columns if column.is_exact and column.type.precision <= _KEY_DIGITS}
     return bool(key) and exact.issuperset(key)
 
 
@@ -215,11 +211,8 @@ def _column(
 ) -> _Column | None:
     """The kernel's column, or None."""
     type_ = column.type
-    kind = _KINDS.get(type_.arrow) if type_.wire == "arrow" else _WIRES.get(type_.wire)
-    decimal = type_.wire == "arrow" and pa.types.is_decimal(type_.arrow)
-    if decimal:
-        kind = _NUMERIC
-    elif type_.name == "bytea":
+    kind = _KINDS[type_.form] if type_.wire == "arrow" else _WIRES.get(type_.wire)
+    if type_.name == "bytea":
         kind = _BYTEA
     if kind is None or column.steps or column.format is not None or type_.text_only:
         return None
@@ -234,15 +227,15 @@ def _column(
         | _REQUIRED * (column.not_null or required)
         | _UTC * (column.zone in _UTC_NAMES and column.pattern is None)
         | _KEY * (key_place is not None)
-        | _BOUNDED * (decimal or type_.max_length is not None)
+        | _BOUNDED * (type_.form == "decimal" or type_.max_length is not None)
         | _FILLED * (column.default is not None)
     )
     return _Column(
         kind=kind,
         flags=flags,
         field=field,
-        precision=type_.arrow.precision if decimal else 0,
-        scale=type_.arrow.scale if decimal else 0,
+        precision=type_.precision,
+        scale=type_.scale,
         limit=type_.max_length or 0,
         key_place=key_place,
         constant=constant,

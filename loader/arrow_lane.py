@@ -1,0 +1,60 @@
+"""The Arrow lane: blocks are parsed, transformed and encoded as record batches; the server judges what is in doubt.
+
+It is imported when the first block needs it: pyarrow and pgpq take 34 MB and a tenth of a second, which a load need
+not pay where the compiled kernel takes all of its blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+from loader.database import Database
+from loader.judge import Judge
+from loader.lane import TextLane
+from loader.parse import Parser
+from loader.plan import Plan
+from loader.records import Block, Encoded
+from loader.transform import Transformer
+
+
+class ArrowLane:
+    """Parses, transforms and encodes the blocks of one load. Safe to share between threads.
+
+    ``name`` is the source's, for messages. ``constants`` stand for the placeholders of ``value`` columns. ``left``: how
+    many more rejects the load may have.
+    """
+
+    def __init__(
+        self, plan: Plan, constants: Mapping[str, str], database: Database, left: Callable[[], int], *, name: str
+    ) -> None:
+        csv = plan.spec.csv
+        self._server = TextLane(database, plan.columns, plan.session_zone, left)
+        self._parser = Parser(plan.reading, plan.fields, csv.null, name=name, pad=csv.ragged == "pad")
+        self._transformer = Transformer(plan.reading, constants, key=plan.key, hook=plan.hook, filter=plan.filter)
+        key = () if plan.straight else plan.key
+        self._judge = Judge(self._server, plan.reading, key=key, with_position=not plan.straight)
+
+    def convert(self, block: Block) -> Encoded:
+        """The records of ``block`` as COPY's bytes. Raises WidenColumn, LoaderError and psycopg2.Error."""
+        rows = self._transformer.convert(self._parser.parse(block))
+        if self._transformer.looks:
+            rows = self._transformer.finish(self._judge.show(rows))
+        return self._judge.encode(rows)
+
+    def count_convertible(self, block: Block) -> int:
+        """How many records of ``block`` convert, each to the type of its column; the server is not asked.
+
+        Raises WidenColumn and LoaderError.
+        """
+        return int(self._transformer.convert(self._parser.parse(block)).batch.num_rows)
+
+    def __enter__(self) -> Self:
+        self._server.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.__exit__(kind, error, trace)

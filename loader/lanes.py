@@ -1,0 +1,102 @@
+"""The lanes into staging: each record takes the fastest one that is sure of it.
+
+The compiled kernel takes what it knows (`kernel.express`). The rest goes through Arrow (`arrow_lane`), and what Arrow
+cannot judge goes to PostgreSQL as text (`lane`). The result is the same, whichever way a record went.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from loader.columns import WidenColumn
+from loader.database import Database
+from loader.errors import LoaderError
+from loader.kernel import compiled_kernel
+from loader.kernel.express import Express, express_lane
+from loader.plan import Plan
+from loader.records import Block, Encoded
+from loader.rejects import NO_REJECTS
+from loader.stray_quotes import find_swallowed
+
+if TYPE_CHECKING:
+    from loader.arrow_lane import ArrowLane
+
+
+class Lanes:
+    """Converts the blocks of one load to COPY's bytes, on any thread. Its sessions with the server end with it.
+
+    ``name`` is the source's, for messages. ``constants`` stand for the placeholders of ``value`` columns. ``left``: how
+    many more rejects the load may have.
+    """
+
+    def __init__(
+        self, plan: Plan, constants: Mapping[str, str], database: Database, left: Callable[[], int], *, name: str
+    ) -> None:
+        self._plan = plan
+        self._constants = constants
+        self._database = database
+        self._left = left
+        self._name = name
+        self._express = _express(plan, constants)
+        self._opened: ArrowLane | None = None
+        self._lock = threading.Lock()
+        self._stack = ExitStack()
+
+    def convert(self, block: Block) -> Encoded:
+        """The records of ``block`` as COPY's bytes. Raises WidenColumn, LoaderError and psycopg2.Error."""
+        sure = self._express.take(block) if self._express is not None else None
+        if sure is None:
+            encoded = self._arrow.convert(block)
+        elif sure.rest is None:
+            encoded = Encoded(block, sure.tuples, sure.kept, NO_REJECTS, 0, keys=sure.keys)
+        else:
+            encoded = self._arrow.convert(sure.rest).after(sure.tuples, sure.kept, sure.keys, block)
+        return replace(encoded, swallowed=find_swallowed(block, self._plan.fields))
+
+    def count_convertible(self, block: Block) -> int:
+        """How many records of ``block`` convert, each to the type of its column; 0 where the block makes no sense. The
+        server is not asked."""
+        try:
+            return self._arrow.count_convertible(block)
+        except (WidenColumn, LoaderError, KeyError):
+            return 0
+
+    @property
+    def _arrow(self) -> ArrowLane:
+        """The Arrow lane, opened when the first block needs it."""
+        with self._lock:
+            if self._opened is None:
+                from loader.arrow_lane import ArrowLane
+
+                lane = ArrowLane(self._plan, self._constants, self._database, self._left, name=self._name)
+                self._opened = self._stack.enter_context(lane)
+            return self._opened
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+
+def _express(plan: Plan, constants: Mapping[str, str]) -> Express | None:
+    """The compiled lane; None where it is not there, or where something is to be done to the records before."""
+    if plan.hook is not None or plan.filter is not None:
+        return None
+    return express_lane(
+        compiled_kernel(),
+        plan.columns,
+        plan.fields,
+        plan.spec.csv.null,
+        constants,
+        key=() if plan.straight else plan.key,
+        required=plan.key,
+        with_position=not plan.straight,
+    )
