@@ -20,7 +20,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from loader.errors import LoaderError, UsageError
-from loader.memory import spare_threads
+from loader.memory import spare_imports
 from loader.output import Output, OutputError, standard_streams
 from loader.values import printable, to_json
 
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None, output: Output) -> int:
     options = _parser().parse_args(arguments)
     output.goes_on = options.run in (_load, _replay)
-    spare_threads()
+    spare_imports()
     code: int = options.run(options)
     return code
 

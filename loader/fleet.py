@@ -26,7 +26,7 @@ from loader.errors import DatabaseError, LoaderError, PausedError, SourceCorrupt
 from loader.events import direct_of, shown
 from loader.giving_up import NotLoaded, give_up, note_trouble
 from loader.handler import deadline_of, how_of, named_spec
-from loader.memory import keep_buffers
+from loader.memory import keep_buffers, spare_imports
 from loader.pipeline import How, load_one
 from loader.plans import Place, is_told_again, tell_again, told_again
 from loader.report import LoadReport
@@ -85,6 +85,7 @@ def handler(event: Any, context: Any = None) -> dict[str, Any]:
     if step is None:
         raise UsageError(f"the event is no step of a fleet: {shown(event)}")
     deadline = deadline_of(context)
+    spare_imports()
     keep_buffers()
     return run_stoppable(lambda: _run(step, event, deadline), deadline)
 

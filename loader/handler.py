@@ -26,7 +26,7 @@ from loader.deadline import Deadline
 from loader.dispatch import dispatch
 from loader.errors import BusyError, LoaderError, PausedError, UsageError
 from loader.events import Ignored, ObjectCreated, direct_of, event_of, is_direct, is_ping, is_sqs, told_by
-from loader.memory import keep_buffers
+from loader.memory import keep_buffers, spare_imports
 from loader.pipeline import How, load_one
 from loader.redelivery import RECEIVES, TURN_PATIENCE, Message, hidden_for, hide, is_permanent, put_aside
 from loader.report import LoadReport
@@ -62,6 +62,7 @@ def handler(event: Any, context: Any = None) -> dict[str, Any]:
 
         return examine(event)
     deadline = deadline_of(context)
+    spare_imports()
     keep_buffers()
     return run_stoppable(lambda: _answer(event, Invocation(deadline, context)), deadline)
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from types import ModuleType
+from typing import cast
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # M_TRIM_THRESHOLD and so on of glibc's <malloc.h>
 
@@ -26,15 +28,18 @@ LARGE = 64 << 20
 """Bytes from which on a buffer is the kernel's business: that of a very long record."""
 
 
-def spare_threads() -> None:
-    """numpy's linear algebra, of which nothing here makes use, is to start no threads: they would spin for a tenth of
-    a second of CPU when numpy is imported. Must come before that."""
+def spare_imports() -> None:
+    """Keep libraries from doing at their import what nothing here makes use of. Must come before they are imported.
+
+    numpy starts threads for linear algebra, which spin for a tenth of a second of CPU. botocore imports what signs
+    requests from awscrt wherever that is installed: 40 ms of CPU. `crc` does not need that part.
+    """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    sys.modules.setdefault("awscrt.auth", cast("ModuleType", None))  # its import now fails, and botocore does without
 
 
 def keep_buffers() -> None:
-    """Use buffers again instead of giving them back. Does nothing where the C library is not glibc. Must come before
-    pyarrow is imported."""
+    """Use buffers again instead of giving them back. Does nothing where the C library is not glibc."""
     if not sys.platform.startswith("linux"):
         return
     try:
@@ -45,3 +50,7 @@ def keep_buffers() -> None:
     if mallopt(_MMAP_THRESHOLD, LARGE) and mallopt(_TRIM_THRESHOLD, KEPT):
         # pyarrow reads it when it is imported, which a load may never need (Arrow's manual, "Environment Variables")
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+        if "pyarrow" in sys.modules:  # a hook's package may have imported it
+            import pyarrow as pa
+
+            pa.set_memory_pool(pa.system_memory_pool())

@@ -28,6 +28,7 @@ from typing import Any, Self
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
+from botocore.loaders import Loader
 from botocore.session import get_session
 from urllib3.exceptions import HTTPError
 
@@ -85,9 +86,18 @@ def s3_client(**overrides: Any) -> Any:
     }
     try:
         with _creating:
-            return get_session().create_client("s3", config=Config(**(settings | overrides)))
+            session = get_session()
+            session.register_component("data_loader", _ServiceModel())
+            return session.create_client("s3", config=Config(**(settings | overrides)))
     except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no URL
         raise SourceError(f"S3: no client can be made: {_cause(error)}") from error
+
+
+class _ServiceModel(Loader):  # type: ignore[misc]  # botocore has no types
+    """Finds S3's description without looking through the folders of all 400 services first: 20 ms of CPU."""
+
+    def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 - botocore passes it by its place
+        return ["s3"]
 
 
 # --- names

@@ -30,7 +30,7 @@ from loader import errors
 from loader.database import Database
 from loader.deadline import MARGIN, Deadline
 from loader.errors import LoaderError, PausedError
-from loader.memory import keep_buffers, spare_threads
+from loader.memory import keep_buffers, spare_imports
 from loader.output import standard_streams
 from loader.parts import Known, ShardPlan, ShardReport
 from loader.stored import StoredFormError
@@ -243,7 +243,7 @@ class _Process:
 
 def main() -> None:
     """Load shards until the input ends. What else would be printed, a hook's output say, goes to standard error."""
-    spare_threads()
+    spare_imports()
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         keep_buffers()
