@@ -256,7 +256,7 @@ def _undone(connection: Connection) -> Iterator[None]:
         yield
     finally:
         if not connection.closed:
-            execute(connection, "ROLLBACK TO SAVEPOINT loader_catalog")
+            execute(connection, "ROLLBACK TO SAVEPOINT loader_catalog; RELEASE SAVEPOINT loader_catalog")
 
 
 _KNOWN = """

@@ -8,6 +8,7 @@ commits of the next segment meanwhile lies beyond the checkpoint, and whoever ta
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
@@ -31,22 +32,87 @@ class NotStraightError(Exception):
 TRIAL = 0.2
 """The share of an attempt's time after which its pace is judged."""
 
+LONG = 30.0
+"""Seconds that a load may take to go straight: so much is lost when it dies. Its pace shows that after `SOON`."""
 
-def straight(encoded: Iterator[Encoded], books: Books, deadline: Deadline, *, name: str, size: int) -> Iterator[bytes]:
-    """The tuples for a COPY that cannot be continued. ``name`` and ``size`` (bytes) are the object's.
+SOON = 2.0
+"""Seconds after which a load's pace shows how long it will take; so much is lost where it turns out to be long."""
 
-    Raises PausedError where somebody asks to stop, and NotStraightError where the deadline will come before the end.
+
+NOTHING_SAVED = (
+    "it was being copied straight into the table, so nothing of it was staged, and the same call begins anew"
+)
+"""What to say of a straight load that comes to rest."""
+
+
+class Unbroken:
+    """Hands blocks out to one COPY, which cannot be continued.
+
+    ``name`` and ``size`` (bytes) are the object's. A load of more than one ``segment`` (bytes of text) has to be done
+    in `LONG` seconds. ``saves``: what was copied is saved when somebody asks to stop. Then the blocks just end
+    where the file can be taken up again, at ``after``, and ``stopped`` says so.
     """
-    began = deadline.left
-    for each in encoded:
-        if deadline.stopped:
-            straight = "it was being copied straight into the table"
-            raise PausedError(f"{name}: {deadline.reached}; {straight}, so {staged_so_far(0)}", handover=False)
-        spent = began - deadline.left  # without a deadline no number at all, which is never greater than anything
-        if spent > TRIAL * began and spent * (size / books.tally.bytes_read - 1) > deadline.left:
+
+    def __init__(
+        self,
+        encoded: Iterator[Encoded],
+        books: Books,
+        deadline: Deadline,
+        *,
+        name: str,
+        size: int,
+        segment: int,
+        saves: bool,
+    ) -> None:
+        self.after: Place | None = None
+        self.stopped = False
+        self._encoded = encoded
+        self._books = books
+        self._deadline = deadline
+        self._name = name
+        self._size = size
+        self._segment = segment
+        self._saves = saves
+        self._budget = deadline.left
+        self._began = time.monotonic()
+
+    def tuples(self) -> Iterator[bytes]:
+        """The blocks' tuples.
+
+        Raises NotStraightError where the deadline will come before the end, or the end after `LONG`; and PausedError
+        where somebody asks to stop and nothing can be saved.
+        """
+        try:
+            for each in self._encoded:
+                if self._deadline.stopped and self._rests():
+                    return
+                self._judge_pace()
+                self._books.enter(each)
+                self.after = each.block.after
+                yield each.tuples
+        except PausedError:  # the source waits for bytes that may never come
+            if not (self._deadline.stopped and self._rests()):
+                raise
+
+    def paused(self, so_far: str) -> PausedError:
+        """What to raise when it has come to rest."""
+        return PausedError(f"{self._name}: {self._deadline.reached}; {so_far}", handover=False)
+
+    def _rests(self) -> bool:
+        """Whether it can come to rest here."""
+        if not self._saves or not self._books.tally.counts.read:
+            raise self.paused(NOTHING_SAVED)
+        self.stopped = self.after is not None
+        return self.stopped
+
+    def _judge_pace(self) -> None:
+        rest = self._size / max(self._books.tally.bytes_read, 1) - 1
+        spent = self._budget - self._deadline.left  # without a deadline no number at all, which is never greater
+        if spent > TRIAL * self._budget and spent * rest > self._deadline.left:
             raise NotStraightError("it would not be through in the time that an attempt has")
-        books.enter(each)
-        yield each.tuples
+        passed = time.monotonic() - self._began
+        if self._size > self._segment and passed > SOON and passed * (1 + rest) > LONG:
+            raise NotStraightError("it takes so long that an interruption would cost much")
 
 
 def staged_so_far(records: int) -> str:

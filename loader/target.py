@@ -97,8 +97,9 @@ def set_aside_indexes(connection: Connection, table: Table) -> SetAside | None:
     except psycopg2.Error:  # somebody is using it, or something depends on an index: a foreign key, a view's GROUP BY
         if connection.closed:
             raise
-        execute(connection, sql.SQL("ROLLBACK TO SAVEPOINT loader_indexes"))
+        execute(connection, "ROLLBACK TO SAVEPOINT loader_indexes; RELEASE SAVEPOINT loader_indexes")
         return None
+    execute(connection, "RELEASE SAVEPOINT loader_indexes")
     return SetAside(tuple(each for index in found for each in _made_again(table, *index[:5])))
 
 

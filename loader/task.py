@@ -28,14 +28,14 @@ from loader.tables import Table
 from loader.target import is_empty
 from loader.undertaking import How
 
-STRAIGHT = 8
-"""Segments that an object may have to go straight into the target: 256 MiB by default, some three seconds. That is
-all that a load without checkpoints can lose. Staging what need not be merged costs half as much again
-(`bench.segments`)."""
+STRAIGHT = 24
+"""Segments that an object may have to go straight into the target: 768 MiB by default, some five seconds. A load that
+dies loses so much; one that is asked to stop saves what it has (`saving`), and one that turns out to be slow is staged
+(`segments.LONG`). Staging what need not be merged costs half as much again (`bench.segments`)."""
 
-STRAIGHT_BYTES = 256 << 20
-"""Bytes of text that an object may have to go straight into the target, however long its segments are: more than that
-is too much to lose. An object of one segment has no checkpoint on the way in any case."""
+STRAIGHT_BYTES = 768 << 20
+"""Bytes of text that an object may have to go straight into the target, however long its segments are. An object of one
+segment has no checkpoint on the way in any case."""
 
 NOTHING_FOUND = Found()
 

@@ -1,17 +1,19 @@
 """The two ways of a load's blocks into its target: straight, or by way of a staging table.
 
-Straight is one COPY within the one transaction: the fastest there is, but after a fault or Ctrl-C it begins again from
-the first byte, so it is for what is read again in a few seconds (`task.STRAIGHT_BYTES`). Staged is for what has to be
-merged, judged or continued: segments with checkpoints, then one merge.
+Straight is one COPY within the one transaction. That is the fastest way, but after a fault the load begins again from
+the first byte, so it is for what is read again in some seconds (`task.STRAIGHT`, `segments.LONG`). An append that is
+asked to stop saves what it has copied (`saving`). Staged is for what has to be merged, judged or continued: segments
+with checkpoints, then one merge.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import psycopg2
@@ -36,7 +38,8 @@ from loader.reading import Records, recall, take_up, text_of
 from loader.records import Block, Encoded, Place, reject
 from loader.refusals import is_refusal, sift
 from loader.rejects import Rejects
-from loader.segments import NotStraightError, Segments, copy_segments, staged_so_far, straight
+from loader.saving import SAVED, pages_of, save_copied
+from loader.segments import NOTHING_SAVED, NotStraightError, Segments, Unbroken, copy_segments, staged_so_far
 from loader.source import Source
 from loader.staging import WIDEST, Staging, copy, pages_per_range
 from loader.statements import execute, execute_all
@@ -59,6 +62,10 @@ is not worth a lock that keeps others away."""
 
 LOOK_EVERY = 1.0
 """Seconds between looks at whether somebody waits for a table that is locked."""
+
+
+GRACE = 5.0
+"""Seconds that a COPY has to come to its end when somebody asks to stop, and it is worth saving."""
 
 
 class PlanChangedError(Exception):
@@ -162,7 +169,8 @@ class Straight(Way):
         """
         assert checkpoint is None
         with ExitStack() as stack:
-            stack.enter_context(self.deadline.calling(self.connection.cancel))
+            stopping = self._stopping() if self._saves else self.deadline.calling(self.connection.cancel)
+            stack.enter_context(stopping)
             self.make_ready()
             indexes = self._set_aside()
             encoded = stack.enter_context(self.encoded(self.records))
@@ -187,10 +195,66 @@ class Straight(Way):
         return set_aside_indexes(self.connection, self.plan.table)
 
     def _copy(self, encoded: Iterator[Encoded]) -> int:
-        names = [column.name for column in self.plan.columns]
-        tuples = straight(encoded, self.books, self.deadline, name=self.source.uri, size=self.source.size)
-        target = target_name(self.plan.table)
-        return copy(self.connection, target, names, tuples, freeze=self.plan.table.oid is None)
+        """COPY it all. Raises PausedError where somebody asked to stop."""
+        plan, segment = self.plan, self.plan.spec.segment_size
+        names = [column.name for column in plan.columns]
+        blocks = Unbroken(
+            encoded,
+            self.books,
+            self.deadline,
+            name=self.source.uri,
+            size=self.source.size,
+            segment=segment,
+            saves=self._saves,
+        )
+        pages = pages_of(self.connection, plan.table) if self.source.size > segment else 0
+        copied = copy(self.connection, target_name(plan.table), names, blocks.tuples(), freeze=plan.table.oid is None)
+        if blocks.stopped:
+            assert blocks.after is not None
+            saved = self._save(copied, blocks.after, pages)
+            raise blocks.paused(staged_so_far(saved) if saved else NOTHING_SAVED)
+        return copied
+
+    @property
+    def _saves(self) -> bool:
+        """Whether it is to save what it has copied when somebody asks to stop."""
+        return not self.plan.key and self.source.size > self.plan.spec.segment_size
+
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """When somebody asks to stop, the COPY is given no more and ends. Where it waits, for a lock say, it is
+        canceled after `GRACE`."""
+        canceling: list[threading.Timer] = []
+
+        def cancel_soon() -> None:
+            canceling.append(threading.Timer(GRACE, self.connection.cancel))
+            canceling[-1].start()
+
+        try:
+            with self.deadline.calling(cancel_soon):
+                yield
+        finally:
+            for each in canceling:
+                each.cancel()
+
+    def _save(self, copied: int, after: Place, pages: int) -> int:
+        """Save what was copied in a staging table, with a checkpoint at ``after``; gives how many records that are, 0
+        where it cannot be saved. The table had ``pages`` pages."""
+        tally, entry = self.account.tally, self.account.entry
+        counts = tally.counts
+        self.account_for(copied, counts.kept)
+        self.keeper.flush()
+        plan = replace(self.plan, found=replace(self.plan.found, staged=SAVED))
+        checkpoint = Checkpoint(plan.digest, plan.found, after, counts, seen=tally.seen(after))
+        staging = Staging(entry.load_id, entry.attempts, plan.columns)
+        with self.database.session() as saving:
+            staging.create(saving, self.text)
+            if save_copied(self.connection, saving, staging, plan.table, rows=copied, pages=pages):
+                checkpoints.save(saving, entry, checkpoint)
+                self.account.staged = counts.read
+                return counts.read
+            saving.rollback()
+        return 0
 
     def _until_wanted(self, encoded: Iterator[Encoded], watch: Connection) -> Iterator[Encoded]:
         """The blocks, as long as nobody waits for the table: while its indexes are set aside, nobody can use it."""
@@ -310,7 +374,8 @@ class Staged(Way):
                 self.complete()
                 return counts
             except psycopg2.Error as error:
-                if not is_refusal(error):
+                # the positions of rows that were saved from the target are not those of their records
+                if not is_refusal(error) or self.plan.found.staged == SAVED:
                     raise
             self.connection.rollback()
         return self._merge_carefully(merge)

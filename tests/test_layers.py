@@ -45,7 +45,7 @@ SHELVES: list[set[str]] = [
     {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
     {"catalog", "cuts", "lane", "sniff", "source"},
     {"staging", "target"},
-    {"moving"},
+    {"moving", "saving"},
     {"judge", "ledger", "reading", "refusals", "shelf"},
     {"checkpoints", "matching", "standing"},
     {"merge"},

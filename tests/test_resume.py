@@ -17,7 +17,7 @@ import psycopg2
 import pytest
 from support.clock import Clock, unhurried
 from support.effort import effort
-from support.postgres import query
+from support.postgres import query, run_alone
 
 import loader
 from loader.database import Database
@@ -26,7 +26,7 @@ from loader.pipeline import How, Load, load_one
 from loader.report import LoadReport
 from loader.source import PART_SIZE, open_source
 from loader.tally import Progress
-from loader.task import STRAIGHT, is_large
+from loader.task import is_large
 
 RECORDS = 400_000  # so that the file has more segments than go straight into the target
 SPEC: dict[str, Any] = {"table": "trips", "segment_mb": 1, "rejects": {"max_rows": 5000}}
@@ -281,21 +281,29 @@ def _when(dsn: str, question: str, act: Any) -> threading.Thread:
     return thread
 
 
-@pytest.mark.parametrize("table", ["that is there", "that is not there"])
+@pytest.mark.parametrize("straight", [48, 8])
+@pytest.mark.parametrize("table", ["that is empty", "that has rows", "with holes", "that is not there"])
 def test_a_large_append_that_is_interrupted_late_is_not_read_again(
-    dsn: str, tmp_path: Path, file: Path, table: str
+    dsn: str, tmp_path: Path, file: Path, table: str, straight: int
 ) -> None:
-    """Ctrl-C at nine tenths of an append of more than `task.STRAIGHT` segments: the rest is all that is read."""
-    if table == "that is not there":
-        query(dsn, "DROP TABLE IF EXISTS trips")
-    else:
+    """Ctrl-C at nine tenths of an append, of at most ``straight`` segments or of more: the rest is all that is read."""
+    before = 0
+    query(dsn, "DROP TABLE IF EXISTS trips")
+    if table != "that is not there":
         query(dsn, "CREATE TABLE trips (a bigint, b text)")
+    if table in ("that has rows", "with holes"):
+        before = 1000
+        query(dsn, f"INSERT INTO trips SELECT -number, repeat('y', 500) FROM generate_series(1, {2 * before}) number")
+        query(dsn, f"DELETE FROM trips WHERE a {'<' if table == 'that has rows' else '>='} -{before}")
+        query(dsn, f"DELETE FROM trips WHERE a = -{2 * before}")
+        before = query(dsn, "SELECT count(*) FROM trips")[0][0]
+        run_alone(dsn, "VACUUM trips")
     text = "a,b\n" + "".join(f"{number},{'x' * 55}\n" for number in range(RECORDS))
     file.write_text(text)
-    assert file.stat().st_size > 2 * STRAIGHT << 20
+    assert 8 << 20 < file.stat().st_size < 48 << 20
     (tmp_path / "spec.toml").write_text('table = "trips"\nsegment_mb = 1\n[columns]\na = "bigint"\nb = "text"\n')
     command = ["load", str(file), "--spec", str(tmp_path / "spec.toml"), "--dsn", dsn]
-    code = AT_NINE_TENTHS.format(records=RECORDS * 9 // 10)
+    code = AT_NINE_TENTHS.format(records=RECORDS * 9 // 10, straight=straight)
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 130, done.stderr
     assert "records are staged, and the same call goes on from there" in done.stderr
@@ -306,13 +314,14 @@ def test_a_large_append_that_is_interrupted_late_is_not_read_again(
     ((state, resumes, share),) = query(dsn, "SELECT state, resumes, bytes_read::float / size FROM loader.loads")
     assert (state, resumes) == ("loaded", 1)
     assert share < 0.3
-    assert query(dsn, "SELECT count(*), count(DISTINCT a) FROM trips") == [(RECORDS, RECORDS)]
+    assert query(dsn, "SELECT count(*), count(DISTINCT a) FROM trips") == [(RECORDS + before,) * 2]
 
 
 AT_NINE_TENTHS = """
 import os, signal, sys
-from loader import tally
+from loader import tally, task
 from loader.cli import main
+task.STRAIGHT = {straight}
 add = tally.Tally.add
 
 def counted(self, encoded):
@@ -330,14 +339,14 @@ sys.exit(main())
 @pytest.mark.parametrize(
     ("segment", "size", "compression", "large"),
     [
-        (32, 256 << 20, "none", False),
-        (32, (256 << 20) + 1, "none", True),
-        (32, (32 << 20) + 1, "gzip", True),
-        (1, 8 << 20, "none", False),
-        (1, (8 << 20) + 1, "none", True),
-        (128, (256 << 20) + 1, "none", True),  # however long its segments are
-        (512, 512 << 20, "none", False),  # of one segment, which has no checkpoint on the way
-        (512, (512 << 20) + 1, "none", True),
+        (32, 768 << 20, "none", False),
+        (32, (768 << 20) + 1, "none", True),
+        (32, (96 << 20) + 1, "gzip", True),
+        (1, 24 << 20, "none", False),
+        (1, (24 << 20) + 1, "none", True),
+        (128, (768 << 20) + 1, "none", True),  # however long its segments are
+        (2048, 2 << 30, "none", False),  # of one segment, which has no checkpoint on the way
+        (2048, (2 << 30) + 1, "none", True),
     ],
 )
 def test_how_much_may_go_straight(segment: int, size: int, compression: str, large: bool) -> None:
