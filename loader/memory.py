@@ -13,6 +13,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 from types import ModuleType
 from typing import cast
 
@@ -54,3 +56,21 @@ def keep_buffers() -> None:
             import pyarrow as pa
 
             pa.set_memory_pool(pa.system_memory_pool())
+
+
+LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where a container's control group says how much memory it may have, in versions 2 and 1 (Linux, cgroups(7))."""
+
+NO_LIMIT = 1 << 50
+"""Bytes from which on a limit is the kernel's word for none."""
+
+
+def memory_limit() -> int | None:
+    """Bytes that this process may have, as Lambda or a container's control group says; None where nothing limits it."""
+    if (size := os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")).isdecimal():
+        return int(size) << 20
+    for path in LIMITS:
+        with suppress(OSError, ValueError):  # ValueError: "max", which is no number
+            limit = int(path.read_text("ascii"))
+            return limit if limit < NO_LIMIT else None
+    return None

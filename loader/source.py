@@ -18,10 +18,18 @@ from loader import files, markers
 from loader.checksums import Checksum, NoChecksum
 from loader.deadline import Deadline
 from loader.errors import UsageError
+from loader.memory import memory_limit
 
 PART_SIZE = 4 << 20
 """Bytes of one ranged GET. At 4 MiB, the wait for S3's first byte (25 ms) is a third of the time it takes; 8 MiB would
 half the requests (0.05 of 0.10 dollars a terabyte) and take 50 MB more memory at the peak (252 MB against 200 MB)."""
+
+SMALL = 200 << 20
+"""Bytes of memory below which a process reads parts of `SMALL_PART` bytes: the interpreter and its libraries leave some
+50 MB of Lambda's smallest function, which has 128. A request costs 1 ms of CPU; four times as many are a tenth of what a
+load costs."""
+
+SMALL_PART = 1 << 20
 
 PREFETCH = 4
 """GETs under way at once. 4 of 4 MiB, with S3's latency and 85 MB/s each, give 230 MB/s: three times what the network
@@ -136,13 +144,14 @@ def open_source(
     *,
     version_id: str | None = None,
     client: Any = None,
-    part_size: int = PART_SIZE,
+    part_size: int | None = None,
     prefetch: int = PREFETCH,
 ) -> Source:
     """Open the object or file ``uri``, in its latest version or in S3's ``version_id``.
 
-    Asks for size and version (one HEAD, or stat); reads nothing yet. At most ``prefetch`` parts of
-    ``part_size`` bytes are held beyond the one handed out. A ``client`` stays the caller's to close.
+    Asks for size and version (one HEAD, or stat); reads nothing yet. At most ``prefetch`` parts of ``part_size`` bytes
+    (by default what fits the process's memory) are held beyond the one handed out. A ``client`` stays the caller's to
+    close.
     Raises SourceNotFoundError, SourceUnavailableError or SourceError; UsageError for an address that is none.
     """
     name = _address(uri)
@@ -150,7 +159,14 @@ def open_source(
         return files.open_source(name)
     from loader import s3
 
+    part_size = part_size or fitting_part_size()
     return s3.open_source(name, version_id=version_id, client=client, part_size=part_size, prefetch=prefetch)
+
+
+def fitting_part_size() -> int:
+    """Bytes of one ranged GET, for the memory that this process may have."""
+    limit = memory_limit()
+    return SMALL_PART if limit is not None and limit < SMALL else PART_SIZE
 
 
 def s3_client(**overrides: Any) -> Any:

@@ -13,6 +13,9 @@ from support.effort import effort
 from support.postgres import query
 
 import loader
+from loader.kernel import compiled_kernel
+from loader.memory import memory_limit
+from loader.source import PART_SIZE, SMALL_PART, fitting_part_size
 
 MEASURED = """
 import re, sys
@@ -46,6 +49,40 @@ def write(path: Path, rows: int) -> Path:
         for number in range(rows):
             file.write(f'{number},{number % 1000}.25,2024-01-{number % 28 + 1:02},"{text}"\n')
     return path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+@pytest.mark.skipif(compiled_kernel() is None, reason="without the kernel a load imports Arrow")
+def test_the_smallest_function_has_room(dsn: str, tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 128 MB, some have to be left to the interpreter's surroundings."""
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
+    query(dsn, "CREATE TABLE t (id int, amount numeric(12,2), day date, words text)")
+    s3.put("t.csv", write(tmp_path / "t.csv", 350_000).read_bytes())
+    assert peak(dsn, s3.uri("t.csv")) <= 120
+
+
+@pytest.mark.parametrize(
+    ("function", "text", "limit"),
+    [
+        ("128", None, 128 << 20),
+        (None, "268435456\n", 256 << 20),
+        (None, "max\n", None),
+        (None, f"{(1 << 63) - 4096}\n", None),  # what version 1 of control groups says of no limit
+        (None, None, None),
+    ],
+)
+def test_what_limits_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str | None, text: str | None, limit: int | None
+) -> None:
+    """Lambda's word, else that of the control group, as far as it can be read."""
+    monkeypatch.delenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", raising=False)
+    if function is not None:
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", function)
+    if text is not None:
+        (tmp_path / "memory.max").write_text(text)
+    monkeypatch.setattr("loader.memory.LIMITS", (tmp_path / "none", tmp_path / "memory.max"))
+    assert memory_limit() == limit
+    assert fitting_part_size() == (SMALL_PART if limit == 128 << 20 else PART_SIZE)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
