@@ -26,8 +26,8 @@ half the requests (0.05 of 0.10 dollars a terabyte) and take 50 MB more memory a
 
 SMALL = 200 << 20
 """Bytes of memory below which a process reads parts of `SMALL_PART` bytes: the interpreter and its libraries leave some
-50 MB of Lambda's smallest function, which has 128. A request costs 1 ms of CPU; four times as many are a tenth of what a
-load costs."""
+50 MB of Lambda's smallest function, which has 128. A request costs 1 ms of CPU, so four times as many are a tenth of a
+load's."""
 
 SMALL_PART = 1 << 20
 
