@@ -162,22 +162,16 @@ def enter(connection: Connection, errand: Errand, *, follows: int = 0, waited: f
     """
     source, spec = errand.source, errand.spec
     values = {
+        **identity(errand),
         "state": "running",
         "source": source.uri,
-        "bucket": source.bucket,
-        "key": source.key,
         "version": source.version,
         "size": source.size,
         "last_modified": source.last_modified,
-        "target": errand.target,
         "mode": spec.mode,
-        "forced": errand.forced,
         "spec": json.dumps(spec.to_dict()),
-        "replay_of": errand.replay_of,
         "sequencer": errand.sequencer,
         "follows": follows,
-        "pin": source.pin,
-        "fingerprint": spec.fingerprint(),
         "waited": waited,
     }
     entry = _continue(connection, values) or Entry(_insert(connection, values), waited=waited)
@@ -185,14 +179,32 @@ def enter(connection: Connection, errand: Errand, *, follows: int = 0, waited: f
     return entry
 
 
-_SAME = " AND ".join(
-    f"{name} IS NOT DISTINCT FROM %({name})s"
-    for name in ("target", "bucket", "key", "pin", "fingerprint", "forced", "replay_of")
-)
+IDENTITY = ("target", "bucket", "key", "pin", "fingerprint", "forced", "replay_of")
+
+SAME = " AND ".join(f"{name} IS NOT DISTINCT FROM %({name})s" for name in IDENTITY)
+"""The condition of rows of ``loader.loads`` that are attempts at one errand, with the parameters of `identity`."""
+
+
+def identity(errand: Errand) -> dict[str, Any]:
+    """What tells an errand from all others: which version of which object goes where, by which spec, and why.
+
+    The same bytes under another key are another object, though their ETag, the ``pin``, is the same.
+    """
+    source = errand.source
+    values = (
+        errand.target,
+        source.bucket,
+        source.key,
+        source.pin,
+        errand.spec.fingerprint(),
+        errand.forced,
+        errand.replay_of,
+    )
+    return dict(zip(IDENTITY, values, strict=True))
 
 
 def _continue(connection: Connection, values: Mapping[str, Any]) -> Entry | None:
-    begun = f"SELECT max(load_id) FROM loader.loads WHERE {_SAME} AND state <> 'loaded'"
+    begun = f"SELECT max(load_id) FROM loader.loads WHERE {SAME} AND state <> 'loaded'"
     found = rows(
         connection,
         "UPDATE loader.loads SET state = 'running', attempts = attempts + 1, waited = waited + %(waited)s,"
@@ -238,23 +250,12 @@ class Failure:
 
 def find_failure(connection: Connection, errand: Errand, since: datetime) -> Failure | None:
     """What the same errand failed of last, if that was at ``since`` or later and would happen again."""
-    source = errand.source
-    values = {
-        "target": errand.target,
-        "bucket": source.bucket,
-        "key": source.key,
-        "pin": source.pin,
-        "fingerprint": errand.spec.fingerprint(),
-        "forced": errand.forced,
-        "replay_of": errand.replay_of,
-        "since": since,
-    }
     found = rows(
         connection,
         "SELECT load_id, attempts, handovers, resumes, waited, error_type, error FROM loader.loads"
-        f" WHERE load_id = (SELECT max(load_id) FROM loader.loads WHERE {_SAME} AND state <> 'loaded')"
+        f" WHERE load_id = (SELECT max(load_id) FROM loader.loads WHERE {SAME} AND state <> 'loaded')"
         " AND state = 'failed' AND NOT retryable AND error_type IS NOT NULL AND finished_at >= %(since)s",
-        values,
+        {**identity(errand), "since": since},
     )
     return Failure(Entry(*found[0][:5]), *found[0][5:]) if found else None
 

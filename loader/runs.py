@@ -17,7 +17,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader import ledger
 from loader.errors import DatabaseUnavailableError, LoaderError, SourceCorruptedError
-from loader.ledger import Entry
+from loader.ledger import Entry, Errand
 from loader.proof import Part, Proof, ShardPlan, ShardReport, prove
 from loader.report import Reject
 from loader.statements import execute, rows
@@ -51,16 +51,14 @@ def find_plan(connection: Connection, load_id: int) -> ShardPlan | None:
     return ShardPlan.from_dict(found[0][0]) if found and found[0][0] else None
 
 
-def find_open_plan(
-    connection: Connection, target: str, pin: str, fingerprint: str, *, forced: bool
-) -> ShardPlan | None:
-    """The plan of the newest load of that version by that spec into that table, if it is still open."""
+def find_open_plan(connection: Connection, errand: Errand) -> ShardPlan | None:
+    """The plan of the newest load of the same errand, if it is still open."""
     found = rows(
         connection,
-        "SELECT shard_plan FROM loader.loads WHERE target = %s AND pin = %s AND fingerprint = %s AND forced = %s"
+        f"SELECT shard_plan FROM loader.loads WHERE {ledger.SAME}"
         f" AND shard_plan IS NOT NULL AND attempts = (shard_plan ->> 'attempt')::int AND ({_OPEN})"
         " ORDER BY load_id DESC LIMIT 1",
-        (target, pin, fingerprint, forced),
+        ledger.identity(errand),
     )
     with suppress(StoredFormError):  # of another version: the object is planned anew
         return ShardPlan.from_dict(found[0][0]) if found else None

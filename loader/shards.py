@@ -199,9 +199,7 @@ class _Planning(Undertaking):
         return self._made or replace(self._plan, verdict="settled", load_id=report.load_id, report=report.to_dict())
 
     def _enter(self, connection: Connection, errand: Errand, standing: Standing, waited: float) -> Entry:
-        begun = runs.find_open_plan(
-            connection, errand.target, errand.source.pin or "", errand.spec.fingerprint(), forced=errand.forced
-        )
+        begun = runs.find_open_plan(connection, errand)
         if begun is not None and begun.attempt > self._after:
             raise _OpenError(begun)
         return super()._enter(connection, errand, standing, waited)

@@ -565,6 +565,23 @@ def test_an_object_that_changed_is_not_spliced(database: Database, trips: None, 
         finish(plan, [report], database)
 
 
+def test_the_same_bytes_at_two_keys_are_two_objects(
+    dsn: str, database: Database, trips: None, s3_unversioned: S3
+) -> None:
+    """Without versions both have the same ETag. A plan that is open for the one is nothing to the other."""
+    query(dsn, "CREATE TABLE sink (a int, b text, c bigint)")
+    spec = {**SPEC, "mode": "append", "key": [], "table": "sink"}
+    plans = []
+    for key in ("first.csv", "second.csv"):
+        s3_unversioned.put(key, TEXT.encode())
+        plans.append(plan_for(s3_unversioned.uri(key), spec, database, 3))
+    assert plans[0].load_id != plans[1].load_id
+    assert plan_for(s3_unversioned.uri("first.csv"), spec, database, 3) == plans[0]
+    counts = [finish(plan, load_all(plan, database)[0], database).rows_inserted for plan in plans]
+    assert counts[0] == counts[1] > 0
+    assert query(dsn, "SELECT count(*) FROM sink") == [(sum(counts),)]
+
+
 def test_a_newer_version_that_was_loaded_meanwhile_wins(dsn: str, database: Database, trips: None, s3: S3) -> None:
     """The shards come too late then: the load is superseded, and nothing of them is left."""
     s3.put("trips.csv", TEXT.encode())
