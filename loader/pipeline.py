@@ -29,7 +29,7 @@ from loader.spec import LoadSpec
 from loader.tables import Table
 from loader.tally import Progress, RejectKeeper
 from loader.task import Task
-from loader.undertaking import PLAINLY, TURN_WAIT, How, Undertaking, note_unopened, within_cores
+from loader.undertaking import PLAINLY, TURN_WAIT, How, Undertaking, for_version, note_unopened, within_cores
 from loader.ways import PlanChangedError, Staged, Straight, begins_new
 from loader.workers import load_by_workers
 
@@ -102,7 +102,7 @@ def load_one(
                 return loaded
             how = replace(how, notes=(*how.notes, f"loaded by one worker: {loaded}"))
         with open_source(uri, version_id=version_id, client=s3) as source:
-            return Load(source, spec, database, how).run()
+            return Load(source, spec, database, for_version(how, source, version_id)).run()
     except LoaderError as error:
         if error.report is None:  # it could not even be opened
             error.report = LoadReport(

@@ -46,7 +46,7 @@ from loader.standing import Standing
 from loader.stored import read_stored
 from loader.tally import Progress
 from loader.task import Task
-from loader.undertaking import PLAINLY, How, Undertaking
+from loader.undertaking import PLAINLY, How, Undertaking, for_version
 
 __all__ = [
     "Proof",
@@ -97,6 +97,7 @@ def plan_shards(
     """
     how = replace(how, force=force or how.force, sequencer=sequencer or how.sequencer)
     with open_source(uri, version_id=version_id, client=s3) as source:
+        how = for_version(how, source, version_id)
         load = Task(source, spec, database, how)
         with translated(f"{source.uri}: planning its shards"), load.database.session() as connection:
             ledger.migrate(connection)

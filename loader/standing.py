@@ -1,8 +1,14 @@
 """Where a version of an object stands among those that had their effect on a table already.
 
-Events of S3 come at least once and in no order. A version that was applied is not applied again, and one that is older
-than what was applied last comes too late. Which of two versions is the newer, S3 says: by the sequencers of their
-events, by when they were stored, and within one second by the order in which it lists them.
+Events of S3 come at least once and in no order. The rules:
+
+- A version that was applied is not applied again.
+- A version that is older than any that was applied comes too late. What an operator forced since does not change that.
+- Which of two versions is the newer, S3 says: by the sequencers of their events where these are of one length, by when
+  they were stored, and within one second by the order in which it lists them.
+- An object or file that keeps no versions is due when it differs from what was loaded under its name last, unless what
+  it holds now was loaded since, under whatever name.
+- Rejects of a version are no version themselves. They come too late when a newer version was merged since.
 """
 
 from __future__ import annotations
@@ -70,21 +76,27 @@ def find_standing(connection: Connection, errand: Errand, source: Source) -> Sta
     if errand.forced:
         return _DUE
     life = _lifetime(connection, errand)
-    same, last = _same(connection, errand, source, life.since), _last(connection, errand, source)
-    if errand.replay_of is not None:
-        last = None  # the records of a replay are no version of an object
+    same = _same(connection, errand, source, life.since)
     if same is not None and same.applied >= life.since:
-        came_back = last is not None and last.load_id != same.load_id and same.uri == source.uri
-        if came_back and not _has_order(source):  # what was read just now is what the object holds now
-            return Standing("due", follows=last.load_id if last else 0)
+        last = None if errand.replay_of is not None or has_order(source) else _last(connection, errand, source)
+        if last is not None and last.version != same.version and last.applied > same.applied:
+            return Standing("due", follows=last.load_id)  # what was read just now is what the object holds now
         return Standing("loaded", same.load_id, same.uri)
-    other = last is not None and last.version != source.version
-    if last is not None and other and _has_order(source) and not _is_newer(errand, source, last):
-        return Standing("superseded", last.load_id, last.uri)
+    if (newer := _newer(connection, errand, source)) is not None:
+        return Standing("superseded", newer.load_id, newer.uri)
     return _DUE if same is None else Standing("due", follows=life.follows)
 
 
 _DUE = Standing("due")
+
+
+def _newer(connection: Connection, errand: Errand, source: Source) -> _Applied | None:
+    """A load by which a newer version had its effect, if there is one."""
+    if errand.replay_of is not None:
+        return _newer_than_replayed(connection, errand.replay_of)
+    if not has_order(source):
+        return None
+    return next((each for each in _others(connection, errand, source) if not _is_newer(errand, source, each)), None)
 
 
 _APPLIED = "coalesce(applied, 0)"  # versions 1 and 2 did not number what they loaded
@@ -111,6 +123,11 @@ def _lifetime(connection: Connection, errand: Errand) -> _Lifetime:
 def why_not_due(connection: Connection, errand: Errand, standing: Standing, source: Source) -> str:
     """Why the errand is skipped, in one sentence that says how to load it anyway, and in what this call differs from
     the load by which the version took effect."""
+    if standing.verdict == "superseded" and errand.replay_of is not None:
+        return (
+            f"these are rejects of load {errand.replay_of}, and load {standing.load_id} has loaded a newer version of "
+            "that object since: add --force to load them over what that one has set"
+        )
     if standing.verdict == "superseded":
         newer = f"a newer version of it was loaded before, by load {standing.load_id}"
         return f"{newer}: add --force to load this one anyway"
@@ -190,23 +207,69 @@ def _last(connection: Connection, errand: Errand, source: Source) -> _Applied | 
     return _Applied(*found[0]) if found else None
 
 
-def _has_order(source: Source) -> bool:
+def _others(connection: Connection, errand: Errand, source: Source) -> list[_Applied]:
+    """The loads of other versions of this object that may be newer than it, the likeliest first.
+
+    Those whose sequencers say that they are older are left out, and so are those that were stored before, where
+    sequencers say nothing.
+    """
+    comparable = "length(sequencer) = length(%(sequencer)s)"
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM loader.loads WHERE state = 'loaded' AND target = %(target)s AND bucket = %(bucket)s"
+        " AND key = %(key)s AND version <> %(version)s AND replay_of IS NULL"
+        f' AND CASE WHEN {comparable} THEN upper(sequencer) COLLATE "C" > upper(%(sequencer)s)'
+        " ELSE last_modified >= %(last_modified)s END"
+        " ORDER BY last_modified DESC, applied DESC LIMIT %(limit)s",
+        {
+            "sequencer": errand.sequencer,
+            "target": errand.target,
+            "bucket": source.bucket,
+            "key": source.key,
+            "version": source.version,
+            "last_modified": source.last_modified,
+            "limit": OTHERS,
+        },
+    )
+    return [_Applied(*each) for each in found]
+
+
+OTHERS = 100
+"""Versions of one object that are looked at. More than one is needed only where several were stored in one second."""
+
+
+def _newer_than_replayed(connection: Connection, load_id: int) -> _Applied | None:
+    """The newest load of another version of the object that load ``load_id`` loaded, if it was applied after that.
+
+    Of one that was appended nothing is overwritten.
+    """
+    found = rows(
+        connection,
+        "SELECT l.load_id, l.source, l.version, l.sequencer, l.last_modified, coalesce(l.applied, 0)"
+        " FROM loader.loads r JOIN loader.loads l ON l.target = r.target AND l.key = r.key"
+        " AND l.bucket IS NOT DISTINCT FROM r.bucket"
+        " WHERE r.load_id = %s AND r.mode <> 'append'"
+        " AND l.state = 'loaded' AND l.replay_of IS NULL AND l.version <> r.version"
+        " AND l.applied > r.applied ORDER BY l.applied DESC LIMIT 1",
+        (load_id,),
+    )
+    return _Applied(*found[0]) if found else None
+
+
+def has_order(source: Source) -> bool:
     """Versions with an id stay readable when they are old; of any other object there is only what it holds now."""
     return source.bucket is not None and not source.pin.startswith("etag:")
 
 
-def _is_newer(errand: Errand, source: Source, last: _Applied) -> bool:
-    """Whether the version is newer than the one that was applied last.
+def _is_newer(errand: Errand, source: Source, other: _Applied) -> bool:
+    """Whether the version is newer than another one that was applied.
 
-    Sequencers are hexadecimal numbers of different lengths, of which the shorter is filled up with zeros on the left
-    (Amazon S3 User Guide, "Event message structure"). LastModified counts whole seconds.
+    Sequencers are hexadecimal numbers. How two of different lengths compare is not sure: one edition of AWS's guide
+    fills up the shorter one on the left, another on the right (Amazon S3 User Guide, "Event message structure").
+    LastModified counts whole seconds.
     """
-    if errand.sequencer and last.sequencer:
-        return _ordinal(errand.sequencer) > _ordinal(last.sequencer)
-    if source.last_modified != last.last_modified:
-        return source.last_modified > last.last_modified
-    return source.is_newer_than(last.version) is True
-
-
-def _ordinal(sequencer: str) -> str:
-    return sequencer.lower().rjust(64, "0")
+    if errand.sequencer and other.sequencer and len(errand.sequencer) == len(other.sequencer):
+        return errand.sequencer.upper() > other.sequencer.upper()
+    if source.last_modified != other.last_modified:
+        return source.last_modified > other.last_modified
+    return source.is_newer_than(other.version) is True

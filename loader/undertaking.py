@@ -31,7 +31,7 @@ from loader.segments import staged_so_far
 from loader.source import Missing, Source
 from loader.spec import LoadSpec
 from loader.staging import drop_tables
-from loader.standing import Standing, find_standing, why_not_due
+from loader.standing import Standing, find_standing, has_order, why_not_due
 from loader.tally import Progress
 from loader.values import brief
 
@@ -90,6 +90,15 @@ class How:
 
 
 PLAINLY = How()
+
+
+def for_version(how: How, source: Source, asked: str | None) -> How:
+    """``how`` for the version that ``source`` pins; ``asked`` is the version that the event named.
+
+    An event that names none is of a time before the bucket kept versions. Its sequencer then says nothing of the
+    version that the object has now.
+    """
+    return how if asked is not None or not has_order(source) else replace(how, sequencer=None)
 
 
 def within_cores(how: How) -> How:

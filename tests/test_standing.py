@@ -62,6 +62,68 @@ def test_sequencers_go_before_times(dsn: str, database: Database, s3: Any) -> No
     assert price(dsn) == 3
 
 
+@pytest.mark.parametrize(("older", "newer"), [("9", "0A"), ("0A", "9"), ("B0", "B"), ("B", "B0")])
+def test_sequencers_of_two_lengths_say_nothing(dsn: str, database: Database, s3: Any, older: str, newer: str) -> None:
+    """AWS's guide filled up the shorter one on the left in one edition and on the right in another: S3 is asked."""
+    old, new = s3.put("a.csv", ONE), s3.put("a.csv", TWO)
+    assert load(database, s3.uri("a.csv"), old, older).state == "loaded"
+    assert load(database, s3.uri("a.csv"), new, newer).state == "loaded"
+    query(dsn, "DELETE FROM loader.loads")
+    assert load(database, s3.uri("a.csv"), new, newer).state == "loaded"
+    assert load(database, s3.uri("a.csv"), old, older).state == "skipped"
+    assert price(dsn) == 2
+
+
+def test_a_sequencer_belongs_to_the_version_of_its_event(dsn: str, database: Database, s3: Any) -> None:
+    """An event that names no version is of a time before there were any: it says nothing of the version that is there
+    when it comes, late."""
+    second, third = s3.put("a.csv", TWO), s3.put("a.csv", THREE)
+    assert load(database, s3.uri("a.csv"), None, "01").state == "loaded"
+    assert price(dsn) == 3
+    assert load(database, s3.uri("a.csv"), second, "02").state == "skipped"
+    assert load(database, s3.uri("a.csv"), third, "03").state == "skipped"
+    assert price(dsn) == 3
+    assert query(dsn, "SELECT state, sequencer FROM loader.loads ORDER BY 1") == [
+        ("loaded", None),
+        ("superseded", "02"),
+    ]
+
+
+def test_a_version_is_compared_with_the_newest_and_not_with_the_last(dsn: str, database: Database, s3: Any) -> None:
+    """An operator goes back to the first version; the late event of one between the two changes nothing."""
+    versions = [s3.put("a.csv", each) for each in (ONE, TWO, THREE)]
+    assert load(database, s3.uri("a.csv"), versions[0], "01").state == "loaded"
+    assert load(database, s3.uri("a.csv"), versions[2], "03").state == "loaded"
+    assert load_one(s3.uri("a.csv"), SPEC, database, How(force=True), version_id=versions[0]).state == "loaded"
+    late = load(database, s3.uri("a.csv"), versions[1], "02")
+    assert late.state == "skipped"
+    assert late.notes == ("a newer version of it was loaded before, by load 2: add --force to load this one anyway",)
+    assert price(dsn) == 1
+
+
+def test_rejects_do_not_overwrite_a_newer_version(dsn: str, database: Database, s3: Any, tmp_path: Path) -> None:
+    """Unless somebody insists."""
+    spec = {"table": "prices", "mode": "merge", "rejects": {"max_ratio": 1.0}}
+    loading = loader.LoadSpec.from_dict(spec)
+    first = s3.put("a.csv", b"id,price\n1,1\n2,two\n")
+    report = load_one(s3.uri("a.csv"), loading, database, version_id=first)
+    s3.put("a.csv", b"id,price\n2,20\n")
+    assert load_one(s3.uri("a.csv"), loading, database).state == "loaded"
+    fixed = tmp_path / "fixed.csv"
+    fixed.write_bytes(b"id,price\n2,2\n")
+    assert report.load_id is not None
+    refused = replay(report.load_id, database, source=str(fixed))
+    assert refused.state == "skipped"
+    assert refused.notes == (
+        "these are rejects of load 1, and load 2 has loaded a newer version of that object since: "
+        "add --force to load them over what that one has set",
+    )
+    assert query(dsn, "SELECT price FROM prices ORDER BY id") == [(1,), (20,)]
+    forced = replay(report.load_id, database, how=How(force=True), source=str(fixed))
+    assert forced.state == "loaded"
+    assert query(dsn, "SELECT price FROM prices ORDER BY id") == [(1,), (2,)]
+
+
 def test_without_sequencers_s3_is_asked(dsn: str, database: Database, s3: Any) -> None:
     """It lists versions in the order in which they were stored."""
     first, second, third = (s3.put("a.csv", each) for each in (ONE, TWO, THREE))
@@ -91,6 +153,17 @@ def test_a_file_may_come_back_to_what_it_was(dsn: str, database: Database, tmp_p
     copy = tmp_path / "b.csv"
     copy.write_bytes(TWO)
     assert load(database, str(copy)).state == "skipped"
+
+
+def test_a_file_comes_back_to_what_another_one_holds(dsn: str, database: Database, tmp_path: Path) -> None:
+    """What counts is what was loaded under its own name last."""
+    other, path = tmp_path / "x.csv", tmp_path / "y.csv"
+    other.write_bytes(ONE)
+    assert load(database, str(other)).state == "loaded"
+    for content, expected in [(ONE, "skipped"), (TWO, "loaded"), (ONE, "loaded"), (ONE, "skipped")]:
+        path.write_bytes(content)
+        assert load(database, str(path)).state == expected
+    assert price(dsn) == 1
 
 
 def test_of_two_at_once_one_loads(dsn: str, database: Database, s3: Any) -> None:
