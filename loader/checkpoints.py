@@ -14,8 +14,8 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
+from loader import ledger
 from loader.checksums import Seen
-from loader.errors import DatabaseUnavailableError
 from loader.ledger import Entry
 from loader.records import Place
 from loader.statements import execute, rows
@@ -127,15 +127,13 @@ def save(connection: Connection, entry: Entry, checkpoint: Checkpoint) -> None:
     }
     names, given = ", ".join(values), ", ".join(f"%({name})s" for name in values)
     changes = ", ".join(f"{name} = excluded.{name}" for name in values)
-    touched = execute(
+    ledger.claim(connection, entry.load_id, entry.attempts)
+    execute(
         connection,
-        f"INSERT INTO loader.checkpoints ({names}) SELECT {given} FROM loader.loads"
-        " WHERE load_id = %(load_id)s AND attempts = %(attempts)s AND state = 'running'"
+        f"INSERT INTO loader.checkpoints ({names}) VALUES ({given})"
         f" ON CONFLICT (load_id) DO UPDATE SET {changes}, taken_at = clock_timestamp()",
-        {**values, "attempts": entry.attempts},
+        values,
     )
-    if not touched:
-        raise DatabaseUnavailableError(f"load {entry.load_id}: another attempt at it has begun since")
     connection.commit()
 
 

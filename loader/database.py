@@ -387,8 +387,7 @@ class _Session(Connection):
 
     def set_watches(self) -> None:
         """Tell the server `WATCHES`, and remember what the role's own `LIMITS` are."""
-        own = "SELECT name, setting::bigint FROM pg_settings WHERE name = ANY(%s)"
-        self.own_limits = dict(self._at_once(own, list(LIMITS)))
+        self.own_limits = dict(self._at_once(_OWN, list(LIMITS)))
         self._name = self.info.parameter_status("application_name") or ""
         try:
             self._at_once(_TIGHTEN, list(WATCHES), list(WATCHES.values()))
@@ -432,6 +431,13 @@ class _Cursor(psycopg2.extensions.cursor):
         assert isinstance(self.connection, _Session)
         return self.connection
 
+
+_OWN = """
+    SELECT set_config('default_transaction_isolation', 'read committed', false);
+    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
+    SELECT name, setting::bigint FROM pg_settings WHERE name = ANY(%s)"""
+"""What the session has of its own, whatever the role has: a merge has to see what was committed while it waited, and
+a load that is said to be through has to outlive a crash of the server. Then the role's limits."""
 
 _TIGHTEN = """
     SELECT set_config(s.name, v.value::text, false)

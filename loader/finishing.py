@@ -174,7 +174,7 @@ class Finishing(Undertaking):
         """Merge what the shards have staged, and enter the load as loaded."""
         load, plan, load_id = self._load, self._plan, self._plan.load_id or 0
         load.account.sum_up(_counts(proof), sum(each.bytes_read for each in reports), rising=proof.rising)
-        with RejectKeeper(load.database, load_id, load.spec.rejects, plan.uri) as keeper:
+        with RejectKeeper(load.database, load_id, load.spec.rejects, plan.uri, attempt=plan.attempt) as keeper:
             self._take_over(connection, keeper, [part for part in proof.parts if part.run is not None])
             keeper.check()  # more than the limit in all, though in no shard alone
             counts = self._merge(connection, proof, whole, records, keeper)
@@ -238,7 +238,7 @@ class Finishing(Undertaking):
             raise ReplanError(f"{plan.uri}: {problem['message']}; its shards have to be planned again", again)
         part = Part(problem["number"], problem["run"], 0, problem["record"], problem["line"])
         load, load_id = self._load, plan.load_id or 0
-        with RejectKeeper(load.database, load_id, load.spec.rejects, plan.uri) as keeper:
+        with RejectKeeper(load.database, load_id, load.spec.rejects, plan.uri, attempt=plan.attempt) as keeper:
             parts = [each for each in proof.parts if each.run is not None]
             self._take_over(connection, keeper, parts, [part], problem.get("rejected", ()))
             if problem["kind"] == "limit":

@@ -107,6 +107,10 @@ def _take_turn(connection: Connection, target: str, patience: float, deadline: D
             connection.rollback()
             if deadline.stopped:
                 raise PausedError(f"{target}: {deadline.reached} while waiting for its turn", handover=False) from error
+            if isinstance(error, psycopg2.errors.QueryCanceled):
+                ((limit,),) = rows(connection, "SHOW statement_timeout")
+                why = f"waited for its turn as long as the role's statement_timeout lets it, {limit}; raise that"
+                raise BusyError(f"{target}: {why}", error.pgcode) from error
             raise BusyError(
                 f"{target}: another load has had its turn for {patience:g} seconds", error.pgcode
             ) from error
@@ -222,6 +226,26 @@ def _insert(connection: Connection, values: Mapping[str, Any]) -> int:
         sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(map(sql.Placeholder, values))
     )
     return int(rows(connection, statement, values)[0][0])
+
+
+def claim(connection: Connection, load_id: int, attempt: int) -> None:
+    """Keep others from beginning another attempt at the load, or ending it, until the transaction that is open ends.
+
+    Raises DatabaseUnavailableError where that has happened: what this attempt would write belongs to no load any more.
+    """
+    statement = "SELECT FROM loader.loads WHERE load_id = %s AND attempts = %s AND state = 'running' FOR SHARE"
+    if not execute(connection, statement, (load_id, attempt)):
+        raise DatabaseUnavailableError(f"load {load_id}: another attempt at it has begun since")
+
+
+def is_under_way_by_shards(connection: Connection, target: str, bucket: str | None, key: str) -> bool:
+    """Whether a version of the object is being loaded by shards, or may be taken up by them."""
+    statement = (
+        "SELECT 1 FROM loader.loads WHERE target = %s AND bucket IS NOT DISTINCT FROM %s AND key = %s"
+        " AND shard_plan IS NOT NULL"
+        " AND (state IN ('sharded', 'running') OR (state IN ('failed', 'paused') AND retryable)) LIMIT 1"
+    )
+    return bool(rows(connection, statement, (target, bucket, key)))
 
 
 def is_loaded(connection: Connection, load_id: int) -> bool:

@@ -192,7 +192,12 @@ class Load(Task):
             raise PlanChangedError from error
         self.types = plan.inferred
         with RejectKeeper(
-            self.database, entry.load_id, self.spec.rejects, uri, encoding=records.form.encoding
+            self.database,
+            entry.load_id,
+            self.spec.rejects,
+            uri,
+            attempt=entry.attempts,
+            encoding=records.form.encoding,
         ) as keeper:
             account.keeper = keeper
             if plan.guarded and self._begins_new(connection, plan, keeper, records):

@@ -116,10 +116,18 @@ class RejectKeeper:
     BATCH_BYTES = 4 << 20
 
     def __init__(
-        self, database: Database, load_id: int, limits: RejectSpec, name: str, *, encoding: str = "utf-8"
+        self,
+        database: Database,
+        load_id: int,
+        limits: RejectSpec,
+        name: str,
+        *,
+        attempt: int = 1,
+        encoding: str = "utf-8",
     ) -> None:
         self._database = database
         self._load_id = load_id
+        self._attempt = attempt
         self._limits = limits
         self._name = name
         self._is_utf8 = encoding == "utf-8"
@@ -201,6 +209,7 @@ class RejectKeeper:
         self._batch, self._batch_bytes = [], 0
 
     def _keep(self, connection: Connection, rejects: Sequence[Reject]) -> None:
+        ledger.claim(connection, self._load_id, self._attempt)
         ledger.keep_rejects(connection, self._load_id, rejects)
 
     def _own_connection(self) -> Connection:

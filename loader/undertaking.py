@@ -303,6 +303,8 @@ def note_unopened(database: Database, spec: LoadSpec, report: LoadReport, how: H
             errand = Errand(missing, target, spec, how.force, how.replay_of, how.sequencer)
             if ledger.is_settled(connection, errand):
                 return
+            if ledger.is_under_way_by_shards(connection, target, missing.bucket, missing.key):
+                return  # another attempt would end the one that goes well
             entry = ledger.enter(connection, errand)
             told = replace(report, load_id=entry.load_id, attempts=entry.attempts, handovers=entry.handovers)
             ledger.finish(connection, told, "failed")
