@@ -66,7 +66,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
     Scan scan;
     express_scan(data, size, program.delimiter, program.quote, program.has_quote, input[10] & 1, &scan);
     if (scan.cut > size) abort();
-    size_t ends[FIELDS + 1];
+    size_t ends[FIELDS + ENDS_ROOM];
     Run run;
     memset(&run, 0, sizeof run);
     run.rising = 1;

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.postgres import query
+from support.powers_of_five import header
 
 from loader import kernel
 from loader.blocks import Splitter
@@ -82,8 +84,19 @@ TEXTS = {
         "12345678901234567890.123456789",
     ],
     "numeric(15,2)": ["1.5", "-99999.99", "0", "1234567890123.45"],
-    "double precision": ["0.1", "-1e-5", "123456789012345678", "9007199254740993", "1.7976931348623157e308", "-0"],
-    "real": ["0.1", "16777217", "3.4028234e38", "1e-10"],
+    "double precision": [
+        "0.1",
+        "-1e-5",
+        "123456789012345678",
+        "9007199254740993",
+        "1.7976931348623157e308",
+        "-0",
+        "0.8444218515250481",
+        "2.2250738585072014e-308",
+        "9007199254740993e15",
+        "1234567890.1234567890123",
+    ],
+    "real": ["0.1", "16777217", "3.4028234e38", "1e-10", "16777219e5", "0.30000001192"],
     "boolean": ["t", "false", "YES", "off", "1"],
     "date": ["2024-02-29", "0001-01-01", "9999-12-31", "1969-12-31"],
     "timestamp without time zone": ["2024-02-29 23:59:59.999999", "2024-01-01T00:00", "1970-01-01"],
@@ -108,6 +121,11 @@ def test_it_makes_the_tuples_that_arrow_and_pgpq_make(name: str, position: bool)
     assert sure.rest is None
     assert sure.kept == block.records
     assert sure.tuples == by_arrow(columns, block, position=position)
+
+
+def test_the_powers_of_five_are_those_that_the_script_makes() -> None:
+    made = (Path(kernel.__file__).parent / "powers_of_five.h").read_text("utf-8")
+    assert made == header()
 
 
 UNSURE = {

@@ -25,6 +25,10 @@ enum { STRICT = 1, REQUIRED = 2, UTC = 4, KEY = 8, BOUNDED = 16, FILLED = 32, FI
    varchar(limit). FILLED: `constant` stands for a NULL. FIRST: no column before this one is made of the same
    field. */
 
+enum { HAS_QUOTES = 1, HAS_DOUBLED = 2, HAS_IRREGULAR = 4, HAS_NUL = 8, HAS_UNCHECKED = 16 };
+/* Of a record, or of what else stands in the words of 64 bytes that it has a part in. DOUBLED: quotes beside quotes.
+   IRREGULAR: quotes that are neither around whole fields nor doubled in them. UNCHECKED: what may not be UTF-8. */
+
 enum { FROM_CONSTANT = -1, FROM_RECORD_NUMBER = -2 };
 
 typedef struct {
@@ -51,7 +55,7 @@ typedef struct {
     const Text *nulls;
     const uint32_t *unused; /* fields that no column is made of */
     int only_empty_is_null;
-    size_t fixed;    /* bytes of a tuple beside its texts, at most */
+    size_t fixed;    /* bytes of a tuple beside its texts, at most, and SPILL */
     size_t repeated; /* how many columns are made of one field, at most */
     Locale locale;
 } Program;
@@ -73,11 +77,12 @@ typedef struct {
     /* keys, of records that were kept: `key_count` numbers each */
     int rising;
     int64_t *first_key, *last_key, *key;
-    /* scratch: where each field of a record ends */
+    /* scratch, `ENDS_ROOM` more than a record has fields: the byte before a record, and where each of its fields ends */
     size_t *ends;
 } Run;
 
-enum { SPILL = 32 }; /* bytes that may be written past a value, as long as they are within the room */
+enum { ENDS_ROOM = 1 + 64 }; /* what stands in one word is kept before it is known how much of it there is */
+enum { SPILL = 64 }; /* bytes that may be written past a value, as long as they are within the room */
 
 typedef enum { DONE, NO_ROOM, NO_MEMORY } Outcome;
 

@@ -167,7 +167,7 @@ static PyObject *compile_program(PyObject *module, PyObject *argument) {
 #define ROOM_MORE (64 << 10)
 
 static int allocate_scratch(const Program *program, Run *run) {
-    run->ends = malloc((program->fields + 1) * sizeof(size_t));
+    run->ends = malloc((program->fields + ENDS_ROOM) * sizeof(size_t));
     run->first_key = calloc(3 * (size_t)program->key_count + 1, sizeof(int64_t));
     run->last_key = run->first_key ? run->first_key + program->key_count : NULL;
     run->key = run->first_key ? run->last_key + program->key_count : NULL;
