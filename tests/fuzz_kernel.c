@@ -23,6 +23,9 @@ static Program program_of(const uint8_t *choice, Column *columns, Text *nulls, u
     program.nulls = nulls;
     labels[0].text = (const uint8_t *)"sad";
     labels[0].size = 3;
+    static Shift shifts[2] = {{INT64_C(1704067200000000), INT64_C(3600000000)}, {INT64_C(1709164800000000), UNSURE}};
+    static Zone zones[2] = {{1, INT64_C(-3600000000), {0}, NULL}, {0, 0, {0}, shifts}}; /* the second one knows 2024 */
+    for (int year = 2025 - FIRST_YEAR; year <= YEARS; year++) zones[1].first[year] = 2;
     program.fixed = 2 + 12 + SPILL;
     program.repeated = 0;
     uint32_t times[FIELDS] = {0};
@@ -31,12 +34,13 @@ static Program program_of(const uint8_t *choice, Column *columns, Text *nulls, u
         memset(column, 0, sizeof *column);
         column->kind = choice[1 + i] % KINDS;
         column->field = (int32_t)(choice[4 + i] % FIELDS);
-        column->flags = (uint8_t)(choice[7 + i] & (STRICT | REQUIRED | UTC | BOUNDED));
+        column->flags = (uint8_t)(choice[7 + i] & (STRICT | REQUIRED | LOCAL | BOUNDED));
         column->precision = 15;
         column->scale = 2;
         column->limit = 5;
         column->labels = labels;
         column->label_count = 1;
+        column->zone = &zones[choice[11] % 2];
         if (!times[column->field]) column->flags |= FIRST;
         times[column->field]++;
         if (times[column->field] > program.repeated) program.repeated = times[column->field];

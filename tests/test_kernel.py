@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import psycopg2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +22,7 @@ from support.powers_of_five import header
 from loader import kernel
 from loader.blocks import Splitter
 from loader.columns import LoadColumn
-from loader.encode import encode
+from loader.encode import HEADER, TRAILER, encode
 from loader.errors import UsageError
 from loader.fields import Dialect
 from loader.kernel.express import Express, express_lane
@@ -162,6 +166,62 @@ def test_it_leaves_what_it_is_not_sure_of_and_only_that(name: str) -> None:
     assert [rest.raw(index) for index in range(rest.records)] == [block.raw(place) for place in range(1, len(texts), 2)]
 
 
+PIECES = [*"aé߿ࠀ퟿€\U00010000\U0010ffff", "b" * 30]
+TAILS = [bytes([byte]) for byte in b"\x80\x8f\x90\x9f\xa0\xbf\xc0\xc1\xc2\xdf\xe0\xed\xef\xf0\xf4\xf5\xff"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_it_takes_just_the_texts_that_are_utf_8(seed: int) -> None:
+    dice = random.Random(seed)
+    texts = []
+    for _ in range(3000):
+        text = "".join(dice.choices(PIECES, k=dice.randrange(6))).encode()
+        if dice.random() < 0.02:
+            at = dice.randrange(len(text) + 1)
+            text = text[:at] + b"".join(dice.choices(TAILS, k=dice.randint(1, 4))) + text[at + dice.randrange(3) :]
+        texts.append(text)
+    sure = lane(columns_of("integer", "text")).take(block_of(b"".join(b"1,%s\n" % text for text in texts)))
+    assert sure is not None
+    odd = [place for place, text in enumerate(texts) if not is_utf_8(text)]
+    assert odd
+    assert sure.rest is not None
+    assert sure.rest.origin[1].tolist() == odd
+
+
+def is_utf_8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("before", range(70))
+def test_texts_are_measured_in_characters_and_as_their_quotes_are_meant(before: int) -> None:
+    columns = columns_of("character varying(7)", "jsonb")
+    fields = ['"aé€😀""""b"', '"aé€😀""""bc"', '"a"""', '""""', '""', '"x\ny"', "éééééééé", "ééééééé"]
+    records = [f'{field},"{{""k"": {"7" * before}1}}"\n' for field in fields]
+    sure = lane(columns).take(block_of("".join(records).encode()))
+    assert sure is not None
+    assert sure.rest is not None
+    assert sure.rest.origin[1].tolist() == [1, 6]
+    kept = "".join([records[0], *records[2:6], records[7]])
+    assert sure.tuples == by_arrow(columns, block_of(kept.encode()))
+
+
+def test_a_number_is_read_with_its_quotes_as_they_are_meant() -> None:
+    data = b'1,"5","a""b"\n2,"5""","a"\n3,"","a""b"\n4,""5"","a"\n'
+    sure = lane(columns_of("integer", "integer", "text")).take(block_of(data))
+    assert sure is not None
+    assert sure.kept == 1
+    seven = Dialect(b",", ord("7"), ord("7"))  # a quote may be a digit
+    sure = lane(columns_of("integer", "text")).take(block_of(b"7177172,a\n72127,7b7\n", dialect=seven))
+    assert sure is not None
+    assert sure.kept == 1
+    assert sure.rest is not None
+    assert sure.rest.data == b"7177172,a\n"
+
+
 def test_a_nul_byte_costs_the_records_beside_it_in_its_word_at_most() -> None:
     data = b"x" * 100 + b",1\na\0b,2\n" + b"y" * 100 + b",3\nz,4\n"
     sure = lane(columns_of("text", "integer")).take(block_of(data))
@@ -256,6 +316,63 @@ def test_a_column_that_it_does_not_know_is_for_the_other_lanes(column: LoadColum
         kernel.compiled_kernel(), [column], 1, ("",), {"key": "k"}, key=(), required=(), with_position=False
     )
     assert made is None
+
+
+# --- local times
+
+CHANGES = {
+    "Europe/Berlin": [
+        "2024-03-31 02:00",
+        "2024-10-27 02:00",
+        "1945-05-24 02:00",
+        "1893-04-01 00:00",
+        "2450-03-27 02:00",
+    ],
+    "America/New_York": ["2024-03-10 02:00", "2024-11-03 01:00", "2006-04-02 02:00", "2040-11-04 01:00"],
+    "Asia/Kolkata": ["1945-10-15 00:00", "2024-06-01 00:00"],
+    "Australia/Lord_Howe": ["2024-04-07 01:30", "2024-10-06 02:00"],
+    "Africa/Casablanca": ["2024-03-10 02:00", "2024-04-14 02:00", "2030-01-01 00:00"],
+    "Pacific/Apia": ["2011-12-30 00:00", "2011-12-31 00:00"],
+    "America/Toronto": ["2026-12-31 23:59", "2027-01-01 00:00"],
+    "+05:30": ["2024-03-31 02:00"],
+}
+
+
+@pytest.mark.parametrize("zone", CHANGES)
+def test_local_times_are_put_in_their_zone_as_postgresql_puts_them(zone: str, dsn: str) -> None:
+    middles = [datetime.fromisoformat(text) for text in CHANGES[zone]]
+    texts = [str(middle + timedelta(minutes=step)) for middle in middles for step in range(-300, 300, 10)]
+    column = LoadColumn("t", column_type("timestamp with time zone"), 0, zone=zone)
+    sure = lane([column]).take(block_of("".join(f"{text}\n" for text in texts).encode()))
+    assert sure is not None
+    odd = set() if sure.rest is None else set(sure.rest.data.decode().split("\n"))
+    assert len(odd) < len(texts) * 2 / 3
+    kept = [text for text in texts if text not in odd]
+    assert sure.kept == len(kept)
+    shown = zone if "/" in zone else f"<{zone}>-{zone[1:]}"
+    with psycopg2.connect(dsn) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('timezone', %s, true)", [shown])
+        cursor.execute("CREATE TEMP TABLE by_kernel (t timestamptz) ON COMMIT DROP")
+        cursor.copy_expert("COPY by_kernel FROM STDIN (FORMAT binary)", BytesIO(HEADER + sure.tuples + TRAILER))
+        cursor.execute("SELECT array_agg(t ORDER BY ctid) = %s::timestamptz[] FROM by_kernel", [kept])
+        assert cursor.fetchone() == (True,)
+
+
+def test_times_that_the_clocks_skip_or_show_twice_are_left() -> None:
+    texts = ["2024-03-31 01:59:59", "2024-03-31 02:00", "2024-03-31 02:59:59", "2024-03-31 03:00"]
+    texts += ["2024-10-27 01:59:59", "2024-10-27 02:00", "2024-10-27 02:59:59", "2024-10-27 03:00", "1800-01-01"]
+    column = LoadColumn("t", column_type("timestamp with time zone"), 0, zone="Europe/Berlin")
+    sure = lane([column]).take(block_of("\n".join(texts).encode()))
+    assert sure is not None
+    assert sure.rest is not None
+    assert sure.rest.data.decode().split() == " ".join([*texts[1:3], *texts[5:7], texts[8]]).split()
+
+
+def test_a_zone_that_this_machine_does_not_know_is_for_the_other_lanes() -> None:
+    column = LoadColumn("t", column_type("timestamp with time zone"), 0, zone="Mars/Olympus")
+    sure = lane([column]).take(block_of(b"2024-03-31 01:59\n2024-03-31 01:59Z\n"))
+    assert sure is not None
+    assert sure.kept == 1
 
 
 # --- splitting

@@ -99,9 +99,29 @@ INLINE size_t put_text(const Program *program, const Field *field, uint8_t *out)
     return size;
 }
 
+/* A local time, in microseconds from 0001-01-01, to UTC. 0 where it is not sure; a year that the zone should know is noted. */
+static int put_in_zone(const Zone *zone, int year, Run *run, int64_t *value) {
+    if (zone->is_fixed) {
+        *value -= zone->fixed;
+        return *value >= 0;
+    }
+    const int place = year - FIRST_YEAR;
+    if (place < 0 || place >= YEARS) return 0;
+    const Shift *first = zone->shifts + zone->first[place], *shift = zone->shifts + zone->first[place + 1];
+    if (first == shift) {
+        run->years[place / 64] |= (uint64_t)1 << (place % 64);
+        return 0;
+    }
+    const int64_t local = *value - EPOCH * MICROSECONDS_OF_DAY;
+    while (--shift > first && shift->since > local) continue;
+    if (shift->offset == UNSURE) return 0;
+    *value -= shift->offset;
+    return 1;
+}
+
 /* A value's bytes without their length, at `out`. Returns their number, or -1 where it is not sure. `valid`: the text is
    known to be UTF-8. `number` receives what orders keys. */
-INLINE int64_t put_value(const Program *program, const Column *column, const Field *field, int valid, uint8_t *out,
+INLINE int64_t put_value(const Program *program, const Column *column, const Field *field, int valid, Run *run, uint8_t *out,
                          int64_t *number) {
     const uint8_t *text = field->text;
     const size_t size = field->size, readable = field->readable;
@@ -186,8 +206,12 @@ INLINE int64_t put_value(const Program *program, const Column *column, const Fie
         return 4;
     }
     case TIMESTAMP: case TIMESTAMPTZ: {
-        const Zone zone = column->kind == TIMESTAMP ? WITHOUT_ZONE : column->flags & UTC ? OFFSET_OR_UTC : OFFSET_NEEDED;
-        if (!read_timestamp(text, size, zone, strict, &value)) return -1;
+        int year;
+        const Moment moment = read_timestamp(text, size, strict, &value, &year);
+        if (moment == UNREADABLE || (column->kind == TIMESTAMP && moment != READ_LOCAL)) return -1;
+        if (column->kind == TIMESTAMPTZ && moment == READ_LOCAL) {
+            if (!(column->flags & LOCAL) || !put_in_zone(column->zone, year, run, &value)) return -1;
+        }
         put64(out, (uint64_t)(value - EPOCH_OF_POSTGRES * MICROSECONDS_OF_DAY));
         *number = value - EPOCH * MICROSECONDS_OF_DAY;
         return 8;
@@ -294,7 +318,7 @@ INLINE int put_tuple(const Job *job, size_t start, size_t end, unsigned marks, R
             continue;
         }
         int64_t key = 0;
-        const int64_t size = put_value(program, column, &field, valid, out + 4, &key);
+        const int64_t size = put_value(program, column, &field, valid, run, out + 4, &key);
         if (size < 0) return 0;
         if (column->flags & KEY) run->key[column->key_place] = key;
         put32(out, (uint32_t)size);

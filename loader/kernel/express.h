@@ -19,9 +19,9 @@ typedef enum {
     TEXT, JSON, JSONB, ENUM, KINDS
 } Kind;
 
-enum { STRICT = 1, REQUIRED = 2, UTC = 4, KEY = 8, BOUNDED = 16, FILLED = 32, FIRST = 64 };
-/* STRICT: only the spelling that the value is given back in. REQUIRED: NULL is for another lane. UTC: a timestamptz
-   without an offset is in UTC. KEY: the records' order by it is followed. BOUNDED: of numeric(precision,scale) and
+enum { STRICT = 1, REQUIRED = 2, LOCAL = 4, KEY = 8, BOUNDED = 16, FILLED = 32, FIRST = 64 };
+/* STRICT: only the spelling that the value is given back in. REQUIRED: NULL is for another lane. LOCAL: a timestamptz
+   without an offset is in `zone`. KEY: the records' order by it is followed. BOUNDED: of numeric(precision,scale) and
    varchar(limit). FILLED: `constant` stands for a NULL. FIRST: no column before this one is made of the same
    field. */
 
@@ -36,6 +36,24 @@ typedef struct {
     uint32_t size;
 } Text;
 
+enum { FIRST_YEAR = 1801, YEARS = 2498 - FIRST_YEAR + 1 };
+
+typedef struct {
+    int64_t since;  /* local time, microseconds since 1970 */
+    int64_t offset; /* microseconds east of Greenwich; `UNSURE`: the clocks skip such times, or show them twice */
+} Shift;
+
+#define UNSURE INT64_MIN
+
+/* The offsets of a time zone. Of year i after FIRST_YEAR they are `shifts` from `first[i]` up to `first[i + 1]`, none for a
+   year that is not known yet; a year's first one begins with it. */
+typedef struct {
+    int is_fixed;
+    int64_t fixed; /* the offset of all years */
+    uint32_t first[YEARS + 1];
+    Shift *shifts;
+} Zone;
+
 typedef struct {
     uint8_t kind, flags;
     int32_t field; /* of the record, from 0, or one of the enum above */
@@ -45,6 +63,7 @@ typedef struct {
     Text constant;
     uint32_t label_count;
     const Text *labels;
+    const Zone *zone;
 } Column;
 
 typedef struct {
@@ -77,6 +96,8 @@ typedef struct {
     /* keys, of records that were kept: `key_count` numbers each */
     int rising;
     int64_t *first_key, *last_key, *key;
+    /* years, after FIRST_YEAR, that zones would have to know */
+    uint64_t years[YEARS / 64 + 1];
     /* scratch, `ENDS_ROOM` more than a record has fields: the byte before a record, and where each of its fields ends */
     size_t *ends;
 } Run;

@@ -520,31 +520,30 @@ static inline int read_offset(const uint8_t *text, size_t size, int64_t *offset)
     return 1;
 }
 
-typedef enum { WITHOUT_ZONE, OFFSET_NEEDED, OFFSET_OR_UTC } Zone;
+typedef enum { UNREADABLE, READ, READ_LOCAL } Moment;
 
-/* A timestamp: microseconds from 0001-01-01. `strict`: a day alone is no timestamp. */
-INLINE int read_timestamp(const uint8_t *text, size_t size, Zone zone, int strict, int64_t *value) {
-    if (size < 10) return 0;
-    int year;
-    const int32_t day = read_day(text, &year);
+/* A timestamp: microseconds from 0001-01-01, with an offset (READ) or without (READ_LOCAL); its year. `strict`: a day
+   alone is no timestamp. */
+INLINE Moment read_timestamp(const uint8_t *text, size_t size, int strict, int64_t *value, int *year) {
+    if (size < 10) return UNREADABLE;
+    const int32_t day = read_day(text, year);
     int64_t clock = 0, offset = 0;
     size_t used = 0;
-    if (day < 0) return 0;
+    if (day < 0) return UNREADABLE;
     if (size == 10) {
-        if (strict || zone == OFFSET_NEEDED) return 0;
-    } else {
-        if (text[10] != ' ' && text[10] != 'T') return 0;
-        clock = read_clock(text + 11, size - 11, &used);
-        if (clock < 0) return 0;
-        used += 11;
-        if (used < size) {
-            if (zone == WITHOUT_ZONE || !read_offset(text + used, size - used, &offset)) return 0;
-        } else if (zone == OFFSET_NEEDED) {
-            return 0;
-        }
+        if (strict) return UNREADABLE;
+        *value = day * MICROSECONDS_OF_DAY;
+        return READ_LOCAL;
     }
-    *value = day * MICROSECONDS_OF_DAY + clock - offset;
-    return *value >= 0; /* before the year 1 is for the server */
+    if (text[10] != ' ' && text[10] != 'T') return UNREADABLE;
+    clock = read_clock(text + 11, size - 11, &used);
+    if (clock < 0) return UNREADABLE;
+    used += 11;
+    *value = day * MICROSECONDS_OF_DAY + clock;
+    if (used == size) return READ_LOCAL;
+    if (!read_offset(text + used, size - used, &offset)) return UNREADABLE;
+    *value -= offset;
+    return *value < 0 ? UNREADABLE : READ; /* before the year 1 is for the server */
 }
 
 /* --- uuid, and hexadecimal bytea */
