@@ -140,7 +140,7 @@ class Splitter:
         self._data, self._at = self._data[self._at :], 0
 
     def _blocks_at_seam(self, chunk: bytes) -> Iterator[Block]:
-        """The blocks that begin in what is left of the chunks before; then the data are ``chunk``, uncopied if it can be.
+        """The blocks that begin in what is left of earlier chunks; then the data are ``chunk``, uncopied if it can be.
 
         To copy all of it would take a third of the time that splitting takes.
         """

@@ -12,8 +12,8 @@ static Program program_of(const uint8_t *choice, Column *columns, Text *nulls, u
     Program program;
     memset(&program, 0, sizeof program);
     program.delimiter = choice[0] & 1 ? ',' : ';';
-    program.quote = '"';
     program.has_quote = (choice[0] & 2) != 0;
+    program.quote = program.has_quote ? '"' : 0;
     program.with_position = (choice[0] & 4) != 0;
     program.fields = FIELDS;
     program.null_count = 1;

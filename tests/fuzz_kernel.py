@@ -101,7 +101,7 @@ def _timestamp(dice: random.Random) -> str:
 
 def _timestamptz(dice: random.Random) -> str:
     offset = f"{dice.choice('+-')}{dice.randint(0, 16):02}" + dice.choice(["", ":30", "45", ":60", "00"])
-    return _timestamp(dice) + dice.choice(["", "Z", "z", offset, offset, offset, " " + offset, " UTC"])
+    return _timestamp(dice) + dice.choice(["", "Z", "z", offset, offset, offset, " " + offset, " UTC", "  UTC", "UTC"])
 
 
 def _about_a_change(dice: random.Random) -> str:
@@ -163,6 +163,7 @@ KINDS = (
     Kind("date", _day, "0123456789-/ T"),
     Kind("timestamp without time zone", _timestamp, "0123456789-/: T.Z+"),
     Kind("timestamp(3) without time zone", _timestamp, "0123456789-/: T.Z+"),
+    Kind("timestamp without time zone", _timestamptz, "0123456789-/: T.Z+", mutated=0.1),
     Kind("timestamp with time zone", _timestamptz, "0123456789-/: T.Z+"),
     *(
         Kind("timestamp with time zone", make, "0123456789-/: T.Z+", mutated=0.05, zone=zone)
@@ -193,6 +194,8 @@ def pool(kind: Kind, dice: random.Random) -> list[bytes]:
     stray = dice.random() < 0.1  # quotes out of place, of which one moves all that follow
     for _ in range(POOL):
         text = kind.make(dice)
+        if kind.mutated and dice.random() < 0.02:
+            text = dice.choice(["", " ", "\t ", "\n"]) + text + dice.choice(["", " ", "  ", "\r\n", "\v\f", "\xa0"])
         while dice.random() < kind.mutated:
             at = dice.randint(0, len(text))
             text = (

@@ -73,7 +73,7 @@ def by_arrow(columns: Sequence[LoadColumn], block: Block, *, position: bool = Fa
 # --- tuples
 
 TEXTS = {
-    "smallint": ["0", "-32768", "32767", "+5", "007", "-0"],
+    "smallint": ["0", "-32768", "32767", "+5", "007", "-0", " 1", "1 ", "\t1 "],
     "integer": ["2147483647", "-2147483648", "12345678", "123456789"],
     "bigint": ["9223372036854775807", "-9223372036854775808", "123456789012345678", "1234"],
     "numeric": [
@@ -101,8 +101,8 @@ TEXTS = {
         "1234567890.1234567890123",
     ],
     "real": ["0.1", "16777217", "3.4028234e38", "1e-10", "16777219e5", "0.30000001192"],
-    "boolean": ["t", "false", "YES", "off", "1"],
-    "date": ["2024-02-29", "0001-01-01", "9999-12-31", "1969-12-31"],
+    "boolean": ["t", "false", "YES", "off", "1", " t "],
+    "date": ["2024-02-29", "0001-01-01", "9999-12-31", "1969-12-31", "2024-01-01 "],
     "timestamp without time zone": ["2024-02-29 23:59:59.999999", "2024-01-01T00:00", "1970-01-01"],
     "timestamp with time zone": ["2024-02-29 23:59:59.5+05:30", "2024-01-01T00:00:00Z", "2024-01-01 00:00:00-0800"],
     "time without time zone": ["00:00", "23:59:59.000001"],
@@ -133,18 +133,22 @@ def test_the_powers_of_five_are_those_that_the_script_makes() -> None:
 
 
 UNSURE = {
-    "smallint": ["32768", " 1", "1 ", "1_0", "0x1", "1.0", "--1", "+", "1e2"],
+    "smallint": ["32768", " ", "1 2", "1_0", "0x1", "1.0", "--1", "+", "1e2"],
     "bigint": ["9223372036854775808", "00000000000000000000"],
-    "numeric": ["1e5", "NaN", ".", "1.2.3", " 1", "1,5", "-", "1" * 70],
+    "numeric": ["1e5", "NaN", ".", "1.2.3", "- 1", "1,5", "-", "1" * 70],
     "numeric(3,1)": ["100", "99.99"],
     "double precision": ["inf", "NaN", "1e400", "1e-400", "0x1p3", "1e", ".", "4e-320"],
     "real": ["1e39", "1e-46", "0." + "0" * 50 + "1"],
-    "boolean": ["tr", "2", " t"],
-    "date": ["2023-02-29", "0000-01-01", "2024-1-1", "20240101", "Jan 1 2024", "2024-01-01 "],
-    "timestamp without time zone": ["2024-01-01 24:00", "2024-01-01 12", "2024-01-01 12:00Z", "2024-01-01 1:00"],
-    "timestamp with time zone": ["2024-01-01 12:00+16", "2024-01-01 12:00 UTC", "0001-01-01 00:00+01"],
+    "boolean": ["tr", "2", "t t"],
+    "date": ["2023-02-29", "0000-01-01", "2024-1-1", "20240101", "Jan 1 2024"],
+    "timestamp without time zone": ["2024-01-01 24:00", "2024-01-01 12", "2024-01-01 12:00z", "2024-01-01 1:00"],
+    "timestamp with time zone": ["2024-01-01 12:00+16", "2024-01-01 12:00  UTC", "0001-01-01 00:00+01"],
     "time without time zone": ["24:00", "12:00:60", "12:00:00.1234567"],
-    "uuid": ["{00112233-4455-6677-8899-aabbccddeeff}", "00112233445566778899aabbccddeeff"],
+    "uuid": [
+        " 00112233-4455-6677-8899-aabbccddeeff",
+        "{00112233-4455-6677-8899-aabbccddeeff}",
+        "00112233445566778899aabbccddeeff",
+    ],
     "text": ["\udcff", "\udced\udca0\udc80"],
     "character varying(3)": ["abcd", "abc "],
 }
@@ -316,6 +320,20 @@ def test_a_column_that_it_does_not_know_is_for_the_other_lanes(column: LoadColum
         kernel.compiled_kernel(), [column], 1, ("",), {"key": "k"}, key=(), required=(), with_position=False
     )
     assert made is None
+
+
+def test_offsets_are_read_as_postgresql_reads_them(dsn: str) -> None:
+    offsets = ["Z", "+02", "-0330", "+05:45", " +02", " -0330", " +05:45", " UTC"]
+    texts = [f"2024-02-29 23:30:00{offset}" for offset in offsets]
+    for name in ("timestamp with time zone", "timestamp without time zone"):
+        sure = lane(columns_of(name)).take(block_of("".join(f"{text}\n" for text in texts).encode()))
+        assert sure is not None
+        assert sure.kept == len(texts)
+        with psycopg2.connect(dsn) as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE TEMP TABLE by_kernel (t {name}) ON COMMIT DROP")
+            cursor.copy_expert("COPY by_kernel FROM STDIN (FORMAT binary)", BytesIO(HEADER + sure.tuples + TRAILER))
+            cursor.execute(f"SELECT array_agg(t ORDER BY ctid) = %s::text[]::{name}[] FROM by_kernel", [texts])
+            assert cursor.fetchone() == (True,)
 
 
 # --- local times

@@ -207,10 +207,16 @@ INLINE int64_t put_value(const Program *program, const Column *column, const Fie
     }
     case TIMESTAMP: case TIMESTAMPTZ: {
         int year;
-        const Moment moment = read_timestamp(text, size, strict, &value, &year);
-        if (moment == UNREADABLE || (column->kind == TIMESTAMP && moment != READ_LOCAL)) return -1;
-        if (column->kind == TIMESTAMPTZ && moment == READ_LOCAL) {
-            if (!(column->flags & LOCAL) || !put_in_zone(column->zone, year, run, &value)) return -1;
+        int64_t offset;
+        const Moment moment = read_timestamp(text, size, strict, &value, &year, &offset);
+        if (moment == UNREADABLE) return -1;
+        if (column->kind == TIMESTAMP) { /* the server ignores an offset, but it is no form that gives the text back */
+            if (strict && moment == WITH_OFFSET) return -1;
+        } else if (moment == WITH_OFFSET) {
+            value -= offset;
+            if (value < 0) return -1; /* before the year 1 is for the server */
+        } else if (!(column->flags & LOCAL) || !put_in_zone(column->zone, year, run, &value)) {
+            return -1;
         }
         put64(out, (uint64_t)(value - EPOCH_OF_POSTGRES * MICROSECONDS_OF_DAY));
         *number = value - EPOCH * MICROSECONDS_OF_DAY;
@@ -237,6 +243,18 @@ INLINE int64_t put_value(const Program *program, const Column *column, const Fie
     default:
         return -1;
     }
+}
+
+static int is_blank(uint8_t byte) { return byte == ' ' || (byte >= '\t' && byte <= '\r'); }
+
+/* A second try of a value that was not sure: without the blanks around its text, if its type lets them be. */
+static NOINLINE int64_t put_between_blanks(const Program *program, const Column *column, Field field, Run *run, uint8_t *out,
+                                           int64_t *number) {
+    const size_t before = field.size;
+    if (column->kind > TIME || column->flags & STRICT) return -1;
+    while (field.size && is_blank(field.text[0])) field.text++, field.size--, field.readable--;
+    while (field.size && is_blank(field.text[field.size - 1])) field.size--;
+    return field.size < before ? put_value(program, column, &field, 0, run, out, number) : -1;
 }
 
 static size_t put_digits(uint64_t number, uint8_t *out) {
@@ -318,8 +336,12 @@ INLINE int put_tuple(const Job *job, size_t start, size_t end, unsigned marks, R
             continue;
         }
         int64_t key = 0;
-        const int64_t size = put_value(program, column, &field, valid, run, out + 4, &key);
-        if (size < 0) return 0;
+        int64_t size = put_value(program, column, &field, valid, run, out + 4, &key);
+        if (size < 0) {
+            int64_t again = 0;
+            if ((size = put_between_blanks(program, column, field, run, out + 4, &again)) < 0) return 0;
+            key = again;
+        }
         if (column->flags & KEY) run->key[column->key_place] = key;
         put32(out, (uint32_t)size);
         out += 4 + size;
@@ -337,9 +359,10 @@ INLINE int put_tuple(const Job *job, size_t start, size_t end, unsigned marks, R
     return 1;
 }
 
-/* Twice the same: most records have no marks, and their fields need not be asked about them. */
+/* Twice the same: most records have no marks beside quotes, and their fields need not be asked about others. Where there
+   is no quote, `quote` is a NUL, and a record that has one does not come here. */
 static NOINLINE int put_plain_tuple(const Job *job, size_t start, size_t end, Run *run) {
-    return put_tuple(job, start, end, 0, run);
+    return put_tuple(job, start, end, HAS_QUOTES, run);
 }
 
 static NOINLINE int put_marked_tuple(const Job *job, size_t start, size_t end, unsigned marks, Run *run) {
@@ -373,12 +396,17 @@ static Outcome end_record(const Job *job, size_t end, const Pending *pending, Ru
     if (sure) {
         run->ends[0] = pending->start - 1;
         run->ends[program->fields] = end;
-        sure = pending->marks ? put_marked_tuple(job, pending->start, end, pending->marks, run)
-                              : put_plain_tuple(job, pending->start, end, run);
+        sure = pending->marks & ~(unsigned)HAS_QUOTES ? put_marked_tuple(job, pending->start, end, pending->marks, run)
+                                                      : put_plain_tuple(job, pending->start, end, run);
     }
     if (!sure && !note_odd(run, pending->start, end)) return NO_MEMORY;
     run->record++;
     return DONE;
+}
+
+/* Whether a word is all one field's ASCII. `ends`: what ends fields in it. */
+INLINE int is_dull(uint64_t quote, uint64_t ends, const Masks *masks, const Before *before, const Unfinished *unfinished) {
+    return !(quote | ends | masks->nul | masks->beyond_ascii | before->closing | unfinished->due);
 }
 
 Outcome express_run(const Program *program, const uint8_t *data, size_t size, int64_t first_record, Run *run) {
@@ -393,6 +421,12 @@ Outcome express_run(const Program *program, const uint8_t *data, size_t size, in
         const Masks masks = masks_of(word, program->delimiter, program->quote);
         const uint64_t quote = program->has_quote ? masks.quote & within : 0;
         uint64_t line_ends = (masks.lf | masks.cr) & within, delimiters = masks.delimiter & within;
+        if (before.inside ? is_dull(quote, 0, &masks, &before, &unfinished)
+                          : is_dull(quote, line_ends | delimiters, &masks, &before, &unfinished)) {
+            before.border = (line_ends | delimiters) >> 63;
+            before.quote = 0;
+            continue;
+        }
         const Quotes quotes = quotes_of_word(quote, line_ends | delimiters, within, &before);
         const unsigned marks = (quote ? HAS_QUOTES : 0) | (quotes.irregular ? HAS_IRREGULAR : 0) |
                                (quotes.doubled ? HAS_DOUBLED : 0) | (masks.nul & within ? HAS_NUL : 0) |

@@ -67,7 +67,7 @@ typedef struct {
 } Column;
 
 typedef struct {
-    uint8_t delimiter, quote, has_quote, with_position;
+    uint8_t delimiter, quote, has_quote, with_position; /* quote: a NUL where there is none */
     uint32_t fields, column_count, null_count, key_count;
     uint32_t unused_count;
     const Column *columns;

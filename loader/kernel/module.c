@@ -140,6 +140,7 @@ static int read_program(Compiled *compiled, size_t size) {
     program->column_count = read_u32(&reader);
     program->null_count = read_u32(&reader);
     program->key_count = read_u32(&reader);
+    if (!program->has_quote) program->quote = 0;
     /* each text takes four bytes of the source at least, and each column more */
     if (reader.failed || program->column_count > size / 4 || program->fields > 1 << 20 || !program->fields) return 0;
     compiled->texts = calloc(size / 4 + 1, sizeof(Text));

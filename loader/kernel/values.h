@@ -80,7 +80,7 @@ INLINE uint64_t word_of(const uint8_t *text, size_t readable) {
 #define EACH_BYTE UINT64_C(0x0101010101010101)
 
 /* Whether each byte of a word is 0 to 9. */
-static inline int are_nine_at_most(uint64_t word) {
+INLINE int are_nine_at_most(uint64_t word) {
     return !(((word + 0x76 * EACH_BYTE) | word) & 0x80 * EACH_BYTE);
 }
 
@@ -216,42 +216,54 @@ static inline int64_t put_numeric(const Decimal *decimal, size_t scale, uint8_t 
     return (int64_t)(8 + 2 * kept);
 }
 
-/* Which of the four groups of a word that is not 0, from its highest on, is the first and the last one that is not 0. */
-static inline int first_group(uint64_t groups) {
-    return leading_zeros(groups) / 16;
+/* Where the first point is among eight bytes, 8 where there is none. */
+INLINE size_t point_in(uint64_t word) {
+    const uint64_t odd = word ^ '.' * EACH_BYTE, found = (odd - EACH_BYTE) & ~odd & 0x80 * EACH_BYTE;
+    return found ? (size_t)first_bit(found) / 8 : 8; /* its lowest bit is right */
 }
 
-static inline int last_group(uint64_t groups) { return 3 - first_bit(groups) / 16; }
-
-/* Where the first point is among at most 17 bytes; `size` where there is none. */
-static inline size_t find_point(const uint8_t *text, size_t size, size_t readable) {
-    for (size_t at = 0; at < size; at += 8) {
-        const uint64_t odd = word_of(text + at, readable - at) ^ '.' * EACH_BYTE;
-        const uint64_t found = (odd - EACH_BYTE) & ~odd & 0x80 * EACH_BYTE; /* its lowest bit is right */
-        if (found) {
-            const size_t point = at + (size_t)first_bit(found) / 8;
-            return point < size ? point : size;
-        }
+/* Up to eight digits on either side of a point: `*whole` and, as if they were eight, `*fraction`. 0 where there are more,
+   or other bytes. `given` and `behind`: how many they are. */
+INLINE int read_short(const uint8_t *text, size_t size, size_t readable, size_t *given, size_t *behind, uint64_t *whole,
+                      uint64_t *fraction) {
+    const uint64_t word = word_of(text, readable);
+    size_t point = point_in(word);
+    if (size > 1 && size <= 8 && point < size && size - point <= 5) { /* all digits in one word, and at most four behind the point */
+        const uint64_t digits = word ^ 0x30 * EACH_BYTE, before = ((uint64_t)1 << (8 * point)) - 1;
+        const uint64_t joined = ((digits & before) | (digits >> 8 & ~before)) << (8 * (8 - size) + 8);
+        if (!are_nine_at_most(joined)) return 0;
+        *given = point;
+        *behind = size - point - 1;
+        const uint64_t scaled = sum_of_digits(joined) * POWERS[4 - *behind];
+        *whole = scaled / 10000;
+        *fraction = scaled % 10000 * 10000;
+        return 1;
     }
-    return size;
+    if (point == 8 && size > 8 && text[8] != '.') return 0;
+    if (point > size) point = size;
+    *given = point;
+    *behind = point < size ? size - point - 1 : 0;
+    *whole = *fraction = 0;
+    if (*behind > 8) return 0;
+    if (point && (*whole = up_to_eight_digits(text, point, readable)) == UINT64_MAX) return 0;
+    if (*behind && (*fraction = up_to_eight_digits(text + point + 1, *behind, readable - point - 1)) == UINT64_MAX) return 0;
+    *fraction *= POWERS[8 - *behind];
+    return 1;
 }
 
 enum { NOT_SHORT = -2 };
 
 /* The same for a number of at most eight digits on either side of the point, in one go: its four groups are one word.
-   `room`: digits of the type before its point, `scale` behind it; both negative where the type has no bounds. Returns
-   the number of bytes, -1 where it is not sure, NOT_SHORT where the number is longer. */
+   `room`: digits of the type before its point, `scale` behind it; `room` is negative where the type has no bounds. Returns
+   the number of bytes, -1 where it is not sure, NOT_SHORT where the number may be longer. */
 INLINE int64_t put_short_numeric(const uint8_t *text, size_t size, size_t readable, int strict, int room, int scale,
-                                        uint8_t *out) {
-    uint64_t whole = 0, fraction = 0;
+                                 uint8_t *out) {
+    uint64_t whole, fraction;
+    size_t given, behind;
     const int negative = size && text[0] == '-';
     if (negative || (size && text[0] == '+' && !strict)) text++, size--, readable--;
-    if (size > 17) return NOT_SHORT;
-    const size_t given = find_point(text, size, readable), behind = given < size ? size - given - 1 : 0;
-    if (given > 8 || behind > 8) return NOT_SHORT;
+    if (!read_short(text, size, readable, &given, &behind, &whole, &fraction)) return NOT_SHORT;
     if (!given && !behind) return -1;
-    if (given && (whole = up_to_eight_digits(text, given, readable)) == UINT64_MAX) return -1;
-    if (behind && (fraction = up_to_eight_digits(text + given + 1, behind, readable - given - 1)) == UINT64_MAX) return -1;
     if (strict) {
         if (!given || (given > 1 && text[0] == '0') || (given < size && !behind)) return -1;
         if (negative && !(whole | fraction)) return -1; /* -0 would come back as 0 */
@@ -260,14 +272,13 @@ INLINE int64_t put_short_numeric(const uint8_t *text, size_t size, size_t readab
         if (behind > (size_t)scale && !room--) return -1; /* to be rounded, maybe up: one digit has to be left */
         if (room < 8 && whole >= POWERS[room]) return -1;
     }
-    fraction *= POWERS[8 - behind];
     const uint64_t groups = (whole / 10000) << 48 | (whole % 10000) << 32 | (fraction / 10000) << 16 | fraction % 10000;
     const uint64_t shown = scale > (int)behind ? (uint64_t)scale : behind;
     if (!groups) {
         put64(out, shown);
         return 8;
     }
-    const int first = first_group(groups), past = last_group(groups) + 1;
+    const int first = leading_zeros(groups) / 16, past = 4 - first_bit(groups) / 16;
     put64(out, (uint64_t)(past - first) << 48 | (uint64_t)((1 - first) & 0xFFFF) << 32 | (negative ? 0x40000000u : 0) | shown);
     put64(out + 8, groups << (16 * first));
     return 8 + 2 * (past - first);
@@ -504,9 +515,13 @@ INLINE int64_t read_clock(const uint8_t *text, size_t size, size_t *used) {
     return ((hour * 60 + minute) * 60 + second) * INT64_C(1000000) + fraction;
 }
 
-/* An offset from UTC, all that is left of a text: Z, +HH, +HHMM or +HH:MM, in microseconds. */
+/* An offset from UTC, all that is left of a text, maybe behind a blank: Z, UTC, +HH, +HHMM or +HH:MM, in microseconds. */
 static inline int read_offset(const uint8_t *text, size_t size, int64_t *offset) {
     if (size == 1 && text[0] == 'Z') return *offset = 0, 1;
+    if (size > 1 && text[0] == ' ') {
+        text++, size--;
+        if (size == 3 && !memcmp(text, "UTC", 3)) return *offset = 0, 1; /* in each set of abbreviations the same */
+    }
     if (size < 3 || (text[0] != '+' && text[0] != '-')) return 0;
     const int hour = two_digits(text + 1);
     int minute = 0;
@@ -520,30 +535,24 @@ static inline int read_offset(const uint8_t *text, size_t size, int64_t *offset)
     return 1;
 }
 
-typedef enum { UNREADABLE, READ, READ_LOCAL } Moment;
+typedef enum { UNREADABLE, WITH_OFFSET, WITHOUT_OFFSET } Moment;
 
-/* A timestamp: microseconds from 0001-01-01, with an offset (READ) or without (READ_LOCAL); its year. `strict`: a day
-   alone is no timestamp. */
-INLINE Moment read_timestamp(const uint8_t *text, size_t size, int strict, int64_t *value, int *year) {
+/* A timestamp as it is shown: microseconds from 0001-01-01, its year, and its offset in microseconds. `strict`: a day alone
+   is no timestamp. */
+INLINE Moment read_timestamp(const uint8_t *text, size_t size, int strict, int64_t *value, int *year, int64_t *offset) {
     if (size < 10) return UNREADABLE;
     const int32_t day = read_day(text, year);
-    int64_t clock = 0, offset = 0;
     size_t used = 0;
     if (day < 0) return UNREADABLE;
-    if (size == 10) {
-        if (strict) return UNREADABLE;
-        *value = day * MICROSECONDS_OF_DAY;
-        return READ_LOCAL;
-    }
+    *value = day * MICROSECONDS_OF_DAY;
+    if (size == 10) return strict ? UNREADABLE : WITHOUT_OFFSET;
     if (text[10] != ' ' && text[10] != 'T') return UNREADABLE;
-    clock = read_clock(text + 11, size - 11, &used);
+    const int64_t clock = read_clock(text + 11, size - 11, &used);
     if (clock < 0) return UNREADABLE;
     used += 11;
-    *value = day * MICROSECONDS_OF_DAY + clock;
-    if (used == size) return READ_LOCAL;
-    if (!read_offset(text + used, size - used, &offset)) return UNREADABLE;
-    *value -= offset;
-    return *value < 0 ? UNREADABLE : READ; /* before the year 1 is for the server */
+    *value += clock;
+    if (used == size) return WITHOUT_OFFSET;
+    return read_offset(text + used, size - used, offset) ? WITH_OFFSET : UNREADABLE;
 }
 
 /* --- uuid, and hexadecimal bytea */
