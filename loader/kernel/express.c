@@ -93,8 +93,7 @@ INLINE size_t put_text(const Program *program, const Field *field, uint8_t *out)
     if (size > SPILL || field->readable < SPILL) {
         memcpy(out, text, size);
     } else { /* cheaper than to count */
-        memcpy(out, text, SPILL / 2);
-        if (size > SPILL / 2) memcpy(out + SPILL / 2, text + SPILL / 2, SPILL / 2);
+        memcpy(out, text, SPILL);
     }
     return size;
 }

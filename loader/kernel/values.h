@@ -222,13 +222,18 @@ INLINE size_t point_in(uint64_t word) {
     return found ? (size_t)first_bit(found) / 8 : 8; /* its lowest bit is right */
 }
 
-/* Up to eight digits on either side of a point: `*whole` and, as if they were eight, `*fraction`. 0 where there are more,
-   or other bytes. `given` and `behind`: how many they are. */
+/* The four groups of a number of up to eight digits on either side of its point. */
+INLINE uint64_t groups_of(uint32_t whole, uint32_t fraction) {
+    return (uint64_t)(whole / 10000) << 48 | (uint64_t)(whole % 10000) << 32 | (fraction / 10000) << 16 | fraction % 10000;
+}
+
+/* Up to eight digits on either side of a point: the number before it, and all as groups. 0 where there are more, or other
+   bytes. `given` and `behind`: how many digits there are. */
 INLINE int read_short(const uint8_t *text, size_t size, size_t readable, size_t *given, size_t *behind, uint64_t *whole,
-                      uint64_t *fraction) {
+                      uint64_t *groups) {
     const uint64_t word = word_of(text, readable);
     size_t point = point_in(word);
-    if (size > 1 && size <= 8 && point < size && size - point <= 5) { /* all digits in one word, and at most four behind the point */
+    if (size > 1 && size <= 8 && point < size && size - point <= 5) { /* one word of digits, at most four behind the point */
         const uint64_t digits = word ^ 0x30 * EACH_BYTE, before = ((uint64_t)1 << (8 * point)) - 1;
         const uint64_t joined = ((digits & before) | (digits >> 8 & ~before)) << (8 * (8 - size) + 8);
         if (!are_nine_at_most(joined)) return 0;
@@ -236,18 +241,19 @@ INLINE int read_short(const uint8_t *text, size_t size, size_t readable, size_t 
         *behind = size - point - 1;
         const uint64_t scaled = sum_of_digits(joined) * POWERS[4 - *behind];
         *whole = scaled / 10000;
-        *fraction = scaled % 10000 * 10000;
+        *groups = groups_of((uint32_t)*whole, 0) | (scaled - *whole * 10000) << 16;
         return 1;
     }
     if (point == 8 && size > 8 && text[8] != '.') return 0;
     if (point > size) point = size;
     *given = point;
     *behind = point < size ? size - point - 1 : 0;
-    *whole = *fraction = 0;
+    uint64_t fraction = 0;
+    *whole = 0;
     if (*behind > 8) return 0;
     if (point && (*whole = up_to_eight_digits(text, point, readable)) == UINT64_MAX) return 0;
-    if (*behind && (*fraction = up_to_eight_digits(text + point + 1, *behind, readable - point - 1)) == UINT64_MAX) return 0;
-    *fraction *= POWERS[8 - *behind];
+    if (*behind && (fraction = up_to_eight_digits(text + point + 1, *behind, readable - point - 1)) == UINT64_MAX) return 0;
+    *groups = groups_of((uint32_t)*whole, (uint32_t)(fraction * POWERS[8 - *behind]));
     return 1;
 }
 
@@ -258,21 +264,20 @@ enum { NOT_SHORT = -2 };
    the number of bytes, -1 where it is not sure, NOT_SHORT where the number may be longer. */
 INLINE int64_t put_short_numeric(const uint8_t *text, size_t size, size_t readable, int strict, int room, int scale,
                                  uint8_t *out) {
-    uint64_t whole, fraction;
+    uint64_t whole, groups;
     size_t given, behind;
     const int negative = size && text[0] == '-';
     if (negative || (size && text[0] == '+' && !strict)) text++, size--, readable--;
-    if (!read_short(text, size, readable, &given, &behind, &whole, &fraction)) return NOT_SHORT;
+    if (!read_short(text, size, readable, &given, &behind, &whole, &groups)) return NOT_SHORT;
     if (!given && !behind) return -1;
     if (strict) {
         if (!given || (given > 1 && text[0] == '0') || (given < size && !behind)) return -1;
-        if (negative && !(whole | fraction)) return -1; /* -0 would come back as 0 */
+        if (negative && !groups) return -1; /* -0 would come back as 0 */
     }
     if (room >= 0) {
         if (behind > (size_t)scale && !room--) return -1; /* to be rounded, maybe up: one digit has to be left */
         if (room < 8 && whole >= POWERS[room]) return -1;
     }
-    const uint64_t groups = (whole / 10000) << 48 | (whole % 10000) << 32 | (fraction / 10000) << 16 | fraction % 10000;
     const uint64_t shown = scale > (int)behind ? (uint64_t)scale : behind;
     if (!groups) {
         put64(out, shown);
