@@ -62,6 +62,10 @@ def _numeric(dice: random.Random) -> str:
         text += "." + (_digits(dice, dice.choice([2, 2, 5, 17, 70])) if dice.random() < 0.95 else "")
     if dice.random() < 0.1:
         text = text.replace("0", "9").replace("1", "9")
+    if dice.random() < 0.02:
+        text = dice.choice(["", "", "-", "+"]) + dice.choice(
+            ["NaN", "nan", "inf", "Infinity", "INFINITY", "infi", "nan1"]
+        )
     return text + (dice.choice(["e5", "E-3", "e"]) if dice.random() < 0.05 else "")
 
 

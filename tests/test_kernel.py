@@ -99,8 +99,11 @@ TEXTS = {
         "2.2250738585072014e-308",
         "9007199254740993e15",
         "1234567890.1234567890123",
+        "NaN",
+        "inf",
+        "-Infinity",
     ],
-    "real": ["0.1", "16777217", "3.4028234e38", "1e-10", "16777219e5", "0.30000001192"],
+    "real": ["0.1", "16777217", "3.4028234e38", "1e-10", "16777219e5", "0.30000001192", "nan", "+INF"],
     "boolean": ["t", "false", "YES", "off", "1", " t "],
     "date": ["2024-02-29", "0001-01-01", "9999-12-31", "1969-12-31", "2024-01-01 "],
     "timestamp without time zone": ["2024-02-29 23:59:59.999999", "2024-01-01T00:00", "1970-01-01"],
@@ -135,9 +138,9 @@ def test_the_powers_of_five_are_those_that_the_script_makes() -> None:
 UNSURE = {
     "smallint": ["32768", " ", "1 2", "1_0", "0x1", "1.0", "--1", "+", "1e2"],
     "bigint": ["9223372036854775808", "00000000000000000000"],
-    "numeric": ["1e5", "NaN", ".", "1.2.3", "- 1", "1,5", "-", "1" * 70],
+    "numeric": ["1e5", "inf", ".", "1.2.3", "- 1", "1,5", "-", "1" * 70],
     "numeric(3,1)": ["100", "99.99"],
-    "double precision": ["inf", "NaN", "1e400", "1e-400", "0x1p3", "1e", ".", "4e-320"],
+    "double precision": ["infinit", "-NaN", "1e400", "1e-400", "0x1p3", "1e", ".", "4e-320"],
     "real": ["1e39", "1e-46", "0." + "0" * 50 + "1"],
     "boolean": ["tr", "2", "t t"],
     "date": ["2023-02-29", "0000-01-01", "2024-1-1", "20240101", "Jan 1 2024"],
@@ -320,6 +323,17 @@ def test_a_column_that_it_does_not_know_is_for_the_other_lanes(column: LoadColum
         kernel.compiled_kernel(), [column], 1, ("",), {"key": "k"}, key=(), required=(), with_position=False
     )
     assert made is None
+
+
+def test_a_numeric_may_be_nan(dsn: str) -> None:
+    sure = lane(columns_of("numeric", "numeric(5,2)")).take(block_of(b"NaN,nan\n1,NAN\n"))
+    assert sure is not None
+    assert sure.kept == 2
+    with psycopg2.connect(dsn) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TEMP TABLE by_kernel (n numeric, m numeric(5,2)) ON COMMIT DROP")
+        cursor.copy_expert("COPY by_kernel FROM STDIN (FORMAT binary)", BytesIO(HEADER + sure.tuples + TRAILER))
+        cursor.execute("SELECT array_agg(k::text ORDER BY ctid) FROM by_kernel k")
+        assert cursor.fetchone() == (["(NaN,NaN)", "(1,NaN)"],)
 
 
 def test_offsets_are_read_as_postgresql_reads_them(dsn: str) -> None:

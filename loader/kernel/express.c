@@ -156,6 +156,10 @@ INLINE int64_t put_value(const Program *program, const Column *column, const Fie
             const int room = column->flags & BOUNDED ? column->precision - column->scale : -1;
             const int64_t made = put_short_numeric(text, size, readable, strict, room, column->scale, out);
             if (made != NOT_SHORT) return made;
+            if (!strict && is_word(text, size, "nan")) {
+                put64(out, UINT64_C(0xC0000000)); /* no digits; its sign says it */
+                return 8;
+            }
         }
         if (!split_decimal(text, size, strict, &decimal)) return -1;
         if (strict && decimal.negative) { /* -0 would come back as 0 */

@@ -69,6 +69,14 @@ static inline uint64_t little_endian(uint64_t word) {
 #endif
 }
 
+/* Whether a text is that word, of small letters, in any case. */
+static inline int is_word(const uint8_t *text, size_t size, const char *word) {
+    if (size != strlen(word)) return 0;
+    for (size_t i = 0; i < size; i++)
+        if ((text[i] | 0x20) != (uint8_t)word[i]) return 0;
+    return 1;
+}
+
 /* Eight bytes as one word whose first byte is its lowest. Past the `readable` ones come zeros. */
 INLINE uint64_t word_of(const uint8_t *text, size_t readable) {
     uint64_t word = 0;
@@ -367,6 +375,14 @@ static inline int scan_float(const uint8_t *text, size_t size, int strict, Scann
     return 1;
 }
 
+/* The words that are floats: 1 for NaN, 2 for infinity, 3 for the one below 0; 0 for others. */
+static inline int read_float_word(const uint8_t *text, size_t size) {
+    if (is_word(text, size, "nan")) return 1;
+    const int negative = size && text[0] == '-';
+    if (negative || (size && text[0] == '+')) text++, size--;
+    return is_word(text, size, "inf") || is_word(text, size, "infinity") ? 2 + negative : 0;
+}
+
 /* With at most 53 bits of digits and a power of ten that a double holds exactly, one operation rounds once. */
 static const double EXACT[23] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
                                  1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
@@ -382,7 +398,12 @@ static inline int copied(const uint8_t *text, size_t size, char *buffer) {
 static inline int read_double(const uint8_t *text, size_t size, int strict, Locale locale, double *value) {
     Scanned s;
     char buffer[FLOAT_TEXT], *end;
-    if (!scan_float(text, size, strict, &s)) return 0;
+    if (!scan_float(text, size, strict, &s)) {
+        static const uint64_t words[4] = {0, UINT64_C(0x7FF8) << 48, UINT64_C(0x7FF0) << 48, UINT64_C(0xFFF0) << 48};
+        const int word = strict ? 0 : read_float_word(text, size);
+        memcpy(value, &words[word], 8);
+        return word;
+    }
 #if !defined(__FLT_EVAL_METHOD__) || __FLT_EVAL_METHOD__ == 0
     if (s.simple && s.digits <= (UINT64_C(1) << 53) && s.exponent >= -22 && s.exponent <= 22) {
         const double digits = (double)s.digits;
@@ -407,7 +428,12 @@ static inline int read_double(const uint8_t *text, size_t size, int strict, Loca
 static inline int read_single(const uint8_t *text, size_t size, int strict, Locale locale, float *value) {
     Scanned s;
     char buffer[FLOAT_TEXT], *end;
-    if (!scan_float(text, size, strict, &s)) return 0;
+    if (!scan_float(text, size, strict, &s)) {
+        static const uint32_t words[4] = {0, 0x7FC00000u, 0x7F800000u, 0xFF800000u};
+        const int word = strict ? 0 : read_float_word(text, size);
+        memcpy(value, &words[word], 4);
+        return word;
+    }
 #if !defined(__FLT_EVAL_METHOD__) || __FLT_EVAL_METHOD__ == 0
     if (s.simple && s.digits <= (UINT64_C(1) << 24) && s.exponent >= -10 && s.exponent <= 10) {
         const float digits = (float)s.digits;
@@ -442,13 +468,6 @@ static inline void put_single(uint8_t *out, float value) {
 }
 
 /* --- boolean */
-
-static inline int is_word(const uint8_t *text, size_t size, const char *word) {
-    if (size != strlen(word)) return 0;
-    for (size_t i = 0; i < size; i++)
-        if ((text[i] | 0x20) != (uint8_t)word[i]) return 0;
-    return 1;
-}
 
 static inline int read_boolean(const uint8_t *text, size_t size, int strict, int *value) {
     if (size == 1) {
