@@ -132,16 +132,33 @@ class Splitter:
         self._kernel = compiled_kernel() if dialect.is_plain else None
 
     def feed(self, chunk: bytes) -> Iterator[Block]:
-        self._data = self._data + chunk if self._data else chunk
+        if self._data:
+            yield from self._blocks_at_seam(chunk)
+        else:
+            self._data = chunk
         yield from self._blocks(final=False)
         self._data, self._at = self._data[self._at :], 0
+
+    def _blocks_at_seam(self, chunk: bytes) -> Iterator[Block]:
+        """The blocks that begin in what is left of earlier chunks; then the data are ``chunk``, uncopied if it can be.
+
+        To copy all of it would take a third of the time that splitting takes.
+        """
+        held = self._data
+        if len(chunk) > self._window:
+            self._data = held + chunk[: self._window]
+            yield from self._blocks(final=False, stop=len(held))
+            if self._at >= len(held):
+                self._data, self._at = chunk, self._at - len(held)
+                return
+        self._data, self._at = held[self._at :] + chunk, 0
 
     def flush(self) -> Iterator[Block]:
         yield from self._blocks(final=True)
 
-    def _blocks(self, *, final: bool) -> Iterator[Block]:
-        """All that the data at hand decides."""
-        while self._at < len(self._data):
+    def _blocks(self, *, final: bool, stop: int = _ENDLESS) -> Iterator[Block]:
+        """All that the data at hand decides and that begins before ``stop``."""
+        while self._at < min(stop, len(self._data)):
             try:
                 found = self._give_up_lines(final) if self._lost else self._take_records(final)
             except _NeedMoreError:

@@ -405,6 +405,32 @@ def localize(values: pa.Array, zone: str) -> pa.Array:
     return utc.cast(pa.timestamp("us", "UTC"))
 
 
+SURE_YEARS = range(_TABLED_YEARS.start + 1, _TABLED_YEARS.stop - 1)
+"""Years that `sure_offsets` knows."""
+
+
+def sure_offsets(zone: str, year: int) -> tuple[tuple[int, int | None], ...]:
+    """From which local times of ``year`` on which offset holds, in order, both in microseconds, times since 1970.
+
+    The first one is the year's start. The offset is None for times that the clocks skip or show twice. ``zone`` as for
+    `localize`, ``year`` of `SURE_YEARS`. Raises LoaderError where this machine's time zone data have no such zone.
+    """
+    start, end = _year_start(year), _year_start(year + 1)
+    if (fixed := _fixed_offset(zone)) is not None:
+        return ((start, fixed),)
+    since, offsets = (each.tolist() for each in _offset_table(zone, (year - 1, year, year + 1)))
+    found: list[tuple[int, int | None]] = [(since[0], offsets[0])]
+    for moment, before, after in zip(since[1:], offsets, offsets[1:], strict=False):
+        if before == after:
+            continue
+        first, past = sorted((moment, moment + before - after))  # skipped before the change, shown twice after it
+        if first <= found[-1][0]:  # two changes at once
+            return ((start, None),)
+        found += [(first, None), (past, after)]
+    at_start = [offset for moment, offset in found if moment <= start][-1]
+    return ((start, at_start), *(each for each in found if start < each[0] < end))
+
+
 _FIXED = re.compile(r"(?:(?P<shown><[^>]*>))?(?P<sign>[+-])(?P<hours>[0-9]{2})(?::?(?P<minutes>[0-5][0-9]))?")
 
 
@@ -475,6 +501,14 @@ def _offsets_of_year(zone: str, year: int) -> tuple[tuple[int, int], ...]:
         elif moment + offset < end:
             later.append((moment + offset - start, offset))
     return ((0, at_start), *later)
+
+
+def is_zone(zone: str) -> bool:
+    """Whether `localize` knows it."""
+    try:
+        return _fixed_offset(zone) is not None or _zone_info(zone) is not None
+    except LoaderError:
+        return False
 
 
 def _zone_info(zone: str) -> ZoneInfo:

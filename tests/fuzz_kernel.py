@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from io import BytesIO
 
 import numpy as np
@@ -31,6 +32,14 @@ from loader.statements import HEADER, TRAILER
 
 RECORDS = 20_000
 POOL = 3_000
+ZONES = (
+    "Europe/Berlin",
+    "America/New_York",
+    "Asia/Kolkata",
+    "Australia/Lord_Howe",
+    "Africa/Casablanca",
+    "Pacific/Apia",
+)
 MOODS = ("sad", "ok", "very happy", 'a"b', "ünï")
 
 Make = Callable[[random.Random], str]
@@ -53,6 +62,10 @@ def _numeric(dice: random.Random) -> str:
         text += "." + (_digits(dice, dice.choice([2, 2, 5, 17, 70])) if dice.random() < 0.95 else "")
     if dice.random() < 0.1:
         text = text.replace("0", "9").replace("1", "9")
+    if dice.random() < 0.02:
+        text = dice.choice(["", "", "-", "+"]) + dice.choice(
+            ["NaN", "nan", "inf", "Infinity", "INFINITY", "infi", "nan1"]
+        )
     return text + (dice.choice(["e5", "E-3", "e"]) if dice.random() < 0.05 else "")
 
 
@@ -92,7 +105,14 @@ def _timestamp(dice: random.Random) -> str:
 
 def _timestamptz(dice: random.Random) -> str:
     offset = f"{dice.choice('+-')}{dice.randint(0, 16):02}" + dice.choice(["", ":30", "45", ":60", "00"])
-    return _timestamp(dice) + dice.choice(["", "Z", "z", offset, offset, offset, " " + offset, " UTC"])
+    return _timestamp(dice) + dice.choice(["", "Z", "z", offset, offset, offset, " " + offset, " UTC", "  UTC", "UTC"])
+
+
+def _about_a_change(dice: random.Random) -> str:
+    """Near two in the morning of a Sunday in spring or autumn, where clocks are changed."""
+    day = date(dice.randint(1890, 2110), dice.choice([3, 4, 9, 10, 11]), 1) + timedelta(dice.randint(0, 40))
+    day -= timedelta((day.weekday() + 1) % 7)
+    return f"{day} {dice.randint(0, 4):02}:{dice.choice([0, 29, 30, 59]):02}:{dice.choice([0, 1, 59]):02}"
 
 
 def _uuid(dice: random.Random) -> str:
@@ -127,6 +147,7 @@ class Kind:
     alphabet: str
     strict: bool = False
     mutated: float = 0.3
+    zone: str = "UTC"
 
 
 KINDS = (
@@ -146,7 +167,13 @@ KINDS = (
     Kind("date", _day, "0123456789-/ T"),
     Kind("timestamp without time zone", _timestamp, "0123456789-/: T.Z+"),
     Kind("timestamp(3) without time zone", _timestamp, "0123456789-/: T.Z+"),
+    Kind("timestamp without time zone", _timestamptz, "0123456789-/: T.Z+", mutated=0.1),
     Kind("timestamp with time zone", _timestamptz, "0123456789-/: T.Z+"),
+    *(
+        Kind("timestamp with time zone", make, "0123456789-/: T.Z+", mutated=0.05, zone=zone)
+        for make in (_timestamptz, _about_a_change)
+        for zone in ZONES
+    ),
     Kind("time without time zone", _clock, "0123456789: ."),
     Kind("uuid", _uuid, "0123456789abcdefABCDEFg-{}"),
     Kind("bytea", _bytea, "0123456789abcdefABCDEFgx\\ "),
@@ -162,7 +189,7 @@ KINDS = (
 def column_of(kind: Kind, number: int) -> LoadColumn:
     facts = TypeFacts(labels=MOODS) if kind.name == "mood" else None
     pattern = ".*" if kind.strict else None
-    return LoadColumn(f"v{number}", column_type(kind.name, facts), number + 1, pattern=pattern)
+    return LoadColumn(f"v{number}", column_type(kind.name, facts), number + 1, pattern=pattern, zone=kind.zone)
 
 
 def pool(kind: Kind, dice: random.Random) -> list[bytes]:
@@ -171,6 +198,8 @@ def pool(kind: Kind, dice: random.Random) -> list[bytes]:
     stray = dice.random() < 0.1  # quotes out of place, of which one moves all that follow
     for _ in range(POOL):
         text = kind.make(dice)
+        if kind.mutated and dice.random() < 0.02:
+            text = dice.choice(["", " ", "\t ", "\n"]) + text + dice.choice(["", " ", "  ", "\r\n", "\v\f", "\xa0"])
         while dice.random() < kind.mutated:
             at = dice.randint(0, len(text))
             text = (
@@ -248,6 +277,7 @@ class Comparison:
     def _differ(self, kind: Kind, columns: Sequence[LoadColumn], tuples: bytes, kept: Sequence[bytes]) -> str | None:
         with self._connection.cursor() as cursor:
             definitions = ", ".join(f"{column.name} {column.type.name}" for column in columns)
+            cursor.execute("SELECT set_config('timezone', %s, true)", [kind.zone])
             cursor.execute(f"CREATE TEMP TABLE by_kernel ({definitions}) ON COMMIT DROP")
             cursor.execute(f"CREATE TEMP TABLE by_copy ({definitions}) ON COMMIT DROP")
             cursor.copy_expert("COPY by_kernel FROM STDIN (FORMAT binary)", BytesIO(HEADER + tuples + TRAILER))

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
+import psycopg2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.postgres import query
+from support.powers_of_five import header
 
 from loader import kernel
 from loader.blocks import Splitter
 from loader.columns import LoadColumn
-from loader.encode import encode
+from loader.encode import HEADER, TRAILER, encode
 from loader.errors import UsageError
 from loader.fields import Dialect
 from loader.kernel.express import Express, express_lane
@@ -67,7 +73,7 @@ def by_arrow(columns: Sequence[LoadColumn], block: Block, *, position: bool = Fa
 # --- tuples
 
 TEXTS = {
-    "smallint": ["0", "-32768", "32767", "+5", "007", "-0"],
+    "smallint": ["0", "-32768", "32767", "+5", "007", "-0", " 1", "1 ", "\t1 "],
     "integer": ["2147483647", "-2147483648", "12345678", "123456789"],
     "bigint": ["9223372036854775807", "-9223372036854775808", "123456789012345678", "1234"],
     "numeric": [
@@ -82,10 +88,24 @@ TEXTS = {
         "12345678901234567890.123456789",
     ],
     "numeric(15,2)": ["1.5", "-99999.99", "0", "1234567890123.45"],
-    "double precision": ["0.1", "-1e-5", "123456789012345678", "9007199254740993", "1.7976931348623157e308", "-0"],
-    "real": ["0.1", "16777217", "3.4028234e38", "1e-10"],
-    "boolean": ["t", "false", "YES", "off", "1"],
-    "date": ["2024-02-29", "0001-01-01", "9999-12-31", "1969-12-31"],
+    "double precision": [
+        "0.1",
+        "-1e-5",
+        "123456789012345678",
+        "9007199254740993",
+        "1.7976931348623157e308",
+        "-0",
+        "0.8444218515250481",
+        "2.2250738585072014e-308",
+        "9007199254740993e15",
+        "1234567890.1234567890123",
+        "NaN",
+        "inf",
+        "-Infinity",
+    ],
+    "real": ["0.1", "16777217", "3.4028234e38", "1e-10", "16777219e5", "0.30000001192", "nan", "+INF"],
+    "boolean": ["t", "false", "YES", "off", "1", " t "],
+    "date": ["2024-02-29", "0001-01-01", "9999-12-31", "1969-12-31", "2024-01-01 "],
     "timestamp without time zone": ["2024-02-29 23:59:59.999999", "2024-01-01T00:00", "1970-01-01"],
     "timestamp with time zone": ["2024-02-29 23:59:59.5+05:30", "2024-01-01T00:00:00Z", "2024-01-01 00:00:00-0800"],
     "time without time zone": ["00:00", "23:59:59.000001"],
@@ -110,19 +130,28 @@ def test_it_makes_the_tuples_that_arrow_and_pgpq_make(name: str, position: bool)
     assert sure.tuples == by_arrow(columns, block, position=position)
 
 
+def test_the_powers_of_five_are_those_that_the_script_makes() -> None:
+    made = (Path(kernel.__file__).parent / "powers_of_five.h").read_text("utf-8")
+    assert made == header()
+
+
 UNSURE = {
-    "smallint": ["32768", " 1", "1 ", "1_0", "0x1", "1.0", "--1", "+", "1e2"],
+    "smallint": ["32768", " ", "1 2", "1_0", "0x1", "1.0", "--1", "+", "1e2"],
     "bigint": ["9223372036854775808", "00000000000000000000"],
-    "numeric": ["1e5", "NaN", ".", "1.2.3", " 1", "1,5", "-", "1" * 70],
+    "numeric": ["1e5", "inf", ".", "1.2.3", "- 1", "1,5", "-", "1" * 70],
     "numeric(3,1)": ["100", "99.99"],
-    "double precision": ["inf", "NaN", "1e400", "1e-400", "0x1p3", "1e", ".", "4e-320"],
+    "double precision": ["infinit", "-NaN", "1e400", "1e-400", "0x1p3", "1e", ".", "4e-320"],
     "real": ["1e39", "1e-46", "0." + "0" * 50 + "1"],
-    "boolean": ["tr", "2", " t"],
-    "date": ["2023-02-29", "0000-01-01", "2024-1-1", "20240101", "Jan 1 2024", "2024-01-01 "],
-    "timestamp without time zone": ["2024-01-01 24:00", "2024-01-01 12", "2024-01-01 12:00Z", "2024-01-01 1:00"],
-    "timestamp with time zone": ["2024-01-01 12:00+16", "2024-01-01 12:00 UTC", "0001-01-01 00:00+01"],
+    "boolean": ["tr", "2", "t t"],
+    "date": ["2023-02-29", "0000-01-01", "2024-1-1", "20240101", "Jan 1 2024"],
+    "timestamp without time zone": ["2024-01-01 24:00", "2024-01-01 12", "2024-01-01 12:00z", "2024-01-01 1:00"],
+    "timestamp with time zone": ["2024-01-01 12:00+16", "2024-01-01 12:00  UTC", "0001-01-01 00:00+01"],
     "time without time zone": ["24:00", "12:00:60", "12:00:00.1234567"],
-    "uuid": ["{00112233-4455-6677-8899-aabbccddeeff}", "00112233445566778899aabbccddeeff"],
+    "uuid": [
+        " 00112233-4455-6677-8899-aabbccddeeff",
+        "{00112233-4455-6677-8899-aabbccddeeff}",
+        "00112233445566778899aabbccddeeff",
+    ],
     "text": ["\udcff", "\udced\udca0\udc80"],
     "character varying(3)": ["abcd", "abc "],
 }
@@ -142,6 +171,62 @@ def test_it_leaves_what_it_is_not_sure_of_and_only_that(name: str) -> None:
     rest = sure.rest
     assert [rest.whence(index)[1] for index in range(rest.records)] == list(range(1, len(texts), 2))
     assert [rest.raw(index) for index in range(rest.records)] == [block.raw(place) for place in range(1, len(texts), 2)]
+
+
+PIECES = [*"aé߿ࠀ퟿€\U00010000\U0010ffff", "b" * 30]
+TAILS = [bytes([byte]) for byte in b"\x80\x8f\x90\x9f\xa0\xbf\xc0\xc1\xc2\xdf\xe0\xed\xef\xf0\xf4\xf5\xff"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_it_takes_just_the_texts_that_are_utf_8(seed: int) -> None:
+    dice = random.Random(seed)
+    texts = []
+    for _ in range(3000):
+        text = "".join(dice.choices(PIECES, k=dice.randrange(6))).encode()
+        if dice.random() < 0.02:
+            at = dice.randrange(len(text) + 1)
+            text = text[:at] + b"".join(dice.choices(TAILS, k=dice.randint(1, 4))) + text[at + dice.randrange(3) :]
+        texts.append(text)
+    sure = lane(columns_of("integer", "text")).take(block_of(b"".join(b"1,%s\n" % text for text in texts)))
+    assert sure is not None
+    odd = [place for place, text in enumerate(texts) if not is_utf_8(text)]
+    assert odd
+    assert sure.rest is not None
+    assert sure.rest.origin[1].tolist() == odd
+
+
+def is_utf_8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("before", range(70))
+def test_texts_are_measured_in_characters_and_as_their_quotes_are_meant(before: int) -> None:
+    columns = columns_of("character varying(7)", "jsonb")
+    fields = ['"aé€😀""""b"', '"aé€😀""""bc"', '"a"""', '""""', '""', '"x\ny"', "éééééééé", "ééééééé"]
+    records = [f'{field},"{{""k"": {"7" * before}1}}"\n' for field in fields]
+    sure = lane(columns).take(block_of("".join(records).encode()))
+    assert sure is not None
+    assert sure.rest is not None
+    assert sure.rest.origin[1].tolist() == [1, 6]
+    kept = "".join([records[0], *records[2:6], records[7]])
+    assert sure.tuples == by_arrow(columns, block_of(kept.encode()))
+
+
+def test_a_number_is_read_with_its_quotes_as_they_are_meant() -> None:
+    data = b'1,"5","a""b"\n2,"5""","a"\n3,"","a""b"\n4,""5"","a"\n'
+    sure = lane(columns_of("integer", "integer", "text")).take(block_of(data))
+    assert sure is not None
+    assert sure.kept == 1
+    seven = Dialect(b",", ord("7"), ord("7"))  # a quote may be a digit
+    sure = lane(columns_of("integer", "text")).take(block_of(b"7177172,a\n72127,7b7\n", dialect=seven))
+    assert sure is not None
+    assert sure.kept == 1
+    assert sure.rest is not None
+    assert sure.rest.data == b"7177172,a\n"
 
 
 def test_a_nul_byte_costs_the_records_beside_it_in_its_word_at_most() -> None:
@@ -238,6 +323,88 @@ def test_a_column_that_it_does_not_know_is_for_the_other_lanes(column: LoadColum
         kernel.compiled_kernel(), [column], 1, ("",), {"key": "k"}, key=(), required=(), with_position=False
     )
     assert made is None
+
+
+def test_a_numeric_may_be_nan(dsn: str) -> None:
+    sure = lane(columns_of("numeric", "numeric(5,2)")).take(block_of(b"NaN,nan\n1,NAN\n"))
+    assert sure is not None
+    assert sure.kept == 2
+    with psycopg2.connect(dsn) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TEMP TABLE by_kernel (n numeric, m numeric(5,2)) ON COMMIT DROP")
+        cursor.copy_expert("COPY by_kernel FROM STDIN (FORMAT binary)", BytesIO(HEADER + sure.tuples + TRAILER))
+        cursor.execute("SELECT array_agg(k::text ORDER BY ctid) FROM by_kernel k")
+        assert cursor.fetchone() == (["(NaN,NaN)", "(1,NaN)"],)
+
+
+def test_offsets_are_read_as_postgresql_reads_them(dsn: str) -> None:
+    offsets = ["Z", "+02", "-0330", "+05:45", " +02", " -0330", " +05:45", " UTC"]
+    texts = [f"2024-02-29 23:30:00{offset}" for offset in offsets]
+    for name in ("timestamp with time zone", "timestamp without time zone"):
+        sure = lane(columns_of(name)).take(block_of("".join(f"{text}\n" for text in texts).encode()))
+        assert sure is not None
+        assert sure.kept == len(texts)
+        with psycopg2.connect(dsn) as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE TEMP TABLE by_kernel (t {name}) ON COMMIT DROP")
+            cursor.copy_expert("COPY by_kernel FROM STDIN (FORMAT binary)", BytesIO(HEADER + sure.tuples + TRAILER))
+            cursor.execute(f"SELECT array_agg(t ORDER BY ctid) = %s::text[]::{name}[] FROM by_kernel", [texts])
+            assert cursor.fetchone() == (True,)
+
+
+# --- local times
+
+CHANGES = {
+    "Europe/Berlin": [
+        "2024-03-31 02:00",
+        "2024-10-27 02:00",
+        "1945-05-24 02:00",
+        "1893-04-01 00:00",
+        "2450-03-27 02:00",
+    ],
+    "America/New_York": ["2024-03-10 02:00", "2024-11-03 01:00", "2006-04-02 02:00", "2040-11-04 01:00"],
+    "Asia/Kolkata": ["1945-10-15 00:00", "2024-06-01 00:00"],
+    "Australia/Lord_Howe": ["2024-04-07 01:30", "2024-10-06 02:00"],
+    "Africa/Casablanca": ["2024-03-10 02:00", "2024-04-14 02:00", "2030-01-01 00:00"],
+    "Pacific/Apia": ["2011-12-30 00:00", "2011-12-31 00:00"],
+    "America/Toronto": ["2026-12-31 23:59", "2027-01-01 00:00"],
+    "+05:30": ["2024-03-31 02:00"],
+}
+
+
+@pytest.mark.parametrize("zone", CHANGES)
+def test_local_times_are_put_in_their_zone_as_postgresql_puts_them(zone: str, dsn: str) -> None:
+    middles = [datetime.fromisoformat(text) for text in CHANGES[zone]]
+    texts = [str(middle + timedelta(minutes=step)) for middle in middles for step in range(-300, 300, 10)]
+    column = LoadColumn("t", column_type("timestamp with time zone"), 0, zone=zone)
+    sure = lane([column]).take(block_of("".join(f"{text}\n" for text in texts).encode()))
+    assert sure is not None
+    odd = set() if sure.rest is None else set(sure.rest.data.decode().split("\n"))
+    assert len(odd) < len(texts) * 2 / 3
+    kept = [text for text in texts if text not in odd]
+    assert sure.kept == len(kept)
+    shown = zone if "/" in zone else f"<{zone}>-{zone[1:]}"
+    with psycopg2.connect(dsn) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('timezone', %s, true)", [shown])
+        cursor.execute("CREATE TEMP TABLE by_kernel (t timestamptz) ON COMMIT DROP")
+        cursor.copy_expert("COPY by_kernel FROM STDIN (FORMAT binary)", BytesIO(HEADER + sure.tuples + TRAILER))
+        cursor.execute("SELECT array_agg(t ORDER BY ctid) = %s::timestamptz[] FROM by_kernel", [kept])
+        assert cursor.fetchone() == (True,)
+
+
+def test_times_that_the_clocks_skip_or_show_twice_are_left() -> None:
+    texts = ["2024-03-31 01:59:59", "2024-03-31 02:00", "2024-03-31 02:59:59", "2024-03-31 03:00"]
+    texts += ["2024-10-27 01:59:59", "2024-10-27 02:00", "2024-10-27 02:59:59", "2024-10-27 03:00", "1800-01-01"]
+    column = LoadColumn("t", column_type("timestamp with time zone"), 0, zone="Europe/Berlin")
+    sure = lane([column]).take(block_of("\n".join(texts).encode()))
+    assert sure is not None
+    assert sure.rest is not None
+    assert sure.rest.data.decode().split() == " ".join([*texts[1:3], *texts[5:7], texts[8]]).split()
+
+
+def test_a_zone_that_this_machine_does_not_know_is_for_the_other_lanes() -> None:
+    column = LoadColumn("t", column_type("timestamp with time zone"), 0, zone="Mars/Olympus")
+    sure = lane([column]).take(block_of(b"2024-03-31 01:59\n2024-03-31 01:59Z\n"))
+    assert sure is not None
+    assert sure.kept == 1
 
 
 # --- splitting

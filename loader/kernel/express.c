@@ -20,105 +20,147 @@ static Field field_of(const Text *text) {
     return field;
 }
 
-/* A field with quotes around it. 0 where COPY would read it otherwise than as one whole. */
-static int read_quoted(const Program *program, Field *field) {
-    const uint8_t quote = program->quote;
-    if (field->size < 2 || field->text[field->size - 1] != quote) return 0;
-    field->text++;
-    field->size -= 2;
-    field->quoted = 1;
-    const uint8_t *at = field->text, *past = field->text + field->size;
+/* The quotes in the middle of a field that is quoted, or -1 where COPY would read it otherwise than as one whole. */
+static int64_t inner_quotes(const uint8_t *text, size_t size, uint8_t quote) {
+    const uint8_t *at = text + 1, *past = text + size - 1;
+    int64_t count = 0;
+    if (size < 2 || *past != quote) return -1;
     while (at < past && (at = memchr(at, quote, (size_t)(past - at)))) {
-        if (at + 1 >= past || at[1] != quote) return 0;
-        field->doubled = 1;
+        if (at + 1 >= past || at[1] != quote) return -1;
+        count += 2;
         at += 2;
     }
-    return 1;
+    return count;
 }
 
-static int is_null(const Program *program, const Field *field) {
+static int is_null(const Program *program, const uint8_t *text, size_t size) {
     for (uint32_t i = 0; i < program->null_count; i++) {
         const Text *null = &program->nulls[i];
-        if (null->size == field->size && !memcmp(null->text, field->text, null->size)) return 1;
+        if (null->size == size && !memcmp(null->text, text, size)) return 1;
     }
     return 0;
 }
 
-/* The field from `start` to `end`; 0 as for `read_quoted`. `has_quotes`: the record has some. */
-static inline int read_field(const Job *job, size_t start, size_t end, int has_quotes, Field *field) {
-    const Program *program = job->program;
-    field->text = job->data + start;
-    field->size = end - start;
-    field->readable = job->size - start;
+/* The field from `start` to `end`. `marks`: of its record. 0 where COPY would read it otherwise than as one whole. */
+INLINE int read_field(const Program *program, const uint8_t *data, size_t data_size, size_t start, size_t end, unsigned marks,
+                      Field *field) {
+    const uint8_t *text = data + start;
+    const size_t size = end - start;
+    field->text = text;
+    field->size = size;
+    field->readable = data_size - start;
     field->quoted = field->doubled = field->is_null = 0;
-    if (has_quotes && field->size && field->text[0] == program->quote) return read_quoted(program, field);
-    field->is_null = program->only_empty_is_null ? !field->size : is_null(program, field);
+    if (marks & HAS_QUOTES && size && text[0] == program->quote) {
+        field->quoted = 1;
+        field->doubled = (marks & HAS_DOUBLED) != 0;
+        if (marks & HAS_IRREGULAR) {
+            const int64_t quotes = inner_quotes(text, size, program->quote);
+            if (quotes < 0) return 0;
+            field->doubled = quotes != 0;
+        }
+        field->text++;
+        field->size -= 2;
+        field->readable--;
+        return 1;
+    }
+    field->is_null = program->only_empty_is_null ? !size : is_null(program, text, size);
     return 1;
 }
 
-static size_t put_undoubled(const Program *program, const Field *field, uint8_t *out) {
-    const uint8_t *at = field->text, *past = field->text + field->size;
+/* A text with its quotes as they are meant, sixteen bytes at a time while as many may be read. Returns its size. */
+static size_t put_undoubled(const uint8_t *text, size_t size, size_t readable, uint8_t quote, uint8_t *out) {
+    const uint8_t *at = text, *past = text + size;
     uint8_t *begin = out;
-    while (at < past) {
-        const uint8_t *quote = memchr(at, program->quote, (size_t)(past - at));
-        const size_t run = (size_t)((quote ? quote + 1 : past) - at);
-        memcpy(out, at, run);
+    while (at < past && (size_t)(at - text) + 16 <= readable) {
+        const int ahead = copy_until(at, quote, out); /* of the sixteen, up to the first quote and with it */
+        const size_t run = (size_t)(past - at) < (size_t)ahead ? (size_t)(past - at) : (size_t)ahead;
+        at += run;
         out += run;
-        at += quote ? run + 1 : run;
+        if (at < past && at[-1] == quote) at++; /* written twice */
+    }
+    while (at < past) {
+        *out++ = *at++;
+        if (at < past && at[-1] == quote) at++;
     }
     return (size_t)(out - begin);
 }
 
 /* The text of a field with its quotes as they are meant. Returns its size. */
-static inline size_t put_text(const Program *program, const Field *field, uint8_t *out) {
-    if (field->doubled) return put_undoubled(program, field, out);
-    if (field->size <= SPILL && field->readable >= SPILL) memcpy(out, field->text, SPILL); /* cheaper than to count */
-    else memcpy(out, field->text, field->size);
-    return field->size;
-}
-
-static size_t count_doubled(const Program *program, const Field *field) {
-    size_t count = 0;
-    const uint8_t *at = field->text, *past = field->text + field->size;
-    while (at < past && (at = memchr(at, program->quote, (size_t)(past - at)))) count++, at += 2;
-    return count;
-}
-
-/* A value's bytes without their length, at `out`. Returns their number, or -1 where it is not sure. `ascii`: there is
-   nothing in the record that is not. `number` receives what orders keys. */
-static inline int64_t put_value(const Program *program, const Column *column, const Field *field, int ascii, uint8_t *out,
-                         int64_t *number) {
+INLINE size_t put_text(const Program *program, const Field *field, uint8_t *out) {
     const uint8_t *text = field->text;
     const size_t size = field->size;
+    if (field->doubled) return put_undoubled(text, size, field->readable, program->quote, out);
+    if (size > SPILL || field->readable < SPILL) {
+        memcpy(out, text, size);
+    } else { /* cheaper than to count */
+        memcpy(out, text, SPILL);
+    }
+    return size;
+}
+
+/* A local time, in microseconds from 0001-01-01, to UTC. 0 where it is not sure; a year that the zone should know is noted. */
+static int put_in_zone(const Zone *zone, int year, Run *run, int64_t *value) {
+    if (zone->is_fixed) {
+        *value -= zone->fixed;
+        return *value >= 0;
+    }
+    const int place = year - FIRST_YEAR;
+    if (place < 0 || place >= YEARS) return 0;
+    const Shift *first = zone->shifts + zone->first[place], *shift = zone->shifts + zone->first[place + 1];
+    if (first == shift) {
+        run->years[place / 64] |= (uint64_t)1 << (place % 64);
+        return 0;
+    }
+    const int64_t local = *value - EPOCH * MICROSECONDS_OF_DAY;
+    while (--shift > first && shift->since > local) continue;
+    if (shift->offset == UNSURE) return 0;
+    *value -= shift->offset;
+    return 1;
+}
+
+/* A value's bytes without their length, at `out`. Returns their number, or -1 where it is not sure. `valid`: the text is
+   known to be UTF-8. `number` receives what orders keys. */
+INLINE int64_t put_value(const Program *program, const Column *column, const Field *field, int valid, Run *run, uint8_t *out,
+                         int64_t *number) {
+    const uint8_t *text = field->text;
+    const size_t size = field->size, readable = field->readable;
     const int strict = column->flags & STRICT;
     int64_t value = 0;
-    if (field->doubled && column->kind < TEXT) return -1;
+    if (field->doubled && (column->kind < TEXT || column->kind == ENUM) && memchr(text, program->quote, size)) return -1;
     switch (column->kind) {
     case TEXT: case JSON: case JSONB: {
-        int64_t characters = (int64_t)size;
-        if (!ascii && (characters = count_utf8(text, size)) < 0) return -1;
-        if (field->doubled) characters -= (int64_t)count_doubled(program, field);
-        if (column->flags & BOUNDED && characters > (int64_t)column->limit) return -1;
+        if (!valid && count_utf8(text, size) < 0) return -1;
         if (column->kind == JSONB) *out++ = 1; /* the version of its format */
-        return (int64_t)put_text(program, field, out) + (column->kind == JSONB);
+        const size_t written = put_text(program, field, out);
+        if (column->flags & BOUNDED && written > column->limit && count_characters(out, written) > column->limit) return -1;
+        return (int64_t)written + (column->kind == JSONB);
     }
     case SMALLINT:
-        if (!read_integer(text, size, INT16_MAX, strict, &value)) return -1;
+        if (!read_integer(text, size, readable, INT16_MAX, strict, &value)) return -1;
         put16(out, (uint32_t)value);
         *number = value;
         return 2;
     case INTEGER:
-        if (!read_integer(text, size, INT32_MAX, strict, &value)) return -1;
+        if (!read_integer(text, size, readable, INT32_MAX, strict, &value)) return -1;
         put32(out, (uint32_t)value);
         *number = value;
         return 4;
     case BIGINT:
-        if (!read_integer(text, size, INT64_MAX, strict, &value)) return -1;
+        if (!read_integer(text, size, readable, INT64_MAX, strict, &value)) return -1;
         put64(out, (uint64_t)value);
         *number = value;
         return 8;
     case NUMERIC: {
         Decimal decimal;
+        if (!(column->flags & KEY)) {
+            const int room = column->flags & BOUNDED ? column->precision - column->scale : -1;
+            const int64_t made = put_short_numeric(text, size, readable, strict, room, column->scale, out);
+            if (made != NOT_SHORT) return made;
+            if (!strict && is_word(text, size, "nan")) {
+                put64(out, UINT64_C(0xC0000000)); /* no digits; its sign says it */
+                return 8;
+            }
+        }
         if (!split_decimal(text, size, strict, &decimal)) return -1;
         if (strict && decimal.negative) { /* -0 would come back as 0 */
             size_t at = 0;
@@ -130,8 +172,9 @@ static inline int64_t put_value(const Program *program, const Column *column, co
             uint64_t whole = 0, fraction = 0;
             const size_t padding = (size_t)column->scale - decimal.fraction_size;
             if (decimal.fraction_size > (size_t)column->scale || column->precision > 18) return -1;
-            if (decimal.whole_size && !read_digits(decimal.whole, decimal.whole_size, &whole)) return -1;
-            if (decimal.fraction_size && !read_digits(decimal.fraction, decimal.fraction_size, &fraction)) return -1;
+            if (decimal.whole_size && !read_digits(decimal.whole, decimal.whole_size, decimal.whole_size, &whole)) return -1;
+            if (decimal.fraction_size && !read_digits(decimal.fraction, decimal.fraction_size, decimal.fraction_size, &fraction))
+                return -1;
             *number = (int64_t)(whole * POWERS[column->scale] + fraction * POWERS[padding]);
             if (decimal.negative) *number = -*number;
         }
@@ -158,15 +201,26 @@ static inline int64_t put_value(const Program *program, const Column *column, co
     }
     case DATE: {
         if (size != 10) return -1;
-        const int32_t day = read_day(text);
+        int year;
+        const int32_t day = read_day(text, &year);
         if (day < 0) return -1;
         put32(out, (uint32_t)(day - EPOCH_OF_POSTGRES));
         *number = day - EPOCH;
         return 4;
     }
     case TIMESTAMP: case TIMESTAMPTZ: {
-        const Zone zone = column->kind == TIMESTAMP ? WITHOUT_ZONE : column->flags & UTC ? OFFSET_OR_UTC : OFFSET_NEEDED;
-        if (!read_timestamp(text, size, zone, strict, &value)) return -1;
+        int year;
+        int64_t offset;
+        const Moment moment = read_timestamp(text, size, strict, &value, &year, &offset);
+        if (moment == UNREADABLE) return -1;
+        if (column->kind == TIMESTAMP) { /* the server ignores an offset, but it is no form that gives the text back */
+            if (strict && moment == WITH_OFFSET) return -1;
+        } else if (moment == WITH_OFFSET) {
+            value -= offset;
+            if (value < 0) return -1; /* before the year 1 is for the server */
+        } else if (!(column->flags & LOCAL) || !put_in_zone(column->zone, year, run, &value)) {
+            return -1;
+        }
         put64(out, (uint64_t)(value - EPOCH_OF_POSTGRES * MICROSECONDS_OF_DAY));
         *number = value - EPOCH * MICROSECONDS_OF_DAY;
         return 8;
@@ -183,7 +237,6 @@ static inline int64_t put_value(const Program *program, const Column *column, co
     case BYTEA:
         return read_bytea(text, size, out);
     case ENUM:
-        if (field->doubled) return -1;
         for (uint32_t i = 0; i < column->label_count; i++)
             if (column->labels[i].size == size && !memcmp(column->labels[i].text, text, size)) {
                 memcpy(out, text, size);
@@ -193,6 +246,18 @@ static inline int64_t put_value(const Program *program, const Column *column, co
     default:
         return -1;
     }
+}
+
+static int is_blank(uint8_t byte) { return byte == ' ' || (byte >= '\t' && byte <= '\r'); }
+
+/* A second try of a value that was not sure: without the blanks around its text, if its type lets them be. */
+static NOINLINE int64_t put_between_blanks(const Program *program, const Column *column, Field field, Run *run, uint8_t *out,
+                                           int64_t *number) {
+    const size_t before = field.size;
+    if (column->kind > TIME || column->flags & STRICT) return -1;
+    while (field.size && is_blank(field.text[0])) field.text++, field.size--, field.readable--;
+    while (field.size && is_blank(field.text[field.size - 1])) field.size--;
+    return field.size < before ? put_value(program, column, &field, 0, run, out, number) : -1;
 }
 
 static size_t put_digits(uint64_t number, uint8_t *out) {
@@ -217,44 +282,55 @@ static void follow_keys(const Program *program, Run *run) {
 }
 
 /* The quotes of a field that is quoted: those around it, and those doubled in it. */
-static inline size_t quotes_of(const Program *program, const Field *field) {
-    return field->quoted ? 2 + (field->doubled ? 2 * count_doubled(program, field) : 0) : 0;
+static size_t quotes_of(const Program *program, const uint8_t *text, size_t size) {
+    return size && text[0] == program->quote ? 2 + (size_t)inner_quotes(text, size, program->quote) : 0;
 }
 
 /* What is not loaded has to be well-formed all the same: COPY reads it, too. Counts its quotes. */
-static int check_unused(const Job *job, size_t start, int ascii, const Run *run, size_t *quotes) {
+static int check_unused(const Job *job, unsigned marks, const size_t *ends, size_t *quotes) {
     for (uint32_t i = 0; i < job->program->unused_count; i++) {
         const uint32_t place = job->program->unused[i];
-        const size_t from = place ? run->ends[place - 1] + 1 : start;
+        const size_t from = ends[place] + 1, to = ends[place + 1];
         Field field;
-        if (!read_field(job, from, run->ends[place], 1, &field)) return 0;
-        if (!ascii && count_utf8(job->data + from, run->ends[place] - from) < 0) return 0;
-        *quotes += quotes_of(job->program, &field);
+        if (!read_field(job->program, job->data, job->size, from, to, marks, &field)) return 0;
+        if (marks & HAS_UNCHECKED && count_utf8(job->data + from, to - from) < 0) return 0;
+        if (marks & HAS_IRREGULAR) *quotes += quotes_of(job->program, job->data + from, to - from);
     }
     return 1;
 }
 
-/* The tuple of the record whose fields begin at `start` and end at `run->ends`; 0 where it is not sure of it. */
-static int put_tuple(const Job *job, size_t start, size_t quotes, int ascii, Run *run) {
+static size_t count_quotes(const uint8_t *text, size_t size, uint8_t quote) {
+    size_t count = 0;
+    for (size_t i = 0; i < size; i++) count += text[i] == quote;
+    return count;
+}
+
+/* The tuple of the record of bytes `start` to `end`, whose field i begins behind `ends[i]`; 0 where it is not sure of it. */
+INLINE int put_tuple(const Job *job, size_t start, size_t end, unsigned marks, Run *run) {
     const Program *program = job->program;
+    const uint8_t *const data = job->data;
+    const size_t data_size = job->size;
     const int64_t number = job->first_record + run->record;
+    const size_t *const ends = run->ends;
     uint8_t *out = run->out + run->used, digits[20];
     size_t counted = 0; /* quotes around fields and doubled in them: where that is all, the other fields have none */
     put16(out, program->column_count + program->with_position);
     out += 2;
-    for (uint32_t i = 0; i < program->column_count; i++) {
-        const Column *column = &program->columns[i];
+    const Column *column = program->columns, *past = column + program->column_count;
+    for (; column < past; column++) {
         Field field;
-        if (column->field == FROM_RECORD_NUMBER) {
+        int valid = !(marks & HAS_UNCHECKED);
+        if (column->field >= 0) {
+            const size_t from = ends[column->field] + 1, to = ends[column->field + 1];
+            if (!read_field(program, data, data_size, from, to, marks, &field)) return 0;
+            if (marks & HAS_IRREGULAR && column->flags & FIRST) counted += quotes_of(program, data + from, to - from);
+            if (field.is_null && column->flags & FILLED) field = field_of(&column->constant), valid = 0;
+        } else if (column->field == FROM_RECORD_NUMBER) {
             const Text text = {digits, (uint32_t)put_digits((uint64_t)number, digits)};
             field = field_of(&text);
-        } else if (column->field == FROM_CONSTANT) {
-            field = field_of(&column->constant);
         } else {
-            const size_t from = column->field ? run->ends[column->field - 1] + 1 : start;
-            if (!read_field(job, from, run->ends[column->field], quotes != 0, &field)) return 0;
-            if (quotes && column->flags & FIRST) counted += quotes_of(program, &field);
-            if (field.is_null && column->flags & FILLED) field = field_of(&column->constant);
+            field = field_of(&column->constant);
+            valid = 0;
         }
         if (field.is_null) {
             if (column->flags & (REQUIRED | KEY)) return 0;
@@ -263,8 +339,12 @@ static int put_tuple(const Job *job, size_t start, size_t quotes, int ascii, Run
             continue;
         }
         int64_t key = 0;
-        const int64_t size = put_value(program, column, &field, ascii && column->field >= 0, out + 4, &key);
-        if (size < 0) return 0;
+        int64_t size = put_value(program, column, &field, valid, run, out + 4, &key);
+        if (size < 0) {
+            int64_t again = 0;
+            if ((size = put_between_blanks(program, column, field, run, out + 4, &again)) < 0) return 0;
+            key = again;
+        }
         if (column->flags & KEY) run->key[column->key_place] = key;
         put32(out, (uint32_t)size);
         out += 4 + size;
@@ -274,12 +354,22 @@ static int put_tuple(const Job *job, size_t start, size_t quotes, int ascii, Run
         put64(out + 4, (uint64_t)number);
         out += 12;
     }
-    if ((quotes || !ascii) && !check_unused(job, start, ascii, run, &counted)) return 0;
-    if (counted != quotes) return 0;
+    if (marks & (HAS_IRREGULAR | HAS_UNCHECKED) && !check_unused(job, marks, ends, &counted)) return 0;
+    if (marks & HAS_IRREGULAR && counted != count_quotes(data + start, end - start, program->quote)) return 0;
     if (program->key_count) follow_keys(program, run);
     run->used = (size_t)(out - run->out);
     run->kept++;
     return 1;
+}
+
+/* Twice the same: most records have no marks beside quotes, and their fields need not be asked about others. Where there
+   is no quote, `quote` is a NUL, and a record that has one does not come here. */
+static NOINLINE int put_plain_tuple(const Job *job, size_t start, size_t end, Run *run) {
+    return put_tuple(job, start, end, HAS_QUOTES, run);
+}
+
+static NOINLINE int put_marked_tuple(const Job *job, size_t start, size_t end, unsigned marks, Run *run) {
+    return put_tuple(job, start, end, marks, run);
 }
 
 static int note_odd(Run *run, size_t start, size_t end) {
@@ -298,67 +388,78 @@ static int note_odd(Run *run, size_t start, size_t end) {
 typedef struct {
     size_t start;    /* of the record */
     uint32_t fields; /* that have ended; no more than the program's are kept */
-    size_t quotes;   /* in the block before it */
-    int ascii, has_nul; /* of any word of 64 bytes that the record has a part in */
+    unsigned marks;
 } Pending;
 
-static Outcome end_record(const Job *job, size_t end, size_t quotes, const Pending *pending, Run *run) {
+static Outcome end_record(const Job *job, size_t end, const Pending *pending, Run *run) {
     const Program *program = job->program;
     const size_t length = end - pending->start;
     if (run->room - run->used < program->fixed + program->repeated * length) return NO_ROOM;
-    int sure = pending->fields + 1 == program->fields && !pending->has_nul && (length || program->fields == 1);
+    int sure = pending->fields + 1 == program->fields && !(pending->marks & HAS_NUL) && (length || program->fields == 1);
     if (sure) {
-        run->ends[pending->fields] = end;
-        sure = put_tuple(job, pending->start, quotes - pending->quotes, pending->ascii, run);
+        run->ends[0] = pending->start - 1;
+        run->ends[program->fields] = end;
+        sure = pending->marks & ~(unsigned)HAS_QUOTES ? put_marked_tuple(job, pending->start, end, pending->marks, run)
+                                                      : put_plain_tuple(job, pending->start, end, run);
     }
     if (!sure && !note_odd(run, pending->start, end)) return NO_MEMORY;
     run->record++;
     return DONE;
 }
 
+/* Whether a word is all one field's ASCII. `ends`: what ends fields in it. */
+INLINE int is_dull(uint64_t quote, uint64_t ends, const Masks *masks, const Before *before, const Unfinished *unfinished) {
+    return !(quote | ends | masks->nul | masks->beyond_ascii | before->closing | unfinished->due);
+}
+
 Outcome express_run(const Program *program, const uint8_t *data, size_t size, int64_t first_record, Run *run) {
     const Job job = {program, data, size, first_record};
-    Pending pending = {run->at, 0, 0, 1, 0};
-    size_t counted = 0; /* quotes before the word */
-    uint64_t inside = 0; /* all ones: the word before ended inside quotes */
+    Pending pending = {run->at, 0, 0};
+    Before before = RECORD_START;
+    Unfinished unfinished = {0, 0};
     uint8_t last[64];
     for (size_t base = run->at; base < size; base += 64) {
         uint64_t within;
         const uint8_t *word = word_at(data, size, base, last, &within);
         const Masks masks = masks_of(word, program->delimiter, program->quote);
-        const uint64_t quotes = program->has_quote ? masks.quote & within : 0;
-        uint64_t quoted = inside;
-        if (quotes) {
-            quoted ^= prefix_xor(quotes);
-            inside = (uint64_t)0 - (quoted >> 63);
+        const uint64_t quote = program->has_quote ? masks.quote & within : 0;
+        uint64_t line_ends = (masks.lf | masks.cr) & within, delimiters = masks.delimiter & within;
+        if (before.inside ? is_dull(quote, 0, &masks, &before, &unfinished)
+                          : is_dull(quote, line_ends | delimiters, &masks, &before, &unfinished)) {
+            before.border = (line_ends | delimiters) >> 63;
+            before.quote = 0;
+            continue;
         }
-        const int beyond = masks.beyond_ascii != 0, has_nul = (masks.nul & within) != 0;
-        pending.ascii &= !beyond;
-        pending.has_nul |= has_nul;
-        const uint64_t line_ends = (masks.lf | masks.cr) & ~quoted & within;
-        uint64_t structure = (masks.delimiter & ~quoted & within) | line_ends;
-        while (structure) {
-            const int bit = first_bit(structure);
-            const size_t at = base + (size_t)bit;
-            structure &= structure - 1;
-            if (!(line_ends >> bit & 1)) {
-                if (pending.fields < program->fields) run->ends[pending.fields] = at;
-                pending.fields += pending.fields < program->fields;
-                continue;
-            }
+        const Quotes quotes = quotes_of_word(quote, line_ends | delimiters, within, &before);
+        const unsigned marks = (quote ? HAS_QUOTES : 0) | (quotes.irregular ? HAS_IRREGULAR : 0) |
+                               (quotes.doubled ? HAS_DOUBLED : 0) | (masks.nul & within ? HAS_NUL : 0) |
+                               (is_utf8(word, masks.beyond_ascii, &unfinished) ? 0 : HAS_UNCHECKED);
+        pending.marks |= marks;
+        line_ends &= ~quotes.quoted;
+        delimiters &= ~quotes.quoted;
+        for (;;) {
+            const uint64_t line_end = line_ends & (0 - line_ends);
+            uint64_t ahead = delimiters & (line_end - 1); /* those before it, or all */
+            size_t *end = run->ends + 1 + pending.fields;
+            for (; ahead; ahead &= ahead - 1) *end++ = base + (size_t)first_bit(ahead);
+            pending.fields = (uint32_t)(end - run->ends - 1);
+            if (pending.fields > program->fields) pending.fields = program->fields;
+            if (!line_end) break;
+            line_ends ^= line_end;
+            delimiters &= 0 - line_end;
+            const size_t at = base + (size_t)first_bit(line_end);
             if (at < pending.start) continue; /* the LF of a CRLF */
-            const size_t until = counted + (quotes ? count_bits(quotes & (((uint64_t)1 << bit) - 1)) : 0);
-            const Outcome outcome = end_record(&job, at, until, &pending, run);
+            const Outcome outcome = end_record(&job, at, &pending, run);
             if (outcome != DONE) return outcome;
             run->at = at + 1 + (data[at] == '\r' && at + 1 < size && data[at + 1] == '\n');
-            const Pending next = {run->at, 0, until, !beyond, has_nul};
+            const Pending next = {run->at, 0, marks};
             pending = next;
         }
-        if (quotes) counted += count_bits(quotes);
     }
     if (pending.start < size) { /* the last record of a file that ends without a line end */
-        if (inside) pending.fields = program->fields; /* or in the middle of a quoted field */
-        const Outcome outcome = end_record(&job, size, counted, &pending, run);
+        if (before.inside) pending.fields = program->fields; /* or in the middle of a quoted field */
+        if (unfinished.due) pending.marks |= HAS_UNCHECKED;
+        const Outcome outcome = end_record(&job, size, &pending, run);
         if (outcome != DONE) return outcome;
         run->at = size;
     }

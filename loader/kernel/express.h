@@ -19,11 +19,15 @@ typedef enum {
     TEXT, JSON, JSONB, ENUM, KINDS
 } Kind;
 
-enum { STRICT = 1, REQUIRED = 2, UTC = 4, KEY = 8, BOUNDED = 16, FILLED = 32, FIRST = 64 };
-/* STRICT: only the spelling that the value is given back in. REQUIRED: NULL is for another lane. UTC: a timestamptz
-   without an offset is in UTC. KEY: the records' order by it is followed. BOUNDED: of numeric(precision,scale) and
+enum { STRICT = 1, REQUIRED = 2, LOCAL = 4, KEY = 8, BOUNDED = 16, FILLED = 32, FIRST = 64 };
+/* STRICT: only the spelling that the value is given back in. REQUIRED: NULL is for another lane. LOCAL: a timestamptz
+   without an offset is in `zone`. KEY: the records' order by it is followed. BOUNDED: of numeric(precision,scale) and
    varchar(limit). FILLED: `constant` stands for a NULL. FIRST: no column before this one is made of the same
    field. */
+
+enum { HAS_QUOTES = 1, HAS_DOUBLED = 2, HAS_IRREGULAR = 4, HAS_NUL = 8, HAS_UNCHECKED = 16 };
+/* Of a record, or of what else stands in the words of 64 bytes that it has a part in. DOUBLED: quotes beside quotes.
+   IRREGULAR: quotes that are neither around whole fields nor doubled in them. UNCHECKED: what may not be UTF-8. */
 
 enum { FROM_CONSTANT = -1, FROM_RECORD_NUMBER = -2 };
 
@@ -31,6 +35,24 @@ typedef struct {
     const uint8_t *text;
     uint32_t size;
 } Text;
+
+enum { FIRST_YEAR = 1801, YEARS = 2498 - FIRST_YEAR + 1 };
+
+typedef struct {
+    int64_t since;  /* local time, microseconds since 1970 */
+    int64_t offset; /* microseconds east of Greenwich; `UNSURE`: the clocks skip such times, or show them twice */
+} Shift;
+
+#define UNSURE INT64_MIN
+
+/* The offsets of a time zone. Of year i after FIRST_YEAR they are `shifts` from `first[i]` up to `first[i + 1]`, none for a
+   year that is not known yet; a year's first one begins with it. */
+typedef struct {
+    int is_fixed;
+    int64_t fixed; /* the offset of all years */
+    uint32_t first[YEARS + 1];
+    Shift *shifts;
+} Zone;
 
 typedef struct {
     uint8_t kind, flags;
@@ -41,17 +63,18 @@ typedef struct {
     Text constant;
     uint32_t label_count;
     const Text *labels;
+    const Zone *zone;
 } Column;
 
 typedef struct {
-    uint8_t delimiter, quote, has_quote, with_position;
+    uint8_t delimiter, quote, has_quote, with_position; /* quote: a NUL where there is none */
     uint32_t fields, column_count, null_count, key_count;
     uint32_t unused_count;
     const Column *columns;
     const Text *nulls;
     const uint32_t *unused; /* fields that no column is made of */
     int only_empty_is_null;
-    size_t fixed;    /* bytes of a tuple beside its texts, at most */
+    size_t fixed;    /* bytes of a tuple beside its texts, at most, and SPILL */
     size_t repeated; /* how many columns are made of one field, at most */
     Locale locale;
 } Program;
@@ -73,11 +96,14 @@ typedef struct {
     /* keys, of records that were kept: `key_count` numbers each */
     int rising;
     int64_t *first_key, *last_key, *key;
-    /* scratch: where each field of a record ends */
+    /* years, after FIRST_YEAR, that zones would have to know */
+    uint64_t years[YEARS / 64 + 1];
+    /* scratch, `ENDS_ROOM` more than a record has fields: the byte before a record, and where each of its fields ends */
     size_t *ends;
 } Run;
 
-enum { SPILL = 32 }; /* bytes that may be written past a value, as long as they are within the room */
+enum { ENDS_ROOM = 1 + 64 }; /* what stands in one word is kept before it is known how much of it there is */
+enum { SPILL = 64 }; /* bytes that may be written past a value, as long as they are within the room */
 
 typedef enum { DONE, NO_ROOM, NO_MEMORY } Outcome;
 

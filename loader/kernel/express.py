@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from loader.columns import LoadColumn
 from loader.fields import Dialect
+from loader.kernel import zones
 from loader.pgtypes import Form
 from loader.records import Block
 from loader.rising import Run
@@ -30,7 +31,7 @@ from loader.rising import Run
     _BYTEA, _TEXT, _JSON, _JSONB, _ENUM,
 ) = range(17)  # fmt: skip
 
-_STRICT, _REQUIRED, _UTC, _KEY, _BOUNDED, _FILLED = (1 << bit for bit in range(6))
+_STRICT, _REQUIRED, _LOCAL, _KEY, _BOUNDED, _FILLED = (1 << bit for bit in range(6))
 _FROM_CONSTANT, _FROM_RECORD_NUMBER = -1, -2
 
 _KINDS: dict[Form, int] = {
@@ -48,9 +49,6 @@ _KINDS: dict[Form, int] = {
     "text": _TEXT,
 }
 _WIRES = {"numeric": _NUMERIC, "uuid": _UUID, "enum": _ENUM, "json": _JSON, "jsonb": _JSONB}
-
-_UTC_NAMES = frozenset({"UTC", "Etc/UTC", "Etc/UCT", "UCT", "GMT", "Etc/GMT", "Zulu", "Etc/Zulu", "Etc/Universal"})
-"""Zones in which a local time is UTC and always was (IANA time zone database, files ``etcetera`` and ``backward``)."""
 
 _KEY_DIGITS = 18
 """Digits of a numeric key that fit the 64 bits in which the kernel compares keys."""
@@ -74,7 +72,7 @@ class Sure:
 
 
 class Express:
-    """The compiled lane of one load. Safe to share between threads."""
+    """The compiled lane of one load. Safe to share between threads: what they learn of zones, they may learn twice."""
 
     def __init__(
         self, kernel: ModuleType, columns: Sequence[_Column], fields: int, null: Sequence[str], *, with_position: bool
@@ -87,7 +85,9 @@ class Express:
         self._key = sorted(
             (each for each in columns if each.key_place is not None), key=lambda each: each.key_place or 0
         )
-        self._programs: dict[tuple[int, int | None], Any] = {}
+        self._zones = tuple(dict.fromkeys(each.zone for each in columns if each.zone is not None))
+        self._years: frozenset[int] = frozenset()  # whose local times were met so far
+        self._programs: dict[tuple[int, int | None, frozenset[int]], Any] = {}
         self._growth = 1.25  # bytes of tuples per byte of text, of the block before
         self._suspicion = 0
 
@@ -98,9 +98,7 @@ class Express:
         if self._suspicion > 0:
             self._suspicion -= 1
             return None
-        expected = int(len(block.data) * self._growth)
-        made = self._kernel.run(self._program(block.dialect), block.data, block.record, expected)
-        tuples, records, kept, odd, rising, first, last = made
+        tuples, records, kept, odd, rising, first, last = self._made(block)
         if records != block.records:  # the splitter and the kernel differ: the splitter's word stands
             return None
         self._growth = len(tuples) / max(len(block.data), 1) * 1.03 + 0.01
@@ -112,14 +110,26 @@ class Express:
         keys = self._run(first, last) if rising and self._key and kept else None
         return Sure(tuples, kept, keys, _picked(block, places))
 
-    def _program(self, dialect: Dialect) -> Any:
-        name = (dialect.delimiter[0], dialect.quote)
+    def _made(self, block: Block) -> tuple[Any, ...]:
+        """What the kernel returns, once its zones know the years of the block's local times."""
+        expected = int(len(block.data) * self._growth)
+        while True:
+            known = self._years
+            program = self._program(block.dialect, known)
+            *made, years = self._kernel.run(program, block.data, block.record, expected)
+            if years is None:
+                return tuple(made)
+            self._years |= zones.met(years)
+
+    def _program(self, dialect: Dialect, years: frozenset[int]) -> Any:
+        name = (dialect.delimiter[0], dialect.quote, years)
         program = self._programs.get(name)
         if program is None:
-            program = self._programs[name] = self._kernel.compile(self._packed(dialect))
+            self._programs = {each: made for each, made in self._programs.items() if each[2] >= self._years}
+            program = self._programs[name] = self._kernel.compile(self._packed(dialect, years))
         return program
 
-    def _packed(self, dialect: Dialect) -> bytes:
+    def _packed(self, dialect: Dialect, years: frozenset[int]) -> bytes:
         head = struct.pack(
             "<BBBBIIII",
             dialect.delimiter[0],
@@ -132,7 +142,11 @@ class Express:
             len(self._key),
         )
         return head + b"".join(
-            [*(_text(each.encode()) for each in self._null), *(each.packed() for each in self._columns)]
+            [
+                *(_text(each.encode()) for each in self._null),
+                zones.packed(self._zones, years),
+                *(each.packed(self._zones) for each in self._columns),
+            ]
         )
 
     def _run(self, first: bytes, last: bytes) -> Run:
@@ -160,10 +174,13 @@ class _Column:
     key_place: int | None = None
     constant: bytes = b""
     labels: tuple[bytes, ...] = ()
+    zone: str | None = None
 
-    def packed(self) -> bytes:
+    def packed(self, zones: Sequence[str]) -> bytes:
+        """``zones``: of the program; a column's is told by its place among them."""
+        limit = self.limit if self.zone is None else zones.index(self.zone)
         head = struct.pack(
-            "<BBiiiII", self.kind, self.flags, self.field, self.precision, self.scale, self.limit, self.key_place or 0
+            "<BBiiiII", self.kind, self.flags, self.field, self.precision, self.scale, limit, self.key_place or 0
         )
         labels = struct.pack("<I", len(self.labels)) + b"".join(map(_text, self.labels))
         return head + _text(self.constant) + labels
@@ -222,10 +239,11 @@ def _column(
         if field is None:
             return None
     assert field is not None
+    zone = column.zone if kind == _TIMESTAMPTZ and column.pattern is None and zones.is_known(column.zone) else None
     flags = (
         _STRICT * (column.pattern is not None)
         | _REQUIRED * (column.not_null or required)
-        | _UTC * (column.zone in _UTC_NAMES and column.pattern is None)
+        | _LOCAL * (zone is not None)
         | _KEY * (key_place is not None)
         | _BOUNDED * (type_.form == "decimal" or type_.max_length is not None)
         | _FILLED * (column.default is not None)
@@ -240,6 +258,7 @@ def _column(
         key_place=key_place,
         constant=constant,
         labels=tuple(label.encode() for label in type_.labels),
+        zone=zone,
     )
 
 

@@ -22,6 +22,11 @@ static uint32_t read_u32(Reader *reader) {
     return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
 }
 
+static int64_t read_i64(Reader *reader) {
+    const uint64_t low = read_u32(reader);
+    return (int64_t)(low | (uint64_t)read_u32(reader) << 32);
+}
+
 static uint8_t read_u8(Reader *reader) {
     if (reader->end == reader->at) return reader->failed = 1, 0;
     return *reader->at++;
@@ -41,6 +46,8 @@ typedef struct {
     Text *texts;
     Column *columns;
     uint32_t *unused;
+    Zone *zones;
+    uint32_t zone_count;
 } Compiled;
 
 static void discard(Compiled *compiled) {
@@ -50,6 +57,8 @@ static void discard(Compiled *compiled) {
 #else
     if (compiled->program.locale) freelocale(compiled->program.locale);
 #endif
+    for (uint32_t i = 0; compiled->zones && i < compiled->zone_count; i++) free(compiled->zones[i].shifts);
+    free(compiled->zones);
     free(compiled->source);
     free(compiled->texts);
     free(compiled->columns);
@@ -80,6 +89,45 @@ static int is_as_long_as_text(const Column *column) {
     return column->kind == NUMERIC || column->kind >= BYTEA;
 }
 
+/* A zone as loader.kernel.zones packs it: its fixed offset, or the years that are known, in order, with their shifts. 0 and
+   -1 as for `read_program`. */
+static int read_zone(Reader *reader, Zone *zone) {
+    zone->is_fixed = read_u8(reader);
+    if (zone->is_fixed) {
+        zone->fixed = read_i64(reader);
+        return !reader->failed;
+    }
+    const uint32_t total = read_u32(reader), years = read_u32(reader);
+    if (reader->failed || total > (size_t)(reader->end - reader->at) / 16) return 0;
+    if (!(zone->shifts = calloc(total + 1, sizeof(Shift)))) return -1;
+    uint32_t place = 0, filled = 0; /* the next year, and shifts of those before */
+    for (uint32_t i = 0; i < years; i++) {
+        const uint32_t year = read_u32(reader), count = read_u32(reader);
+        if (reader->failed || year < place || year >= YEARS || count > total - filled) return 0;
+        for (; place <= year; place++) zone->first[place] = filled;
+        for (uint32_t j = 0; j < count; j++) {
+            Shift *shift = &zone->shifts[filled++];
+            shift->since = read_i64(reader);
+            shift->offset = read_i64(reader);
+        }
+    }
+    for (; place <= YEARS; place++) zone->first[place] = filled;
+    return !reader->failed && filled == total;
+}
+
+static int read_zones(Compiled *compiled, Reader *reader) {
+    const uint32_t count = read_u32(reader);
+    if (reader->failed || count > (size_t)(reader->end - reader->at) / 9) return 0;
+    compiled->zones = calloc((size_t)count + 1, sizeof(Zone));
+    if (!compiled->zones) return -1;
+    compiled->zone_count = count;
+    for (uint32_t i = 0; i < count; i++) {
+        const int read = read_zone(reader, &compiled->zones[i]);
+        if (read != 1) return read;
+    }
+    return 1;
+}
+
 /* Everything but the texts' bytes, which stay in `source`. 0 where the program makes no sense, -1 without memory. */
 static int read_program(Compiled *compiled, size_t size) {
     Program *program = &compiled->program;
@@ -92,6 +140,7 @@ static int read_program(Compiled *compiled, size_t size) {
     program->column_count = read_u32(&reader);
     program->null_count = read_u32(&reader);
     program->key_count = read_u32(&reader);
+    if (!program->has_quote) program->quote = 0;
     /* each text takes four bytes of the source at least, and each column more */
     if (reader.failed || program->column_count > size / 4 || program->fields > 1 << 20 || !program->fields) return 0;
     compiled->texts = calloc(size / 4 + 1, sizeof(Text));
@@ -102,6 +151,8 @@ static int read_program(Compiled *compiled, size_t size) {
     program->nulls = text;
     for (uint32_t i = 0; i < program->null_count && !reader.failed; i++) *text++ = read_text(&reader);
     program->only_empty_is_null = program->null_count == 1 && !program->nulls[0].size;
+    const int zones = reader.failed ? 0 : read_zones(compiled, &reader);
+    if (zones != 1) return zones;
     uint32_t keys = 0;
     program->fixed = 2 + 12 + SPILL;
     for (uint32_t i = 0; i < program->column_count && !reader.failed; i++) {
@@ -118,6 +169,10 @@ static int read_program(Compiled *compiled, size_t size) {
         column->labels = text;
         for (uint32_t j = 0; j < column->label_count && !reader.failed; j++) *text++ = read_text(&reader);
         if (reader.failed || !is_sound(program, column)) return 0;
+        if (column->flags & LOCAL) {
+            if (column->limit >= compiled->zone_count) return 0;
+            column->zone = &compiled->zones[column->limit];
+        }
         keys += (column->flags & KEY) != 0;
         program->fixed += size_at_most(column);
         if (column->field >= 0) {
@@ -167,7 +222,7 @@ static PyObject *compile_program(PyObject *module, PyObject *argument) {
 #define ROOM_MORE (64 << 10)
 
 static int allocate_scratch(const Program *program, Run *run) {
-    run->ends = malloc((program->fields + 1) * sizeof(size_t));
+    run->ends = malloc((program->fields + ENDS_ROOM) * sizeof(size_t));
     run->first_key = calloc(3 * (size_t)program->key_count + 1, sizeof(int64_t));
     run->last_key = run->first_key ? run->first_key + program->key_count : NULL;
     run->key = run->first_key ? run->last_key + program->key_count : NULL;
@@ -195,8 +250,11 @@ static int fill(const Program *program, const Py_buffer *data, int64_t first_rec
 static PyObject *result_of(const Program *program, const Run *run, PyObject *made) {
     const Py_ssize_t keys = (Py_ssize_t)(program->key_count * sizeof(int64_t));
     const char *first = (const char *)run->first_key, *last = (const char *)run->last_key;
-    return Py_BuildValue("OLLy#Ny#y#", made, (long long)run->record, (long long)run->kept, (const char *)run->odd,
-                         (Py_ssize_t)(run->odd_count * sizeof(Odd)), PyBool_FromLong(run->rising), first, keys, last, keys);
+    static const uint64_t none[YEARS / 64 + 1];
+    const char *years = memcmp(run->years, none, sizeof none) ? (const char *)run->years : NULL;
+    return Py_BuildValue("OLLy#Ny#y#y#", made, (long long)run->record, (long long)run->kept, (const char *)run->odd,
+                         (Py_ssize_t)(run->odd_count * sizeof(Odd)), PyBool_FromLong(run->rising), first, keys, last, keys,
+                         years, (Py_ssize_t)sizeof none);
 }
 
 static PyObject *run_program(PyObject *module, PyObject *arguments) {
@@ -246,7 +304,7 @@ static PyObject *scan_bytes(PyObject *module, PyObject *arguments) {
 static PyMethodDef methods[] = {
     {"compile", compile_program, METH_O, "compile(program: bytes) -> Program"},
     {"run", run_program, METH_VARARGS,
-     "run(program, data, first_record, expected_size) -> (tuples, records, kept, odd, rising, first_key, last_key)"},
+     "run(program, data, first_record, expected_size) -> (tuples, records, kept, odd, rising, first_key, last_key, years)"},
     {"scan", scan_bytes, METH_VARARGS,
      "scan(data, start, size, delimiter, quote, final) -> (cut, records, lines, shortest, open, regular); quote: -1 for none"},
     {NULL, NULL, 0, NULL}};

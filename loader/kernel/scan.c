@@ -23,35 +23,21 @@ static void end_records(const uint8_t *data, size_t base, uint64_t all_ends, uin
 /* Finds the records that end in `data`. `final`: nothing follows, so what is left is a record as well. */
 void express_scan(const uint8_t *data, size_t size, uint8_t delimiter, uint8_t quote, int has_quote, int final, Scan *scan) {
     const Scan nothing = {0, 0, 0, size, 0, 1};
-    uint64_t inside = 0;
     size_t lines = 0;
-    uint64_t border_before = 1; /* the byte before the word may stand before an opening quote */
+    Before before = RECORD_START;
     uint8_t last[64];
     *scan = nothing;
     for (size_t base = 0; base < size; base += 64) {
         uint64_t within;
         const uint8_t *word = word_at(data, size, base, last, &within);
         const Masks masks = masks_of(word, delimiter, quote);
-        const uint64_t quotes = has_quote ? masks.quote & within : 0;
         const uint64_t ends = (masks.lf | masks.cr) & within;
-        uint64_t quoted = inside;
-        if (has_quote) {
-            const uint64_t borders = (masks.delimiter & within) | ends | quotes;
-            if (quotes) {
-                const uint64_t next = base + 64 < size ? data[base + 64] : '\n';
-                const uint64_t border_after = next == delimiter || next == '\n' || next == '\r' || next == quote;
-                uint64_t after = borders >> 1 | border_after << 63;
-                if (within != UINT64_MAX) after |= ~(within >> 1); /* the end of the data is a border */
-                quoted ^= prefix_xor(quotes);
-                const uint64_t opening = quotes & quoted, closing = quotes & ~quoted;
-                if (opening & ~(borders << 1 | border_before) || closing & ~after) scan->regular = 0;
-                inside = (uint64_t)0 - (quoted >> 63);
-            }
-            border_before = borders >> 63;
-        }
-        if (ends) end_records(data, base, ends, ends & ~quoted, size, final, &lines, scan);
+        const uint64_t quote_bits = has_quote ? masks.quote & within : 0;
+        const Quotes quotes = quotes_of_word(quote_bits, (masks.delimiter & within) | ends, within, &before);
+        if (quotes.irregular) scan->regular = 0;
+        if (ends) end_records(data, base, ends, ends & ~quotes.quoted, size, final, &lines, scan);
     }
-    scan->open = inside != 0;
+    scan->open = before.inside != 0;
     if (final && !scan->open && scan->cut < size) {
         scan->records++;
         scan->cut = size;
