@@ -32,7 +32,7 @@ from loader.tally import Progress, RejectKeeper
 from loader.task import Task
 from loader.transform import WidenColumn
 from loader.undertaking import PLAINLY, TURN_WAIT, How, Undertaking, note_unopened, within_cores
-from loader.ways import PlanChangedError, Staged, Straight, begins_new
+from loader.ways import PlanChangedError, Renamed, Staged, Straight, begins_new
 from loader.workers import load_by_workers
 
 __all__ = ["PLAINLY", "How", "Load", "as_spec", "load", "load_one"]
@@ -200,7 +200,7 @@ class Load(Task):
             account.keeper = keeper
             if plan.guarded and self._begins_new(connection, plan, lane, records):
                 plan = replace(plan, straight=True)
-            counts = (Straight if plan.straight else Staged)(
+            counts = _way(plan)(
                 connection=connection,
                 database=self.database,
                 deadline=self.how.deadline,
@@ -232,3 +232,9 @@ class Load(Task):
         entry = self.account.entry
         first = no_longer_than([records.first], plan.block_records)
         return begins_new(connection, plan, entry, self.work(plan, lane, entry.load_id)(next(first)))
+
+
+def _way(plan: Plan) -> type[Renamed | Straight | Staged]:
+    if plan.renamed:
+        return Renamed
+    return Straight if plan.straight else Staged

@@ -14,6 +14,7 @@ from loader.database import Database, translated
 from loader.ledger import Errand
 from loader.matching import ALL
 from loader.merge import Merge
+from loader.new_table import NewTable
 from loader.plan import Plan
 from loader.reading import Head
 from loader.source import Source, open_source
@@ -108,6 +109,8 @@ def _verdict(connection: Connection, source: Source, spec: LoadSpec, target: str
 
 
 def _way(plan: Plan, size: int) -> str:
+    if plan.renamed:
+        return "over several streams into a new table, in segments with checkpoints, then renamed in one transaction"
     if not plan.straight:
         return "by way of a staging table, in segments with checkpoints, then merged in one transaction"
     if sets_aside(plan.table, size):
@@ -119,6 +122,13 @@ def _statements(connection: Connection, plan: Plan, size: int) -> Iterator[sql.C
     """Those of either way; placeholders stand for the load's number and attempt, which nobody knows yet."""
     target, names = target_name(plan.table), [column.name for column in plan.columns]
     new_key = [keying(plan.table, plan.key)] if plan.table.oid is None and plan.key else []
+    if plan.renamed:
+        new = NewTable(0, 1, plan.table, plan.columns, plan.absent, plan.key)
+        yield from new.creating()
+        yield copying(new.name, new.written)
+        yield from new.naming()
+        yield from new_key
+        return
     if plan.straight:
         yield from readying(plan)
         if sets_aside(plan.table, size):

@@ -3,6 +3,7 @@
 A segment is a run of blocks that several streams copy side by side, each in transactions of its own. When all streams
 have committed what they took of a segment, its checkpoint is saved. A stream does not wait for the others: what it
 commits of the next segment meanwhile lies beyond the checkpoint, and whoever takes up the load there throws it away.
+Streams begin a segment one after the other, so that of two transactions the later one never holds an earlier segment.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
 from queue import Queue
+from typing import Protocol
 
+from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader.checkpoints import Checkpoint
@@ -20,12 +23,25 @@ from loader.database import Database
 from loader.deadline import Deadline
 from loader.errors import PausedError
 from loader.records import Encoded, Place
-from loader.staging import Staging, copy
+from loader.staging import copy
 from loader.tally import Books
 
 
 class NotStraightError(Exception):
     """This load cannot go straight into its target; the message says why, in words for the ledger."""
+
+
+class Fillable(Protocol):
+    """A table that several streams fill: ``written`` are the columns that COPY writes."""
+
+    @property
+    def name(self) -> sql.Identifier: ...
+
+    @property
+    def written(self) -> tuple[str, ...]: ...
+
+    def begin(self, connection: Connection) -> int | None:
+        """Begin a transaction that writes into it; gives its number if that tells its rows from those of others."""
 
 
 TRIAL = 0.2
@@ -56,7 +72,7 @@ def staged_so_far(records: int) -> str:
     return f"{records:,} records are staged, and the same call goes on from there"
 
 
-def copy_segments(segments: Segments, database: Database, staging: Staging) -> Generator[Checkpoint]:
+def copy_segments(segments: Segments, database: Database, staging: Fillable) -> Generator[Checkpoint]:
     """COPY all segments into ``staging``; gives checkpoints as they are saved, though not every one to a slow taker.
 
     The last is complete unless the deadline came first. Raises what the stages before, the books, PostgreSQL or saving
@@ -122,22 +138,32 @@ class Segments:
         self._after: Place | None = start.place  # where the file can be taken up again, if it can
         self._ends: dict[int, Checkpoint] = {}
         self._committed = [0] * streams  # segments, by stream
+        self._transactions = {-1: start.transaction}  # the newest of each segment, where they are numbered
         self._stopped = False
 
-    def copy(self, number: int, connection: Connection, staging: Staging, tell: Callable[[Checkpoint], object]) -> None:
+    def copy(
+        self, number: int, connection: Connection, staging: Fillable, tell: Callable[[Checkpoint], object]
+    ) -> None:
         """COPY blocks as stream ``number``, until there are none, and ``tell`` each checkpoint that this completes."""
-        segment: int | None = 0
-        while segment is not None:
+        more = True
+        while more:
+            segment = self._begin(connection, staging)
             copied = copy(connection, staging.name, staging.written, iter(partial(self._take, segment), None))
             connection.commit()
             before = self.saved
-            segment = self._arrive(number, copied)
+            more = self._arrive(number, copied)
             if self.saved is not before:
                 tell(self.saved)
 
     def stop(self) -> None:
         """Hand out no more."""
         self._stopped = True
+
+    def _begin(self, connection: Connection, staging: Fillable) -> int:
+        """Begin a transaction for the segment that is being handed out; gives that."""
+        with self._lock:
+            self._transactions[self._segment] = staging.begin(connection)
+            return self._segment
 
     def _take(self, segment: int) -> bytes | None:
         """The next block's tuples; None where it is not of that segment, or there is none."""
@@ -182,15 +208,17 @@ class Segments:
         self._bytes = 0
         self._stopped = self._stopped or after is None
 
-    def _arrive(self, number: int, copied: int) -> int | None:
-        """A stream has committed all that it took so far; gives the segment that it is to go on with."""
+    def _arrive(self, number: int, copied: int) -> bool:
+        """A stream has committed all that it took so far; whether it is to go on."""
         with self._lock:
             self.copied += copied
             self._committed[number] = self._segment
             held = min(self._committed) - 1
             if held in self._ends:
                 self._books.keeper.flush()  # before the checkpoint that vouches for them
-                self.saved = self._ends[held]
+                newest = max(each for each in self._transactions if each <= held)
+                self.saved = replace(self._ends[held], transaction=self._transactions[newest])
                 self._save(self.saved)
                 self._ends = {each: end for each, end in self._ends.items() if each > held}
-            return None if self._stopped else self._segment
+                self._transactions = {n: each for n, each in self._transactions.items() if n >= newest}
+            return not self._stopped

@@ -167,6 +167,8 @@ class Task:
         if table.oid is None:
             schema, exact = self.spec.table_name[0], self.spec.names_exactly
             named = catalog.check_new(connection, table, schema=schema, exact=exact)
+        text = text_of(self.source.size, records.form.compression)
+        large = is_large(self.source.size, self.spec.segment_size, compression=records.form.compression)
         plan = make_plan(
             self.spec,
             records.header,
@@ -177,7 +179,9 @@ class Task:
             name=self.source.uri,
             session_zone=catalog.session_zone(connection),
             found=found,
-            resumable=again or is_large(self.source.size, self.spec.segment_size, compression=records.form.compression),
+            resumable=again or large,
+            large=large,
+            several=self.threads > 1 and text > self.spec.segment_size,
         )
         return replace(plan, notes=named + plan.notes)
 

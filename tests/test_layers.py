@@ -44,7 +44,7 @@ SHELVES: list[set[str]] = [
     {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
     {"catalog", "cuts", "lane", "sniff", "source"},
     {"staging", "target"},
-    {"moving"},
+    {"moving", "new_table"},
     {"judge", "ledger", "reading", "refusals", "shelf"},
     {"checkpoints", "matching", "standing"},
     {"merge"},
