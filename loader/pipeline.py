@@ -17,6 +17,7 @@ from loader.callbacks import passing_on
 from loader.checkpoints import Checkpoint, Found
 from loader.database import Database
 from loader.errors import LoaderError, UsageError
+from loader.fields import Dialect
 from loader.infer import widened
 from loader.lane import TextLane
 from loader.ledger import Entry
@@ -200,6 +201,7 @@ class Load(Task):
             account.keeper = keeper
             if plan.guarded and self._begins_new(connection, plan, lane, records):
                 plan = replace(plan, straight=True)
+            form = self.form(plan, Dialect.of(records.csv))
             counts = _way(plan)(
                 connection=connection,
                 database=self.database,
@@ -207,7 +209,9 @@ class Load(Task):
                 source=self.source,
                 plan=plan,
                 records=records,
-                work=self.work(plan, lane, entry.load_id),
+                work=self.work(plan, lane, entry.load_id, form),
+                again=self.work(plan, lane, entry.load_id),
+                form=form,
                 threads=self.threads,
                 keeper=keeper,
                 account=account,

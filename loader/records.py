@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from loader.arrays import booleans
+from loader.csv_form import Lines
 from loader.fields import Dialect, UnterminatedQuoteError, split_record
 from loader.rejects import NO_REJECTS, RejectGroup, Rejects
 from loader.report import Reject
@@ -427,7 +428,7 @@ class Encoded:
     """What became of one block: ``kept`` records as the tuples of binary COPY, the others rejected or filtered.
 
     ``keys``: of the records that were kept; None where they do not rise, or nobody looked. ``swallowed``: what stray
-    quotes have made values of.
+    quotes have made values of. ``lines``: the kept records in CSV form instead, with no ``tuples`` then.
     """
 
     block: Block
@@ -439,6 +440,12 @@ class Encoded:
     long: int = 0
     keys: Run | None = None
     swallowed: Swallowed = NONE_SWALLOWED
+    lines: Lines | None = None
+
+    @property
+    def sent(self) -> bytes:
+        """What COPY is given."""
+        return self.tuples if self.lines is None else self.lines.data
 
     def after(self, tuples: bytes, kept: int, keys: Run | None, block: Block) -> Encoded:
         """With the tuples of ``kept`` other records of ``block`` before these, which were picked from it."""

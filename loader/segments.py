@@ -15,14 +15,17 @@ from functools import partial
 from queue import Queue
 from typing import Protocol
 
+import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader.checkpoints import Checkpoint
+from loader.checkpoints import Checkpoint, Counts
+from loader.csv_form import CsvForm
 from loader.database import Database
 from loader.deadline import Deadline
 from loader.errors import PausedError
-from loader.records import Encoded, Place
+from loader.lane import is_servers
+from loader.records import Block, Encoded, Place
 from loader.staging import copy
 from loader.tally import Books
 
@@ -44,6 +47,10 @@ class Fillable(Protocol):
         """Begin a transaction that writes into it; gives its number if that tells its rows from those of others."""
 
 
+GROUP = 8 << 20
+"""Bytes of text of a COPY that PostgreSQL may refuse, about: they are kept until it has ended, and all of their records
+are judged where it is refused. To commit costs some tenths of a millisecond, and a mebibyte some ten to copy."""
+
 TRIAL = 0.2
 """The share of an attempt's time after which its pace is judged."""
 
@@ -62,7 +69,7 @@ def straight(encoded: Iterator[Encoded], books: Books, deadline: Deadline, *, na
         if spent > TRIAL * began and spent * (size / books.tally.bytes_read - 1) > deadline.left:
             raise NotStraightError("it would not be through in the time that an attempt has")
         books.enter(each)
-        yield each.tuples
+        yield each.sent
 
 
 def staged_so_far(records: int) -> str:
@@ -111,6 +118,8 @@ class Segments:
 
     ``start``: the checkpoint at which the blocks begin; ``saved`` is the last one since. ``size``: bytes of text of a
     segment, which ends with the block that reaches it, or with the first after which the file can be taken up again.
+    ``form``: of the records that are copied, where it is not the binary one: a stream then commits every `GROUP`
+    bytes, and blocks of which PostgreSQL refuses a record are made ``again``, in binary form, each record judged.
     """
 
     def __init__(
@@ -123,7 +132,11 @@ class Segments:
         *,
         size: int,
         streams: int,
+        form: CsvForm | None = None,
+        again: Callable[[Block], Encoded] | None = None,
     ) -> None:
+        self._form = form
+        self._again = again
         self.saved = start
         self.streams = streams
         self.copied = 0  # rows
@@ -148,12 +161,71 @@ class Segments:
         more = True
         while more:
             segment = self._begin(connection, staging)
-            copied = copy(connection, staging.name, staging.written, iter(partial(self._take, segment), None))
+            if self._form is None:
+                copied = copy(connection, staging.name, staging.written, self._sent(segment))
+            else:
+                copied = self._copy_group(connection, staging, segment, self._form)
             connection.commit()
             before = self.saved
             more = self._arrive(number, copied)
             if self.saved is not before:
                 tell(self.saved)
+
+    def _sent(self, segment: int) -> Iterator[bytes]:
+        return (each.sent for each in iter(partial(self._take, segment), None))
+
+    def _copy_group(self, connection: Connection, staging: Fillable, segment: int, form: CsvForm) -> int:
+        """COPY some blocks as they are, or judged where PostgreSQL refuses a record of theirs; gives the rows."""
+        taken: list[Encoded] = []
+
+        def lines() -> Iterator[bytes]:
+            while sum(len(each.block.data) for each in taken) < GROUP and (encoded := self._take(segment)) is not None:
+                lines, sent = encoded.lines, encoded.sent
+                assert lines is not None
+                taken.append(replace(encoded, lines=replace(lines, data=b"")))  # what was sent is not kept
+                yield sent
+
+        try:
+            copied = copy(connection, staging.name, staging.written, lines(), form=form)
+        except psycopg2.Error as error:
+            if connection.closed or is_servers(error.pgcode or ""):
+                raise
+        else:
+            if copied == sum(each.kept for each in taken):
+                return copied
+        connection.rollback()
+        self._begin_again(connection, staging, segment)
+        judged = (self._judged(each, segment) for each in taken)
+        return copy(connection, staging.name, staging.written, judged)
+
+    def _judged(self, hoped: Encoded, segment: int) -> bytes:
+        """The tuples of a block with each record judged, and its books put right."""
+        assert self._again is not None
+        assert hoped.lines is not None
+        made = self._again(hoped.block)
+        refused = made.rejects.without(hoped.lines.rejected)
+        with self._lock:
+            fewer = Counts(kept=made.kept - hoped.kept)
+            self._books.tally.amend(fewer)
+            for each in self._ends:
+                if each >= segment:
+                    self._ends[each] = replace(self._ends[each], counts=self._ends[each].counts + fewer)
+            self._books.keeper.add(refused)
+        return made.tuples
+
+    def _begin_again(self, connection: Connection, staging: Fillable, segment: int) -> None:
+        """Begin a transaction for blocks of a ``segment`` whose own was rolled back.
+
+        It is later than those of segments that have begun meanwhile, so its rows belong to the last of these, and the
+        checkpoints before that one's are not saved.
+        """
+        with self._lock:
+            transaction = staging.begin(connection)
+            if transaction is None:
+                return
+            last = max(self._ends, default=segment) if self._stopped else self._segment
+            self._ends = {each: end for each, end in self._ends.items() if not segment <= each < last}
+            self._transactions[last] = transaction
 
     def stop(self) -> None:
         """Hand out no more."""
@@ -165,8 +237,8 @@ class Segments:
             self._transactions[self._segment] = staging.begin(connection)
             return self._segment
 
-    def _take(self, segment: int) -> bytes | None:
-        """The next block's tuples; None where it is not of that segment, or there is none."""
+    def _take(self, segment: int) -> Encoded | None:
+        """The next block; None where it is not of that segment, or there is none."""
         with self._lock:
             if self._stopped or segment < self._segment:
                 return None
@@ -189,7 +261,7 @@ class Segments:
                 self._rest()
             elif self._after is not None and self._bytes >= self._size:
                 self._end(self._after)
-            return encoded.tuples
+            return encoded
 
     def _rest(self) -> None:
         """The deadline was reached: come to rest where the file can be taken up again, be it at the next block."""

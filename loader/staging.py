@@ -20,6 +20,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader.columns import LoadColumn
+from loader.csv_form import CsvForm
 from loader.encode import HEADER, TRAILER
 from loader.records import POSITION
 from loader.statements import copy as run_copy
@@ -252,13 +253,14 @@ def _end_writers(connection: Connection, name: sql.Identifier) -> None:
 
 
 class _Stream:
-    """What `copy_expert` reads from: header, buffers, trailer.
+    """What `copy_expert` reads from: the buffers, in binary form between header and trailer.
 
     psycopg2 swallows what ``read`` raises and reports a failed COPY, so the first cause is kept here.
     """
 
-    def __init__(self, buffers: Iterator[bytes]) -> None:
-        self._pieces = self._framed(buffers)
+    def __init__(self, buffers: Iterator[bytes], *, binary: bool) -> None:
+        # an empty answer means the end
+        self._pieces = filter(None, self._framed(buffers) if binary else buffers)
         self.error: BaseException | None = None
 
     def read(self, _size: int = -1) -> bytes:
@@ -275,17 +277,22 @@ class _Stream:
     @staticmethod
     def _framed(buffers: Iterator[bytes]) -> Iterator[bytes]:
         yield HEADER
-        for buffer in buffers:
-            if buffer:  # an empty answer means the end
-                yield buffer
+        yield from buffers
         yield TRAILER
 
 
-def copying(table: sql.Composable, columns: Sequence[str], *, freeze: bool = False) -> sql.Composed:
+def copying(
+    table: sql.Composable, columns: Sequence[str], *, freeze: bool = False, form: CsvForm | None = None
+) -> sql.Composed:
     """The statement of `copy`."""
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary{})").format(
-        table, names, sql.SQL(", FREEZE" if freeze else "")
+    how: sql.Composable = sql.SQL("binary")
+    if form is not None:
+        how = sql.SQL("csv, DELIMITER {}, QUOTE {}, NULL {}").format(
+            sql.Literal(form.delimiter), sql.Literal(form.quote), sql.Literal(form.null)
+        )
+    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT {}{})").format(
+        table, names, how, sql.SQL(", FREEZE" if freeze else "")
     )
 
 
@@ -296,15 +303,18 @@ def copy(
     buffers: Iterator[bytes],
     *,
     freeze: bool = False,
+    form: CsvForm | None = None,
 ) -> int:
     """COPY binary tuples into ``table`` in the transaction that is open, and give the number of rows it took.
+
+    ``form``: they are records in that form instead.
 
     ``freeze``: as VACUUM FREEZE would leave them, so that nobody has to write them again; the table must have been
     created in this transaction. Raises what ``buffers`` raised, or psycopg2's error.
     """
-    stream = _Stream(buffers)
+    stream = _Stream(buffers, binary=form is None)
     try:
-        return run_copy(connection, copying(table, columns, freeze=freeze), stream, size=COPY_SIZE)
+        return run_copy(connection, copying(table, columns, freeze=freeze, form=form), stream, size=COPY_SIZE)
     except Exception:
         if stream.error is not None:
             raise stream.error from None

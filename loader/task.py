@@ -13,11 +13,13 @@ from loader.checkpoints import Found
 from loader.checksums import NoChecksum
 from loader.columns import fields_by_position
 from loader.cores import available_cores
+from loader.csv_form import NO_PLACES, CsvForm, Lines, csv_form
 from loader.database import Database
 from loader.errors import DatabaseError
+from loader.fields import Dialect
 from loader.judge import Judge
 from loader.kernel import compiled_kernel
-from loader.kernel.express import Express, express_lane
+from loader.kernel.express import Express, Sure, express_lane, text_lane
 from loader.lane import TextLane
 from loader.merge import Counts
 from loader.parse import Parser
@@ -107,16 +109,18 @@ class Task:
         connection.commit()
         return report
 
-    def work(self, plan: Plan, lane: TextLane, load_id: int) -> Callable[[Block], Encoded]:
-        """What is done with each block, on any thread: parse, transform, encode."""
+    def work(self, plan: Plan, lane: TextLane, load_id: int, form: CsvForm | None = None) -> Callable[[Block], Encoded]:
+        """What is done with each block, on any thread: parse, transform, encode. ``form``: its records go in that one,
+        and what the server has to judge is not put to it before."""
         parser = Parser(
             plan.reading, plan.fields, self.spec.csv.null, name=self.source.uri, pad=self.spec.csv.ragged == "pad"
         )
         constants = self.constants(load_id)
         transformer = Transformer(plan.reading, constants, key=plan.key, hook=plan.hook, filter=plan.filter)
-        judge = Judge(lane, plan.reading, key=() if plan.straight else plan.key, with_position=not plan.straight)
-
-        express = self._express(plan, constants)
+        judge = Judge(
+            lane, plan.reading, key=() if plan.straight else plan.key, with_position=not plan.straight, form=form
+        )
+        express = self._express(plan, constants) if form is None else self._text(plan, constants, form)
 
         def through_arrow(block: Block) -> Encoded:
             rows = transformer.convert(parser.parse(block))
@@ -128,6 +132,8 @@ class Task:
             sure = express.take(block) if express is not None else None
             if sure is None:
                 encoded = through_arrow(block)
+            elif form is not None:
+                encoded = _with_rest(block, sure, through_arrow)
             elif sure.rest is None:
                 encoded = Encoded(block, sure.tuples, sure.kept, NO_REJECTS, 0, keys=sure.keys)
             else:
@@ -150,6 +156,27 @@ class Task:
             required=plan.key,
             with_position=not plan.straight,
         )
+
+    def _text(self, plan: Plan, constants: Mapping[str, str], form: CsvForm) -> Express | None:
+        """The compiled lane for records that go as they stand."""
+        if not form.verbatim:
+            return None
+        return text_lane(
+            compiled_kernel(),
+            plan.columns,
+            plan.fields,
+            self.spec.csv.null,
+            constants,
+            quote=form.quote,
+            required=plan.key,
+            with_position=not plan.straight,
+        )
+
+    def form(self, plan: Plan, dialect: Dialect) -> CsvForm | None:
+        """The form in which records go that only the server can judge; None where it is the binary one."""
+        if plan.hook is not None or plan.filter is not None or plan.found.careful:
+            return None
+        return csv_form(plan.columns, dialect, self.spec.csv.null, plan.session_zone)
 
     def target(self, connection: Connection) -> Table:
         """The table that it goes into, as it is now."""
@@ -194,6 +221,17 @@ class Task:
             "version_id": self.source.digest() if asked else "",
             "load_id": str(load_id),
         }
+
+
+def _with_rest(block: Block, sure: Sure, through_arrow: Callable[[Block], Encoded]) -> Encoded:
+    """What the kernel made of a block, and after it what Arrow makes of the rest, as records of a CSV."""
+    if sure.rest is None:
+        return Encoded(block, b"", sure.kept, NO_REJECTS, 0, lines=Lines(sure.tuples, NO_PLACES))
+    rest = through_arrow(sure.rest)
+    assert rest.lines is not None
+    assert sure.rest.origin is not None
+    lines = Lines(sure.tuples + rest.lines.data, sure.rest.origin[1][rest.lines.rejected])
+    return replace(rest, block=block, kept=sure.kept + rest.kept, lines=lines)
 
 
 def _notes(counts: Counts, table: Table) -> tuple[str, ...]:

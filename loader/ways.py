@@ -31,9 +31,11 @@ from loader.account import Account
 from loader.blocks import no_longer_than
 from loader.checkpoints import NOTHING, Checkpoint
 from loader.columns import fields_by_position
+from loader.csv_form import CsvForm
 from loader.database import Database, bound
 from loader.deadline import Deadline
 from loader.errors import DatabaseError, PausedError
+from loader.lane import is_servers
 from loader.ledger import Entry
 from loader.matching import Written
 from loader.merge import Counts, Merge
@@ -77,7 +79,8 @@ class PlanChangedError(Exception):
 class Way:
     """What both ways have: the connection with the target's turn, on which the one transaction is, and what is to go.
 
-    ``work``: what is done with each block, by so many ``threads``.
+    ``work``: what is done with each block, by so many ``threads``; ``again``: what is done with one instead of which
+    PostgreSQL refused a record. ``form``: of what goes to COPY, None for the binary one.
     """
 
     connection: Connection
@@ -87,6 +90,8 @@ class Way:
     plan: Plan
     records: Records
     work: Callable[[Block], Encoded]
+    again: Callable[[Block], Encoded]
+    form: CsvForm | None
     threads: int
     keeper: RejectKeeper
     account: Account
@@ -197,8 +202,15 @@ class Straight(Way):
     def _copy(self, encoded: Iterator[Encoded]) -> int:
         names = [column.name for column in self.plan.columns]
         tuples = straight(encoded, self.books, self.deadline, name=self.source.uri, size=self.source.size)
-        target = target_name(self.plan.table)
-        return copy(self.connection, target, names, tuples, freeze=self.plan.table.oid is None)
+        target, new = target_name(self.plan.table), self.plan.table.oid is None
+        try:
+            return copy(self.connection, target, names, tuples, freeze=new, form=self.form)
+        except psycopg2.errors.UniqueViolation:
+            raise
+        except psycopg2.Error as error:
+            if self.form is None or self.connection.closed or is_servers(error.pgcode or ""):
+                raise
+            raise NotStraightError("PostgreSQL refused a value, which is found by way of a staging table") from None
 
     def _until_wanted(self, encoded: Iterator[Encoded], watch: Connection) -> Iterator[Encoded]:
         """The blocks, as long as nobody waits for the table: while its indexes are set aside, nobody can use it."""
@@ -265,6 +277,8 @@ class InSegments(Way):
                 lambda checkpoint: checkpoints.save(saving, self.account.entry, checkpoint),
                 size=self.plan.spec.segment_size,
                 streams=self.streams,
+                form=self.form,
+                again=self.again,
             )
             with closing(copy_segments(segments, self.database, table)) as saved:
                 for checkpoint in saved:

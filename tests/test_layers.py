@@ -39,6 +39,7 @@ SHELVES: list[set[str]] = [
     {"rejects"},
     {"proof", "spec"},
     {"columns", "fields", "limits", "steps", "wire"},
+    {"csv_form"},
     {"convert", "records"},
     {"kernel", "respell", "s3_checksums", "stray_quotes"},
     {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
