@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
+from loader.csv_form import CsvForm
 from loader.database import Database
 from loader.judge import Judge
 from loader.lane import TextLane
@@ -23,18 +24,25 @@ class ArrowLane:
     """Parses, transforms and encodes the blocks of one load. Safe to share between threads.
 
     ``name`` is the source's, for messages. ``constants`` stand for the placeholders of ``value`` columns. ``left``: how
-    many more rejects the load may have.
+    many more rejects the load may have. ``form``: records go as a CSV.
     """
 
     def __init__(
-        self, plan: Plan, constants: Mapping[str, str], database: Database, left: Callable[[], int], *, name: str
+        self,
+        plan: Plan,
+        constants: Mapping[str, str],
+        database: Database,
+        left: Callable[[], int],
+        form: CsvForm | None = None,
+        *,
+        name: str,
     ) -> None:
         csv = plan.spec.csv
         self._server = TextLane(database, plan.columns, plan.session_zone, left)
         self._parser = Parser(plan.reading, plan.fields, csv.null, name=name, pad=csv.ragged == "pad")
         self._transformer = Transformer(plan.reading, constants, key=plan.key, hook=plan.hook, filter=plan.filter)
         key = () if plan.straight else plan.key
-        self._judge = Judge(self._server, plan.reading, key=key, with_position=not plan.straight)
+        self._judge = Judge(self._server, plan.reading, key=key, with_position=not plan.straight, form=form)
 
     def convert(self, block: Block) -> Encoded:
         """The records of ``block`` as COPY's bytes. Raises WidenColumn, LoaderError and psycopg2.Error."""

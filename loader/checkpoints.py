@@ -66,7 +66,7 @@ NOTHING = Counts()
 class Checkpoint:
     """``plan``: a digest of all that decides what staged rows look like. ``place``: of the next record. ``complete``:
     there is none, the whole file is staged. ``seen``: of the object's bytes, where they are compared with a
-    checksum."""
+    checksum. ``transaction``: the newest whose rows it vouches for, where rows have no positions (`new_table`)."""
 
     plan: str
     found: Found
@@ -74,11 +74,15 @@ class Checkpoint:
     counts: Counts
     complete: bool = False
     seen: Seen | None = None
+    transaction: int | None = None
 
 
 _SEEN = "bytes"
 """Where `Checkpoint.seen` is kept beside what was found: a process of the version before, which does not know it, then
 writes a checkpoint without it, and never one with that of another place."""
+
+_TRANSACTION = "transaction"
+"""Where `Checkpoint.transaction` is kept, for the same reason."""
 
 _COLUMNS = "plan, found, byte_offset, record_number, line_number, fields, tally, complete, swallowed"
 
@@ -102,7 +106,8 @@ def find(connection: Connection, load_id: int) -> Checkpoint | None:
         return None
     seen = Seen.from_dict(known.get(_SEEN))
     place = Place(offset, record, line, width)
-    return Checkpoint(plan, findings, place, replace(kept, swallowed=beside), complete, seen)
+    counts = replace(kept, swallowed=beside)
+    return Checkpoint(plan, findings, place, counts, complete, seen, known.get(_TRANSACTION))
 
 
 def save(connection: Connection, entry: Entry, checkpoint: Checkpoint) -> None:
@@ -113,10 +118,11 @@ def save(connection: Connection, entry: Entry, checkpoint: Checkpoint) -> None:
     place = checkpoint.place
     tally = asdict(checkpoint.counts)
     swallowed = tally.pop("swallowed")  # in a column of its own: a process of an earlier version knows no such count
+    beside = {_SEEN: checkpoint.seen and checkpoint.seen.to_dict(), _TRANSACTION: checkpoint.transaction}
     values: dict[str, Any] = {
         "load_id": entry.load_id,
         "plan": checkpoint.plan,
-        "found": json.dumps({**asdict(checkpoint.found), _SEEN: checkpoint.seen and checkpoint.seen.to_dict()}),
+        "found": json.dumps({**asdict(checkpoint.found), **beside}),
         "byte_offset": place.offset,
         "record_number": place.record,
         "line_number": place.line,

@@ -572,8 +572,8 @@ def without_internals(text: str, doing: str = "", names: Mapping[str, str] | Non
 
 
 _INTERNAL = re.compile(
-    r"""(?:(?:relation|table)[ ])?(?<!\w)"?(?:(?:loader|pg_temp(?:_\d+)?)\.)?"""
-    r"""(?P<name>staging_\d+_\d+(?:_\d+)?|touched_\d+|loader_lane)(?!\w)"?"""
+    r"""(?:(?:relation|table)[ ])?(?<!\w)"?(?:(?:loader|pg_temp(?:_\d+)?|\w+(?=\.loader_staging_))\.)?"""
+    r"""(?P<name>staging_\d+_\d+(?:_\d+)?|loader_staging_\d+_\d+|touched_\d+|loader_lane)(?!\w)"?"""
 )
 
 

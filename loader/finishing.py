@@ -199,6 +199,8 @@ class Finishing(Undertaking):
             plan=whole,
             records=records,
             work=_nothing_to_do,
+            again=_nothing_to_do,
+            form=None,
             threads=load.threads,
             keeper=keeper,
             account=load.account,

@@ -12,7 +12,8 @@ import pyarrow as pa
 from loader import arrays
 from loader.columns import LoadColumn
 from loader.convert import convert
-from loader.encode import encode, positions
+from loader.csv_form import NO_PLACES, CsvForm, Lines
+from loader.encode import encode, positions, spelled
 from loader.lane import Judged, Refusal, TextLane
 from loader.records import Block, Encoded, reject_each
 from loader.rejects import RejectGroup, Rejects
@@ -25,12 +26,20 @@ class Judge:
     """Settles the doubtful records of blocks, and encodes all. Safe to share between threads.
 
     ``key``: columns whose values are followed, see `rising`.
+    ``form``: records go in that form, and nobody is asked before.
     ``by_server``: there is a column whose values only the server can make the bytes of, so all records go its way.
     """
 
     def __init__(
-        self, lane: TextLane, columns: Sequence[LoadColumn], *, key: Sequence[str], with_position: bool
+        self,
+        lane: TextLane,
+        columns: Sequence[LoadColumn],
+        *,
+        key: Sequence[str],
+        with_position: bool,
+        form: CsvForm | None = None,
     ) -> None:
+        self._form = form
         self._lane = lane
         self._columns = columns
         self._types = [column.type for column in columns]
@@ -43,6 +52,8 @@ class Judge:
         """The rows as binary COPY tuples, the doubtful ones as the server made them."""
         if self._by_server:
             rows = _all_doubtful(rows)
+            if self._form is not None:
+                return self._as_text(rows, self._form)
         tuples = encode(rows, self._types, with_position=self._with_position)
         kept, rejects = rows.batch.num_rows, rows.rejects
         if rows.doubtful is not None:
@@ -54,6 +65,17 @@ class Judge:
             rejects += _refused(rows.block, asked, judged)
         keys = run_of([rows.batch.column(name) for name in self._key]) if self._key and rows.doubtful is None else None
         return Encoded(rows.block, tuples, kept, rejects, rows.filtered, rows.short, rows.long, keys)
+
+    def _as_text(self, rows: Rows, form: CsvForm) -> Encoded:
+        """All records as CSV."""
+        asked, data, kept = rows.doubtful, b"", 0
+        if asked is not None:
+            at = positions(rows.block, asked.index) if self._with_position else None
+            data, kept = spelled(asked.texts, at, form), len(asked.index)
+        index = [group.index for group in rows.rejects.groups]
+        rejected = np.concatenate(index) if index else NO_PLACES
+        lines = Lines(data, rejected)
+        return Encoded(rows.block, b"", kept, rows.rejects, rows.filtered, rows.short, rows.long, lines=lines)
 
     def show(self, rows: Rows) -> Rows:
         """The doubtful records that the server takes, as typed rows among the others, for a hook or filter to see."""

@@ -341,13 +341,13 @@ _COLUMN = re.compile(r"^COPY loader_lane[^0-9]*[0-9]+.*?\bc([0-9]+)\b", re.MULTI
 
 def _line(error: psycopg2.Error) -> int | None:
     """The line, from 0, of the text that COPY was reading. Each record is one line of COPY's text format."""
-    if _is_servers(error.pgcode or ""):
+    if is_servers(error.pgcode or ""):
         return None
     found = _LINE.search(error.diag.context or "")
     return int(found[1]) - 1 if found else None
 
 
-def _is_servers(sqlstate: str) -> bool:
+def is_servers(sqlstate: str) -> bool:
     """Whether this is about the server, never about a value. Others may be: regclass says 42P01, hstore XX000."""
     return of_sqlstate(sqlstate).transient or sqlstate.startswith(("53", "57", "58", "XX001", "XX002"))
 

@@ -14,10 +14,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from loader.columns import WidenColumn
+from loader.csv_form import NO_PLACES, CsvForm, Lines
 from loader.database import Database
 from loader.errors import LoaderError
 from loader.kernel import compiled_kernel
-from loader.kernel.express import Express, express_lane
+from loader.kernel.express import Express, Sure, express_lane, text_lane
 from loader.plan import Plan
 from loader.records import Block, Encoded
 from loader.rejects import NO_REJECTS
@@ -31,18 +32,27 @@ class Lanes:
     """Converts the blocks of one load to COPY's bytes, on any thread. Its sessions with the server end with it.
 
     ``name`` is the source's, for messages. ``constants`` stand for the placeholders of ``value`` columns. ``left``: how
-    many more rejects the load may have.
+    many more rejects the load may have. ``form``: records go as a CSV, and what the server has to judge is not put to
+    it before.
     """
 
     def __init__(
-        self, plan: Plan, constants: Mapping[str, str], database: Database, left: Callable[[], int], *, name: str
+        self,
+        plan: Plan,
+        constants: Mapping[str, str],
+        database: Database,
+        left: Callable[[], int],
+        form: CsvForm | None = None,
+        *,
+        name: str,
     ) -> None:
         self._plan = plan
         self._constants = constants
         self._database = database
         self._left = left
         self._name = name
-        self._express = _express(plan, constants)
+        self._form = form
+        self._express = _express(plan, constants) if form is None else _text(plan, constants, form)
         self._opened: ArrowLane | None = None
         self._lock = threading.Lock()
         self._stack = ExitStack()
@@ -52,6 +62,8 @@ class Lanes:
         sure = self._express.take(block) if self._express is not None else None
         if sure is None:
             encoded = self._arrow.convert(block)
+        elif self._form is not None:
+            encoded = _with_rest(block, sure, self._arrow.convert if sure.rest is not None else None)
         elif sure.rest is None:
             encoded = Encoded(block, sure.tuples, sure.kept, NO_REJECTS, 0, keys=sure.keys)
         else:
@@ -73,7 +85,7 @@ class Lanes:
             if self._opened is None:
                 from loader.arrow_lane import ArrowLane
 
-                lane = ArrowLane(self._plan, self._constants, self._database, self._left, name=self._name)
+                lane = ArrowLane(self._plan, self._constants, self._database, self._left, self._form, name=self._name)
                 self._opened = self._stack.enter_context(lane)
             return self._opened
 
@@ -100,3 +112,30 @@ def _express(plan: Plan, constants: Mapping[str, str]) -> Express | None:
         required=plan.key,
         with_position=not plan.straight,
     )
+
+
+def _text(plan: Plan, constants: Mapping[str, str], form: CsvForm) -> Express | None:
+    """The compiled lane for records that go as they stand."""
+    if not form.verbatim:
+        return None
+    return text_lane(
+        compiled_kernel(),
+        plan.columns,
+        plan.fields,
+        plan.spec.csv.null,
+        constants,
+        quote=form.quote,
+        required=plan.key,
+        with_position=not plan.straight,
+    )
+
+
+def _with_rest(block: Block, sure: Sure, through_arrow: Callable[[Block], Encoded] | None) -> Encoded:
+    """What the kernel made of a block, and after it what Arrow makes of the rest, as records of a CSV."""
+    if sure.rest is None or through_arrow is None:
+        return Encoded(block, b"", sure.kept, NO_REJECTS, 0, lines=Lines(sure.tuples, NO_PLACES))
+    rest = through_arrow(sure.rest)
+    assert rest.lines is not None
+    assert sure.rest.origin is not None
+    lines = Lines(sure.tuples + rest.lines.data, sure.rest.origin[1][rest.lines.rejected])
+    return replace(rest, block=block, kept=sure.kept + rest.kept, lines=lines)

@@ -11,6 +11,7 @@ from loader import checkpoints
 from loader.ledger import TURN_KEY
 from loader.staging import drop_tables
 from loader.statements import rows
+from loader.tables import NEW_TABLE
 
 KEPT_DAYS = 1
 """Days since its last sign of life that a load which can be continued is waited for. S3's event comes again within
@@ -19,8 +20,12 @@ shards later than that, as a redrive may, loads them again."""
 
 _LEFT = f"""
     SELECT s.load_id, l.target
-      FROM (SELECT DISTINCT substring(tablename FROM '^staging_([0-9]+)(?:_[0-9]+){{0,2}}$')::bigint AS load_id
-              FROM pg_tables WHERE schemaname = 'loader') s
+      FROM (SELECT substring(tablename FROM '^staging_([0-9]+)(?:_[0-9]+){{0,2}}$')::bigint AS load_id
+              FROM pg_tables WHERE schemaname = 'loader'
+             UNION
+            SELECT substring(relname FROM '^loader_staging_([0-9]+)_[0-9]+$')::bigint
+              FROM pg_class WHERE relkind = 'r' AND relname ~ '^loader_staging_[0-9]+_[0-9]+$'
+               AND obj_description(oid, 'pg_class') = '{NEW_TABLE}' AND pg_has_role(relowner, 'USAGE')) s
       LEFT JOIN loader.loads l USING (load_id) LEFT JOIN loader.checkpoints c USING (load_id)
      WHERE s.load_id IS NOT NULL
        AND (l.load_id IS NULL OR l.state IN ('loaded', 'superseded') OR (l.state = 'failed' AND NOT l.retryable)

@@ -18,6 +18,7 @@ from loader.checkpoints import Checkpoint, Found
 from loader.columns import WidenColumn
 from loader.database import Database
 from loader.errors import LoaderError, UsageError
+from loader.fields import Dialect
 from loader.ledger import Entry
 from loader.plan import Plan
 from loader.reading import Head, Records
@@ -30,7 +31,7 @@ from loader.tables import Table
 from loader.tally import Progress, RejectKeeper
 from loader.task import Task
 from loader.undertaking import PLAINLY, TURN_WAIT, How, Undertaking, for_version, note_unopened, within_cores
-from loader.ways import PlanChangedError, Staged, Straight, begins_new
+from loader.ways import PlanChangedError, Renamed, Staged, Straight, begins_new
 from loader.workers import load_by_workers
 
 __all__ = ["PLAINLY", "How", "Load", "as_spec", "load", "load_one"]
@@ -202,8 +203,12 @@ class Load(Task):
             account.keeper = keeper
             if plan.guarded and self._begins_new(connection, plan, keeper, records):
                 plan = replace(plan, straight=True)
-            with self.lanes(plan, entry.load_id, lambda: keeper.left) as lanes:
-                counts = (Straight if plan.straight else Staged)(
+            form = self.form(plan, Dialect.of(records.csv))
+            with (
+                self.lanes(plan, entry.load_id, lambda: keeper.left, form) as lanes,
+                self.lanes(plan, entry.load_id, lambda: keeper.left) as again,
+            ):
+                counts = _way(plan)(
                     connection=connection,
                     database=self.database,
                     deadline=self.how.deadline,
@@ -211,6 +216,8 @@ class Load(Task):
                     plan=plan,
                     records=records,
                     work=lanes.convert,
+                    again=again.convert,
+                    form=form,
                     threads=self.threads,
                     keeper=keeper,
                     account=account,
@@ -236,3 +243,9 @@ class Load(Task):
         first = next(no_longer_than([records.first], plan.block_records))
         with self.lanes(plan, entry.load_id, lambda: keeper.left) as lanes:
             return begins_new(connection, plan, entry, lanes.convert(first))
+
+
+def _way(plan: Plan) -> type[Renamed | Straight | Staged]:
+    if plan.renamed:
+        return Renamed
+    return Straight if plan.straight else Staged

@@ -44,7 +44,8 @@ class Plan:
     (the load appends, or the target is empty and tells keys apart itself) or cast, no trigger may leave rows out, and
     to begin again would cost little; else into a staging table.
     ``guarded``: only the rows that the target has keep the load from going straight, and the target itself would refuse
-    a key that it has. ``found``: see `checkpoints`.
+    a key that it has. ``renamed``: straight into a table that the load creates, under another name until it is full
+    (see `ways.Renamed`). ``found``: see `checkpoints`.
     """
 
     spec: LoadSpec
@@ -57,6 +58,7 @@ class Plan:
     reading: tuple[LoadColumn, ...]
     straight: bool
     guarded: bool
+    renamed: bool
     found: Found
     session_zone: str
     inferred: Mapping[str, str]
@@ -84,6 +86,8 @@ class Plan:
             for each in self.columns
         ]
         settled = [str(self.table), self.key, types, self.fields, self.session_zone, asdict(self.found), STAGED_FORM]
+        if self.renamed:
+            settled += ["renamed", [(each.name, each.type.name) for each in self.absent]]
         return sha256(json.dumps(settled).encode()).hexdigest()
 
 
@@ -99,10 +103,13 @@ def make_plan(
     session_zone: str,
     found: Found,
     resumable: bool,
+    large: bool = False,
+    several: bool = False,
 ) -> Plan:
     """Settle the columns, the key, the way into the target, the hook and the filter.
 
     ``found``: what earlier attempts found out; ``resumable``: the load is to leave checkpoints behind.
+    ``large``: it is so large that it would have to on its first attempt, too; ``several``: several streams would pay.
     Raises SpecError, ShapeError or TableError; nothing has been read or changed then.
     """
     notes: tuple[str, ...] = ()
@@ -126,6 +133,7 @@ def make_plan(
     _check_defaults(match.columns)
     key = merge_key(spec, table, match.columns)
     check_rules(spec, table, key)
+    renamed = _is_renamed(table, match.columns, key, found, gains=several, resumable=resumable, large=large)
     return Plan(
         spec=spec,
         table=table,
@@ -139,10 +147,12 @@ def make_plan(
         session_zone=session_zone,
         inferred=inferred,
         # columns are added at the end, for nobody can read the table from then on until the load is through
-        straight=may_go_straight and _goes_straight(table, match.columns, key, appends=spec.mode == "append"),
+        straight=renamed
+        or (may_go_straight and _goes_straight(table, match.columns, key, appends=spec.mode == "append")),
         guarded=may_go_straight
         and spec.mode == "merge"
         and _goes_straight(replace(table, empty=True), match.columns, key),
+        renamed=renamed,
         hook=_hook(spec),
         filter=_filter(spec, match.columns, session_zone),
         notes=notes + match.notes,
@@ -167,6 +177,26 @@ def _goes_straight(
     if not table.plain or table.fills_in or any(column.type.text_only for column in columns):
         return False
     return appends or ((table.oid is None or table.empty) and (not key or table.tells_apart(key)))
+
+
+def _is_renamed(
+    table: Table,
+    columns: tuple[LoadColumn, ...],
+    key: tuple[str, ...],
+    found: Found,
+    *,
+    gains: bool,
+    resumable: bool,
+    large: bool,
+) -> bool:
+    """Whether a table that the load creates is to be filled under another name.
+
+    Where a key comes twice, which only its index can tell, the load begins again by way of a staging table. So one with
+    a key must be of a size that is read again in some seconds, and its first attempt's way is its next one's, too.
+    """
+    if table.oid is not None or found.careful or found.staged or any(column.type.text_only for column in columns):
+        return False
+    return gains and not large if key else gains or resumable
 
 
 def _travelling(columns: tuple[LoadColumn, ...], column_types: ColumnTypes, *, careful: bool) -> tuple[LoadColumn, ...]:

@@ -10,10 +10,13 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import ledger
+from loader.csv_form import CsvForm
 from loader.database import Database, translated
+from loader.fields import Dialect
 from loader.ledger import Errand
 from loader.matching import ALL
 from loader.merge import Merge
+from loader.new_table import NewTable
 from loader.plan import Plan
 from loader.reading import Head
 from loader.source import Source, open_source
@@ -86,7 +89,10 @@ def _preview(source: Source, spec: LoadSpec, database: Database, connection: Con
         verdict=_verdict(connection, source, spec, str(table)),
         way=_way(plan, source.size),
         columns=tuple(_column(each.name, each.type.name, each.field, records.header) for each in plan.columns),
-        statements=tuple(each.as_string(connection) for each in _statements(connection, plan, source.size)),
+        statements=tuple(
+            each.as_string(connection)
+            for each in _statements(connection, plan, source.size, load.form(plan, Dialect.of(records.csv)))
+        ),
         notes=plan.notes,
     )
 
@@ -108,6 +114,8 @@ def _verdict(connection: Connection, source: Source, spec: LoadSpec, target: str
 
 
 def _way(plan: Plan, size: int) -> str:
+    if plan.renamed:
+        return "over several streams into a new table, in segments with checkpoints, then renamed in one transaction"
     if not plan.straight:
         return "by way of a staging table, in segments with checkpoints, then merged in one transaction"
     if sets_aside(plan.table, size):
@@ -115,22 +123,29 @@ def _way(plan: Plan, size: int) -> str:
     return "straight into the table, in one transaction"
 
 
-def _statements(connection: Connection, plan: Plan, size: int) -> Iterator[sql.Composable]:
+def _statements(connection: Connection, plan: Plan, size: int, form: CsvForm | None) -> Iterator[sql.Composable]:
     """Those of either way; placeholders stand for the load's number and attempt, which nobody knows yet."""
     target, names = target_name(plan.table), [column.name for column in plan.columns]
     new_key = [keying(plan.table, plan.key)] if plan.table.oid is None and plan.key else []
+    if plan.renamed:
+        new = NewTable(0, 1, plan.table, plan.columns, plan.absent, plan.key)
+        yield from new.creating()
+        yield copying(new.name, new.written, form=form)
+        yield from new.naming()
+        yield from new_key
+        return
     if plan.straight:
         yield from readying(plan)
         if sets_aside(plan.table, size):
             yield sql.SQL("-- indexes are dropped, if nobody uses the table")
-        yield copying(target, names, freeze=plan.table.oid is None)
+        yield copying(target, names, freeze=plan.table.oid is None, form=form)
         if sets_aside(plan.table, size):
             yield sql.SQL("-- and made again by their own definitions")
         yield from new_key
         return
     staging = Staging(0, 1, plan.columns)
     yield from staging.creating()
-    yield copying(staging.name, staging.written)
+    yield copying(staging.name, staging.written, form=form)
     yield from readying(plan)
     yield from _merging(Merge(connection, staging, plan.table, plan.key, plan.spec.mode == "replace"))
     yield from new_key

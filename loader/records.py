@@ -15,6 +15,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from loader.csv_form import Lines
 from loader.fields import Dialect, UnterminatedQuoteError, split_record
 from loader.rejects import RejectGroup, Rejects
 from loader.report import Reject
@@ -373,7 +374,7 @@ class Encoded:
     """What became of one block: ``kept`` records as the tuples of binary COPY, the others rejected or filtered.
 
     ``keys``: of the records that were kept; None where they do not rise, or nobody looked. ``swallowed``: what stray
-    quotes have made values of.
+    quotes have made values of. ``lines``: the kept records in CSV form instead, with no ``tuples`` then.
     """
 
     block: Block
@@ -385,6 +386,12 @@ class Encoded:
     long: int = 0
     keys: Run | None = None
     swallowed: Swallowed = NONE_SWALLOWED
+    lines: Lines | None = None
+
+    @property
+    def sent(self) -> bytes:
+        """What COPY is given."""
+        return self.tuples if self.lines is None else self.lines.data
 
     def after(self, tuples: bytes, kept: int, keys: Run | None, block: Block) -> Encoded:
         """With the tuples of ``kept`` other records of ``block`` before these, which were picked from it."""

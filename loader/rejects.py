@@ -69,12 +69,23 @@ class Rejects:
             for (reason, column), own in places.items()
         )
 
+    def without(self, places: npt.NDArray[np.int64]) -> Rejects:
+        """Those of other records than the ones at ``places`` in the block."""
+        if not len(places):
+            return self
+        return Rejects(_chosen(each, np.flatnonzero(~np.isin(each.index, places))) for each in self.groups)
+
     def counts(self) -> Counter[tuple[str, str | None]]:
         """How many there are, by reason and column."""
         counted: Counter[tuple[str, str | None]] = Counter()
         for each in self.groups:
             counted[each.reason, each.column] += len(each.index)
         return counted
+
+
+def _chosen(group: RejectGroup, chosen: npt.NDArray[np.intp]) -> RejectGroup:
+    build = group.build
+    return RejectGroup(group.reason, group.column, group.index[chosen], lambda number: build(int(chosen[number])))
 
 
 NO_REJECTS = Rejects()

@@ -3,6 +3,7 @@
 A segment is a run of blocks that several streams copy side by side, each in transactions of its own. When all streams
 have committed what they took of a segment, its checkpoint is saved. A stream does not wait for the others: what it
 commits of the next segment meanwhile lies beyond the checkpoint, and whoever takes up the load there throws it away.
+Streams begin a segment one after the other, so that of two transactions the later one never holds an earlier segment.
 """
 
 from __future__ import annotations
@@ -13,21 +14,43 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
 from queue import Queue
+from typing import Protocol
 
+import psycopg2
+from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader.checkpoints import Checkpoint
+from loader.checkpoints import Checkpoint, Counts
+from loader.csv_form import CsvForm
 from loader.database import Database
 from loader.deadline import Deadline
 from loader.errors import PausedError
-from loader.records import Encoded, Place
-from loader.staging import Staging, copy
+from loader.lane import is_servers
+from loader.records import Block, Encoded, Place
+from loader.staging import copy
 from loader.tally import Books
 
 
 class NotStraightError(Exception):
     """This load cannot go straight into its target; the message says why, in words for the ledger."""
 
+
+class Fillable(Protocol):
+    """A table that several streams fill: ``written`` are the columns that COPY writes."""
+
+    @property
+    def name(self) -> sql.Identifier: ...
+
+    @property
+    def written(self) -> tuple[str, ...]: ...
+
+    def begin(self, connection: Connection) -> int | None:
+        """Begin a transaction that writes into it; gives its number if that tells its rows from those of others."""
+
+
+GROUP = 8 << 20
+"""Bytes of text of a COPY that PostgreSQL may refuse, about: they are kept until it has ended, and all of their records
+are judged where it is refused. To commit costs some tenths of a millisecond, and a mebibyte some ten to copy."""
 
 TRIAL = 0.2
 """The share of an attempt's time after which its pace is judged."""
@@ -89,7 +112,7 @@ class Unbroken:
                 self._judge_pace()
                 self._books.enter(each)
                 self.after = each.block.after
-                yield each.tuples
+                yield each.sent
         except PausedError:  # the source waits for bytes that may never come
             if not (self._deadline.stopped and self._rests()):
                 raise
@@ -122,7 +145,7 @@ def staged_so_far(records: int) -> str:
     return f"{records:,} records are staged, and the same call goes on from there"
 
 
-def copy_segments(segments: Segments, database: Database, staging: Staging) -> Generator[Checkpoint]:
+def copy_segments(segments: Segments, database: Database, staging: Fillable) -> Generator[Checkpoint]:
     """COPY all segments into ``staging``; gives checkpoints as they are saved, though not every one to a slow taker.
 
     The last is complete unless the deadline came first. Raises what the stages before, the books, PostgreSQL or saving
@@ -161,6 +184,8 @@ class Segments:
 
     ``start``: the checkpoint at which the blocks begin; ``saved`` is the last one since. ``size``: bytes of text of a
     segment, which ends with the block that reaches it, or with the first after which the file can be taken up again.
+    ``form``: of the records that are copied, where it is not the binary one: a stream then commits every `GROUP`
+    bytes, and blocks of which PostgreSQL refuses a record are made ``again``, in binary form, each record judged.
     """
 
     def __init__(
@@ -173,7 +198,11 @@ class Segments:
         *,
         size: int,
         streams: int,
+        form: CsvForm | None = None,
+        again: Callable[[Block], Encoded] | None = None,
     ) -> None:
+        self._form = form
+        self._again = again
         self.saved = start
         self.streams = streams
         self.copied = 0  # rows
@@ -188,25 +217,94 @@ class Segments:
         self._after: Place | None = start.place  # where the file can be taken up again, if it can
         self._ends: dict[int, Checkpoint] = {}
         self._committed = [0] * streams  # segments, by stream
+        self._transactions = {-1: start.transaction}  # the newest of each segment, where they are numbered
         self._stopped = False
 
-    def copy(self, number: int, connection: Connection, staging: Staging, tell: Callable[[Checkpoint], object]) -> None:
+    def copy(
+        self, number: int, connection: Connection, staging: Fillable, tell: Callable[[Checkpoint], object]
+    ) -> None:
         """COPY blocks as stream ``number``, until there are none, and ``tell`` each checkpoint that this completes."""
-        segment: int | None = 0
-        while segment is not None:
-            copied = copy(connection, staging.name, staging.written, iter(partial(self._take, segment), None))
+        more = True
+        while more:
+            segment = self._begin(connection, staging)
+            if self._form is None:
+                copied = copy(connection, staging.name, staging.written, self._sent(segment))
+            else:
+                copied = self._copy_group(connection, staging, segment, self._form)
             connection.commit()
             before = self.saved
-            segment = self._arrive(number, copied)
+            more = self._arrive(number, copied)
             if self.saved is not before:
                 tell(self.saved)
+
+    def _sent(self, segment: int) -> Iterator[bytes]:
+        return (each.sent for each in iter(partial(self._take, segment), None))
+
+    def _copy_group(self, connection: Connection, staging: Fillable, segment: int, form: CsvForm) -> int:
+        """COPY some blocks as they are, or judged where PostgreSQL refuses a record of theirs; gives the rows."""
+        taken: list[Encoded] = []
+
+        def lines() -> Iterator[bytes]:
+            while sum(len(each.block.data) for each in taken) < GROUP and (encoded := self._take(segment)) is not None:
+                lines, sent = encoded.lines, encoded.sent
+                assert lines is not None
+                taken.append(replace(encoded, lines=replace(lines, data=b"")))  # what was sent is not kept
+                yield sent
+
+        try:
+            copied = copy(connection, staging.name, staging.written, lines(), form=form)
+        except psycopg2.Error as error:
+            if connection.closed or is_servers(error.pgcode or ""):
+                raise
+        else:
+            if copied == sum(each.kept for each in taken):
+                return copied
+        connection.rollback()
+        self._begin_again(connection, staging, segment)
+        judged = (self._judged(each, segment) for each in taken)
+        return copy(connection, staging.name, staging.written, judged)
+
+    def _judged(self, hoped: Encoded, segment: int) -> bytes:
+        """The tuples of a block with each record judged, and its books put right."""
+        assert self._again is not None
+        assert hoped.lines is not None
+        made = self._again(hoped.block)
+        refused = made.rejects.without(hoped.lines.rejected)
+        with self._lock:
+            fewer = Counts(kept=made.kept - hoped.kept)
+            self._books.tally.amend(fewer)
+            for each in self._ends:
+                if each >= segment:
+                    self._ends[each] = replace(self._ends[each], counts=self._ends[each].counts + fewer)
+            self._books.keeper.add(refused)
+        return made.tuples
+
+    def _begin_again(self, connection: Connection, staging: Fillable, segment: int) -> None:
+        """Begin a transaction for blocks of a ``segment`` whose own was rolled back.
+
+        It is later than those of segments that have begun meanwhile, so its rows belong to the last of these, and the
+        checkpoints before that one's are not saved.
+        """
+        with self._lock:
+            transaction = staging.begin(connection)
+            if transaction is None:
+                return
+            last = max(self._ends, default=segment) if self._stopped else self._segment
+            self._ends = {each: end for each, end in self._ends.items() if not segment <= each < last}
+            self._transactions[last] = transaction
 
     def stop(self) -> None:
         """Hand out no more."""
         self._stopped = True
 
-    def _take(self, segment: int) -> bytes | None:
-        """The next block's tuples; None where it is not of that segment, or there is none."""
+    def _begin(self, connection: Connection, staging: Fillable) -> int:
+        """Begin a transaction for the segment that is being handed out; gives that."""
+        with self._lock:
+            self._transactions[self._segment] = staging.begin(connection)
+            return self._segment
+
+    def _take(self, segment: int) -> Encoded | None:
+        """The next block; None where it is not of that segment, or there is none."""
         with self._lock:
             if self._stopped or segment < self._segment:
                 return None
@@ -229,7 +327,7 @@ class Segments:
                 self._rest()
             elif self._after is not None and self._bytes >= self._size:
                 self._end(self._after)
-            return encoded.tuples
+            return encoded
 
     def _rest(self) -> None:
         """The deadline was reached: come to rest where the file can be taken up again, be it at the next block."""
@@ -248,15 +346,17 @@ class Segments:
         self._bytes = 0
         self._stopped = self._stopped or after is None
 
-    def _arrive(self, number: int, copied: int) -> int | None:
-        """A stream has committed all that it took so far; gives the segment that it is to go on with."""
+    def _arrive(self, number: int, copied: int) -> bool:
+        """A stream has committed all that it took so far; whether it is to go on."""
         with self._lock:
             self.copied += copied
             self._committed[number] = self._segment
             held = min(self._committed) - 1
             if held in self._ends:
                 self._books.keeper.flush()  # before the checkpoint that vouches for them
-                self.saved = self._ends[held]
+                newest = max(each for each in self._transactions if each <= held)
+                self.saved = replace(self._ends[held], transaction=self._transactions[newest])
                 self._save(self.saved)
                 self._ends = {each: end for each, end in self._ends.items() if each > held}
-            return None if self._stopped else self._segment
+                self._transactions = {n: each for n, each in self._transactions.items() if n >= newest}
+            return not self._stopped

@@ -20,11 +20,12 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader.columns import LoadColumn
+from loader.csv_form import CsvForm
 from loader.records import POSITION
 from loader.statements import HEADER, TRAILER, execute, execute_all
 from loader.statements import copy as run_copy
 from loader.statements import rows as rows_of
-from loader.tables import staging_name
+from loader.tables import NEW_TABLE, staging_name
 
 COPY_SIZE = 1 << 20
 """What psycopg2 asks ``read`` for. It takes more than that too, so buffers go over whole; what counts is that
@@ -120,6 +121,9 @@ class Staging:
             ),
         ]
 
+    def begin(self, connection: Connection) -> None:
+        """Nothing has to be done before a transaction that writes into it: positions tell its rows apart."""
+
     def drop(self, connection: Connection) -> None:
         """Drop the table in the transaction that is open; it may be gone already."""
         execute(connection, sql.SQL("DROP TABLE IF EXISTS {}").format(self.name))
@@ -130,15 +134,8 @@ class Staging:
         False where it does not hold the ``rows`` that it should. Under its new name nothing can
         write into it that belongs to the earlier attempt: a session left over from that is ended.
         """
-        found = tables_of(connection, self.load_id)
-        if len(found) != 1:
+        if not take_name(connection, self.load_id, self.name):
             return False
-        earlier = sql.Identifier("loader", found[0])
-        _end_writers(connection, found[0])
-        execute(connection, sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(earlier))
-        if self.name != earlier:
-            name = sql.Identifier(staging_name(self.load_id, self.attempt))
-            execute(connection, sql.SQL("ALTER TABLE {} RENAME TO {}").format(earlier, name))
         beyond = sql.SQL("DELETE FROM {} WHERE {} >= {}")
         execute(connection, beyond.format(self.name, sql.Identifier(self.position), sql.Literal(record)))
         staged = rows_of(connection, sql.SQL("SELECT count(*) FROM {}").format(self.name))[0][0]
@@ -197,11 +194,37 @@ def collating(collation: str | None) -> sql.SQL:
     return sql.SQL("" if collation is None else f" COLLATE {collation}")
 
 
-def tables_of(connection: Connection, load_id: int) -> list[str]:
-    """The names of a load's staging tables: one, but where an attempt died between two steps, or has shards."""
-    pattern = f"^staging_{load_id}(_[0-9]+){{0,2}}$"  # version 2 of the ledger knew no attempts
-    statement = "SELECT tablename FROM pg_tables WHERE schemaname = 'loader' AND tablename ~ %s ORDER BY 1"
-    return [name for (name,) in rows_of(connection, statement, (pattern,))]
+def tables_of(connection: Connection, load_id: int) -> list[sql.Identifier]:
+    """A load's staging tables: one, but where an attempt died between two steps, or has shards.
+
+    Among them are those of `loader.new_table`, which live in the target's schema.
+    """
+    found = rows_of(
+        connection,
+        "SELECT schemaname, tablename FROM pg_tables WHERE schemaname = 'loader' AND tablename ~ %s"
+        " UNION ALL SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relkind = 'r' AND c.relname ~ %s AND obj_description(c.oid, 'pg_class') = %s"
+        " ORDER BY 1, 2",
+        # version 2 of the ledger knew no attempts
+        (f"^staging_{load_id}(_[0-9]+){{0,2}}$", f"^loader_staging_{load_id}_[0-9]+$", NEW_TABLE),
+    )
+    return [sql.Identifier(*name) for name in found]
+
+
+def take_name(connection: Connection, load_id: int, name: sql.Identifier) -> bool:
+    """Give an earlier attempt's staging table this attempt's ``name``, locked in the transaction that is open.
+
+    A session of the earlier attempt that still writes into it is ended. False where the load does not have one table.
+    """
+    found = tables_of(connection, load_id)
+    if len(found) != 1:
+        return False
+    _end_writers(connection, found[0])
+    execute(connection, sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(found[0]))
+    if found[0] != name:
+        last = sql.Identifier(name.strings[-1])
+        execute(connection, sql.SQL("ALTER TABLE {} RENAME TO {}").format(found[0], last))
+    return True
 
 
 def drop_tables(connection: Connection, load_id: int) -> None:
@@ -211,10 +234,10 @@ def drop_tables(connection: Connection, load_id: int) -> None:
     """
     for name in reversed(tables_of(connection, load_id)):  # a parent after its children
         _end_writers(connection, name)
-        execute(connection, sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier("loader", name)))
+        execute(connection, sql.SQL("DROP TABLE IF EXISTS {}").format(name))
 
 
-def _end_writers(connection: Connection, name: str) -> None:
+def _end_writers(connection: Connection, name: sql.Identifier) -> None:
     """End the sessions that are writing into a staging table, as far as this role may."""
     execute(connection, "SAVEPOINT loader_end_writers")
     with suppress(psycopg2.errors.InsufficientPrivilege):
@@ -223,19 +246,20 @@ def _end_writers(connection: Connection, name: str) -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE relation = to_regclass(%s)"
             " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             " AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid()",
-            (f"loader.{name}",),
+            (name.as_string(connection),),
         )
     execute(connection, "ROLLBACK TO SAVEPOINT loader_end_writers")
 
 
 class _Stream:
-    """What `copy_expert` reads from: header, buffers, trailer.
+    """What `copy_expert` reads from: the buffers, in binary form between header and trailer.
 
     psycopg2 swallows what ``read`` raises and reports a failed COPY, so the first cause is kept here.
     """
 
-    def __init__(self, buffers: Iterator[bytes]) -> None:
-        self._pieces = self._framed(buffers)
+    def __init__(self, buffers: Iterator[bytes], *, binary: bool) -> None:
+        # an empty answer means the end
+        self._pieces = filter(None, self._framed(buffers) if binary else buffers)
         self.error: BaseException | None = None
 
     def read(self, _size: int = -1) -> bytes:
@@ -252,17 +276,22 @@ class _Stream:
     @staticmethod
     def _framed(buffers: Iterator[bytes]) -> Iterator[bytes]:
         yield HEADER
-        for buffer in buffers:
-            if buffer:  # an empty answer means the end
-                yield buffer
+        yield from buffers
         yield TRAILER
 
 
-def copying(table: sql.Composable, columns: Sequence[str], *, freeze: bool = False) -> sql.Composed:
+def copying(
+    table: sql.Composable, columns: Sequence[str], *, freeze: bool = False, form: CsvForm | None = None
+) -> sql.Composed:
     """The statement of `copy`."""
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary{})").format(
-        table, names, sql.SQL(", FREEZE" if freeze else "")
+    how: sql.Composable = sql.SQL("binary")
+    if form is not None:
+        how = sql.SQL("csv, DELIMITER {}, QUOTE {}, NULL {}").format(
+            sql.Literal(form.delimiter), sql.Literal(form.quote), sql.Literal(form.null)
+        )
+    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT {}{})").format(
+        table, names, how, sql.SQL(", FREEZE" if freeze else "")
     )
 
 
@@ -273,15 +302,18 @@ def copy(
     buffers: Iterator[bytes],
     *,
     freeze: bool = False,
+    form: CsvForm | None = None,
 ) -> int:
     """COPY binary tuples into ``table`` in the transaction that is open, and give the number of rows it took.
+
+    ``form``: they are records in that form instead.
 
     ``freeze``: as VACUUM FREEZE would leave them, so that nobody has to write them again; the table must have been
     created in this transaction. Raises what ``buffers`` raised, or psycopg2's error.
     """
-    stream = _Stream(buffers)
+    stream = _Stream(buffers, binary=form is None)
     try:
-        return run_copy(connection, copying(table, columns, freeze=freeze), stream, size=COPY_SIZE)
+        return run_copy(connection, copying(table, columns, freeze=freeze, form=form), stream, size=COPY_SIZE)
     except Exception:
         if stream.error is not None:
             raise stream.error from None

@@ -65,3 +65,12 @@ def staging_name(load_id: int, attempt: int, run: int | None = None) -> str:
     where an object is loaded in shards, so does each ``run`` of one.
     """
     return f"staging_{load_id}_{attempt}" + ("" if run is None else f"_{run}")
+
+
+def new_table_name(load_id: int, attempt: int) -> str:
+    """The name, in the target's schema, of a table that the load creates, until it gets the target's name."""
+    return f"loader_staging_{load_id}_{attempt}"
+
+
+NEW_TABLE = "A load is filling this table, and renames it at its end. It is not part of the data before that."
+"""The comment on such a table. Without it, a table of such a name is somebody else's."""

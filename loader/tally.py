@@ -96,6 +96,10 @@ class Tally:
         if self._progress is not None:
             call("progress", self._progress, Progress(self.bytes_read, self._size, self.counts.read))
 
+    def amend(self, more: Counts) -> None:
+        """Count records as something else than they were counted before."""
+        self.counts += more
+
 
 _MISREAD = ("invalid_encoding", "nul_byte")
 """Reasons of rejects that may be the fault of a wrong encoding."""

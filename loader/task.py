@@ -13,8 +13,10 @@ from loader.checkpoints import Found
 from loader.checksums import NoChecksum
 from loader.columns import fields_by_position
 from loader.cores import available_cores
+from loader.csv_form import CsvForm, csv_form
 from loader.database import Database
 from loader.errors import DatabaseError
+from loader.fields import Dialect
 from loader.lanes import Lanes
 from loader.merge import Counts
 from loader.plan import Plan, make_plan
@@ -99,9 +101,16 @@ class Task:
         connection.commit()
         return report
 
-    def lanes(self, plan: Plan, load_id: int, left: Callable[[], int]) -> Lanes:
-        """The lanes that the records take into staging. ``left``: how many more rejects the load may have."""
-        return Lanes(plan, self.constants(load_id), self.database, left, name=self.source.uri)
+    def lanes(self, plan: Plan, load_id: int, left: Callable[[], int], form: CsvForm | None = None) -> Lanes:
+        """The lanes that the records take into staging. ``left``: how many more rejects the load may have. ``form``:
+        see `Lanes`."""
+        return Lanes(plan, self.constants(load_id), self.database, left, form, name=self.source.uri)
+
+    def form(self, plan: Plan, dialect: Dialect) -> CsvForm | None:
+        """The form in which records go that only the server can judge; None where it is the binary one."""
+        if plan.hook is not None or plan.filter is not None or plan.found.careful:
+            return None
+        return csv_form(plan.columns, dialect, self.spec.csv.null, plan.session_zone)
 
     def target(self, connection: Connection) -> Table:
         """The table that it goes into, as it is now."""
@@ -119,6 +128,8 @@ class Task:
         if table.oid is None:
             schema, exact = self.spec.table_name[0], self.spec.names_exactly
             named = catalog.check_new(connection, table, schema=schema, exact=exact)
+        text = text_of(self.source.size, records.form.compression)
+        large = is_large(self.source.size, self.spec.segment_size, compression=records.form.compression)
         plan = make_plan(
             self.spec,
             records.header,
@@ -129,7 +140,9 @@ class Task:
             name=self.source.uri,
             session_zone=catalog.session_zone(connection),
             found=found,
-            resumable=again or is_large(self.source.size, self.spec.segment_size, compression=records.form.compression),
+            resumable=again or large,
+            large=large,
+            several=self.threads > 1 and text > self.spec.segment_size,
         )
         return replace(plan, notes=named + plan.notes)
 

@@ -1,9 +1,16 @@
-"""The two ways of a load's blocks into its target: straight, or by way of a staging table.
+"""The three ways of a load's blocks into its target: straight, into a new table that is renamed, or by a staging table.
 
 Straight is one COPY within the one transaction. That is the fastest way, but after a fault the load begins again from
 the first byte, so it is for what is read again in some seconds (`task.STRAIGHT`, `segments.LONG`). An append that is
 asked to stop saves what it has copied (`saving`). Staged is for what has to be merged, judged or continued: segments
-with checkpoints, then one merge.
+with checkpoints, then one merge. Renamed is for a table that the load itself creates: several streams fill it under
+another name, in segments with checkpoints, and the last transaction renames it.
+
+Several streams cannot fill a table that exists. What they commit would be visible before the load is complete, and a
+transaction has one connection: no snapshot that is exported and no prepared transaction lets two sessions commit as
+one. Filling a second table and swapping the two, for mode "replace" or an empty target, makes another table of it: its
+oid, which views, foreign keys, grants, publications and prepared statements refer to, its triggers and policies, and
+its own history of statistics. So a table that exists has one stream, or a staging table with several.
 """
 
 from __future__ import annotations
@@ -26,12 +33,15 @@ from loader.account import Account
 from loader.blocks import no_longer_than
 from loader.checkpoints import NOTHING, Checkpoint
 from loader.columns import fields_by_position
+from loader.csv_form import CsvForm
 from loader.database import Database, bound
 from loader.deadline import Deadline
 from loader.errors import DatabaseError, PausedError
+from loader.lane import is_servers
 from loader.ledger import Entry
 from loader.matching import Written
 from loader.merge import Counts, Merge
+from loader.new_table import NewTable
 from loader.overlap import overlapped
 from loader.plan import Plan
 from loader.reading import Records, recall, take_up, text_of
@@ -39,7 +49,15 @@ from loader.records import Block, Encoded, Place, reject
 from loader.refusals import is_refusal, sift
 from loader.rejects import Rejects
 from loader.saving import SAVED, pages_of, save_copied
-from loader.segments import NOTHING_SAVED, NotStraightError, Segments, Unbroken, copy_segments, staged_so_far
+from loader.segments import (
+    NOTHING_SAVED,
+    Fillable,
+    NotStraightError,
+    Segments,
+    Unbroken,
+    copy_segments,
+    staged_so_far,
+)
 from loader.source import Source
 from loader.staging import WIDEST, Staging, copy, pages_per_range
 from loader.statements import execute, execute_all
@@ -48,8 +66,8 @@ from loader.tally import Books, RejectKeeper
 from loader.target import SetAside, creating, is_wanted, keying, set_aside_indexes, target_name, widening
 
 STREAMS = 2
-"""COPY streams into a staging table. Two load it in half the time of one where client and server have cores
-for it; into the target itself there is one, because a transaction has one connection."""
+"""COPY streams into a staging table, or a new one. Two load it in half the time of one where client and server have
+cores for it; into a target that exists there is one, because a transaction has one connection."""
 
 MERGE_RATE = 50_000
 """Rows a second that a merge is expected to manage at least, when it is asked whether it still fits into the time
@@ -76,7 +94,8 @@ class PlanChangedError(Exception):
 class Way:
     """What both ways have: the connection with the target's turn, on which the one transaction is, and what is to go.
 
-    ``work``: what is done with each block, by so many ``threads``.
+    ``work``: what is done with each block, by so many ``threads``; ``again``: what is done with one instead of which
+    PostgreSQL refused a record. ``form``: of what goes to COPY, None for the binary one.
     """
 
     connection: Connection
@@ -86,6 +105,8 @@ class Way:
     plan: Plan
     records: Records
     work: Callable[[Block], Encoded]
+    again: Callable[[Block], Encoded]
+    form: CsvForm | None
     threads: int
     keeper: RejectKeeper
     account: Account
@@ -208,7 +229,7 @@ class Straight(Way):
             saves=self._saves,
         )
         pages = pages_of(self.connection, plan.table) if self.source.size > segment else 0
-        copied = copy(self.connection, target_name(plan.table), names, blocks.tuples(), freeze=plan.table.oid is None)
+        copied = self._copy_in(names, blocks.tuples())
         if blocks.stopped:
             assert blocks.after is not None
             saved = self._save(copied, blocks.after, pages)
@@ -256,6 +277,17 @@ class Straight(Way):
             saving.rollback()
         return 0
 
+    def _copy_in(self, names: Sequence[str], sent: Iterator[bytes]) -> int:
+        target, new = target_name(self.plan.table), self.plan.table.oid is None
+        try:
+            return copy(self.connection, target, names, sent, freeze=new, form=self.form)
+        except psycopg2.errors.UniqueViolation:
+            raise
+        except psycopg2.Error as error:
+            if self.form is None or self.connection.closed or is_servers(error.pgcode or ""):
+                raise
+            raise NotStraightError("PostgreSQL refused a value, which is found by way of a staging table") from None
+
     def _until_wanted(self, encoded: Iterator[Encoded], watch: Connection) -> Iterator[Encoded]:
         """The blocks, as long as nobody waits for the table: while its indexes are set aside, nobody can use it."""
         look_at = time.monotonic() + LOOK_EVERY
@@ -278,45 +310,34 @@ def _course(plan: Plan, indexes: SetAside | None) -> str:
     return f"copied straight into the table{why}"
 
 
-class Staged(Way):
-    """COPY into a staging table over several streams, then merge it."""
+class InSegments(Way):
+    """COPY over several streams into a table that nobody knows yet, with checkpoints on the way."""
 
-    def go(self, checkpoint: Checkpoint | None) -> Counts:
-        """Put every record into the target, in the transaction that this leaves open.
+    @property
+    def streams(self) -> int:
+        return min(STREAMS, self.threads)
 
-        ``checkpoint``: where an earlier attempt came to. Raises PausedError where the deadline comes first, and
-        PlanChangedError where the checkpoint is of no use.
-        """
-        entry = self.account.entry
-        staging = Staging(entry.load_id, entry.attempts, self.plan.columns)
-        start = self._resume(staging, checkpoint) if checkpoint else self._begin(staging)
-        merge = Merge(self.connection, staging, self.plan.table, self.plan.key, self.plan.spec.mode == "replace")
-        ahead = Ahead(self, merge)
-        if not start.complete:
-            self._stage(staging, start, ahead)
-        return self.merge_staged(merge, ahead)
-
-    def _begin(self, staging: Staging) -> Checkpoint:
-        staging.create(self.connection, self.text)
-        self.connection.commit()
-        return Checkpoint(self.plan.digest, self.plan.found, Place(), NOTHING)
-
-    def _resume(self, staging: Staging, checkpoint: Checkpoint) -> Checkpoint:
-        """Throw away what was staged and rejected beyond the checkpoint."""
-        record, counts = checkpoint.place.record, checkpoint.counts
-        usable = checkpoint.plan == self.plan.digest and self.account.can_resume(checkpoint.seen)
-        if not usable or not staging.take_over(self.connection, record=record, rows=counts.kept):
+    def check(self, checkpoint: Checkpoint) -> None:
+        """Raises PlanChangedError where what an earlier attempt copied is not what this one would copy."""
+        if checkpoint.plan != self.plan.digest or not self.account.can_resume(checkpoint.seen):
             raise PlanChangedError
-        ledger.forget_rejects(self.connection, staging.load_id, record=record)
-        staging.forget_refusals(self.connection)
-        self.account.resume(ledger.note_resume(self.connection, self.account.entry), counts, checkpoint.seen)
+
+    def resume(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Throw away what was rejected beyond the checkpoint, count what comes before it, and commit."""
+        ledger.forget_rejects(self.connection, self.account.entry.load_id, record=checkpoint.place.record)
+        resumes = ledger.note_resume(self.connection, self.account.entry)
+        self.account.resume(resumes, checkpoint.counts, checkpoint.seen)
         self.connection.commit()
         self.keeper.resume(self.connection)
         self.connection.rollback()
         return checkpoint
 
-    def _stage(self, staging: Staging, start: Checkpoint, ahead: Ahead) -> None:
-        """COPY what comes after the checkpoint, segment by segment."""
+    def first(self) -> Checkpoint:
+        """Where a load begins that was not begun before."""
+        return Checkpoint(self.plan.digest, self.plan.found, Place(), NOTHING)
+
+    def fill(self, table: Fillable, start: Checkpoint, told: Callable[[Checkpoint], object]) -> None:
+        """COPY what comes after the checkpoint into ``table``, segment by segment. ``told``: is told of checkpoints."""
         records = self.records
         if start.place.offset > 0:
             records = take_up(records, start.place, self.account.read, name=self.source.uri)
@@ -331,26 +352,120 @@ class Staged(Way):
                 start,
                 lambda checkpoint: checkpoints.save(saving, self.account.entry, checkpoint),
                 size=self.plan.spec.segment_size,
-                streams=min(STREAMS, self.threads),
+                streams=self.streams,
+                form=self.form,
+                again=self.again,
             )
-            with closing(copy_segments(segments, self.database, staging)) as saved:
+            with closing(copy_segments(segments, self.database, table)) as saved:
                 for checkpoint in saved:
                     self.account.staged = checkpoint.counts.read
-                    ahead.insert(checkpoint)
+                    told(checkpoint)
         last = segments.saved
         self.account_for(segments.copied, last.counts.kept - start.counts.kept)
         if not last.complete:
-            raise self._paused(staged_so_far(last.counts.read))
+            raise self.paused(staged_so_far(last.counts.read))
 
-    def _paused(self, so_far: str) -> PausedError:
+    def paused(self, so_far: str) -> PausedError:
         why = f"{self.source.uri}: {self.deadline.reached or 'its time is nearly up'}"
         return PausedError(f"{why}; {so_far}", handover=not self.deadline.stopped)
+
+
+ALL_STAGED = "all of it is staged, and the same call goes on from there"
+
+
+class Renamed(InSegments):
+    """COPY over several streams into a table that the load creates, and give it its name in the end."""
+
+    def go(self, checkpoint: Checkpoint | None) -> Counts:
+        """Put every record into the target, in the transaction that this leaves open.
+
+        ``checkpoint``: where an earlier attempt came to. Raises PausedError where the deadline comes first,
+        PlanChangedError where the checkpoint is of no use, and NotStraightError where it had better go by way of a
+        staging table.
+        """
+        entry, plan = self.account.entry, self.plan
+        table = NewTable(entry.load_id, entry.attempts, plan.table, plan.columns, plan.absent, plan.key)
+        start = self._resume(table, checkpoint) if checkpoint else self._begin(table)
+        if not start.complete:
+            self.fill(table, start, lambda _checkpoint: None)
+        if self.deadline.reached:
+            raise self.paused(ALL_STAGED)
+        bound(self.connection, self.deadline)
+        with self.deadline.calling(self.connection.cancel), self._or_by_staging():
+            table.give_name(self.connection)
+            self.complete()
+        keyed = ", and its key built afterwards" if plan.key else ""
+        streams = f"{self.streams} streams" if self.streams > 1 else "one stream"
+        return Counts(
+            inserted=self.account.tally.counts.kept,
+            course=f"copied over {streams} into a new table, which was renamed when it was full{keyed}",
+        )
+
+    def _begin(self, table: NewTable) -> Checkpoint:
+        with self._or_by_staging():
+            table.create(self.connection)
+        if table.is_published(self.connection):
+            raise NotStraightError("subscribers of a publication would see a new table before it is full")
+        self.connection.commit()
+        return self.first()
+
+    def _resume(self, table: NewTable, checkpoint: Checkpoint) -> Checkpoint:
+        """Throw away what was copied and rejected beyond the checkpoint."""
+        self.check(checkpoint)
+        kept = checkpoint.counts.kept
+        if not table.take_over(self.connection, transaction=checkpoint.transaction, rows_staged=kept):
+            raise PlanChangedError
+        return self.resume(checkpoint)
+
+    @contextmanager
+    def _or_by_staging(self) -> Iterator[None]:
+        """Raises NotStraightError where the table cannot be the target."""
+        try:
+            yield
+        except (psycopg2.errors.DuplicateTable, psycopg2.errors.DuplicateObject):
+            raise NotStraightError("somebody else created the table meanwhile") from None
+        except psycopg2.errors.UniqueViolation as error:
+            if error.diag.schema_name == "pg_catalog":  # two sessions created it at the same time
+                raise NotStraightError("somebody else created the table meanwhile") from None
+            raise NotStraightError("a key comes twice") from None
+
+
+class Staged(InSegments):
+    """COPY into a staging table over several streams, then merge it."""
+
+    def go(self, checkpoint: Checkpoint | None) -> Counts:
+        """Put every record into the target, in the transaction that this leaves open.
+
+        ``checkpoint``: where an earlier attempt came to. Raises PausedError where the deadline comes first, and
+        PlanChangedError where the checkpoint is of no use.
+        """
+        entry = self.account.entry
+        staging = Staging(entry.load_id, entry.attempts, self.plan.columns)
+        start = self._resume(staging, checkpoint) if checkpoint else self._begin(staging)
+        merge = Merge(self.connection, staging, self.plan.table, self.plan.key, self.plan.spec.mode == "replace")
+        ahead = Ahead(self, merge)
+        if not start.complete:
+            self.fill(staging, start, ahead.insert)
+        return self.merge_staged(merge, ahead)
+
+    def _begin(self, staging: Staging) -> Checkpoint:
+        staging.create(self.connection, self.text)
+        self.connection.commit()
+        return self.first()
+
+    def _resume(self, staging: Staging, checkpoint: Checkpoint) -> Checkpoint:
+        """Throw away what was staged and rejected beyond the checkpoint."""
+        self.check(checkpoint)
+        if not staging.take_over(self.connection, record=checkpoint.place.record, rows=checkpoint.counts.kept):
+            raise PlanChangedError
+        staging.forget_refusals(self.connection)
+        return self.resume(checkpoint)
 
     def merge_staged(self, merge: Merge, ahead: Ahead) -> Counts:
         """Merge what is staged; records that the target does not take become rejects."""
         kept = self.account.tally.counts.kept
         if self.deadline.reached or self._is_late(kept - ahead.written.inserted):
-            raise self._paused("all of it is staged, and the same call goes on from there")
+            raise self.paused(ALL_STAGED)
         rejected = self.keeper.count
         bound(self.connection, self.deadline)
         with self.deadline.calling(self.connection.cancel):

@@ -121,7 +121,9 @@ class Trial:
         self.versions: dict[str, list[Upload]] = {}  # several, where content that was there before comes back
         dsn = self.world.server.dsn
         columns = f"id bigint{' PRIMARY KEY' if self.keyed else ''}{f' CHECK (NOT {REFUSED})' if self.refusing else ''}"
-        query(dsn, f"CREATE TABLE {self.table} ({columns}, v text)")
+        self.absent = not self.refusing and rng.random() < 0.4  # then the first load creates the table
+        if not self.absent:
+            query(dsn, f"CREATE TABLE {self.table} ({columns}, v text)")
         self.s3 = S3(self.world.endpoint, versioned=self.versioned)
         try:
             reader = _Reader(dsn, self.table)
@@ -194,6 +196,7 @@ class Trial:
                 "segment_mb": 1,
                 "rejects": {"max_ratio": 1},
                 **({"key": ["id"]} if self.keyed else {}),
+                **({"columns": {"id": "bigint", "v": "text"}} if self.absent else {}),
             },
             environment=self.world.environment,
             told=str(self.world.folder / f"told-{time.monotonic_ns()}"),
@@ -380,8 +383,8 @@ class Trial:
             "staging tables and checkpoints of loads that are through": (
                 "SELECT count(*) FROM loader.loads l WHERE state IN ('loaded', 'superseded') AND (EXISTS (SELECT FROM"
                 " loader.checkpoints c WHERE c.load_id = l.load_id) OR EXISTS (SELECT FROM loader.shards s WHERE"
-                " s.load_id = l.load_id) OR EXISTS (SELECT FROM pg_tables WHERE schemaname ="
-                " 'loader' AND tablename ~ ('^staging_' || l.load_id || '_')))"
+                " s.load_id = l.load_id) OR EXISTS (SELECT FROM pg_tables WHERE"
+                " tablename ~ ('^(loader_)?staging_' || l.load_id || '_')))"
             ),
         }.items():
             ((count,),) = query(dsn, statement)

@@ -65,19 +65,10 @@ static void note(const void *bytes, size_t size) {
     for (size_t i = 0; i < size; i++) digest = (digest ^ at[i]) * UINT64_C(0x100000001B3);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
-    if (size < 12) return 0;
-    Column columns[FIELDS];
-    Text nulls[1], labels[1];
-    uint32_t unused[FIELDS];
-    const Program program = program_of(input, columns, nulls, unused, labels);
-    size_t room = 1 + input[11];
-    size -= 12;
-    uint8_t *data = malloc(size ? size : 1); /* of just that size: a byte too far is seen */
-    memcpy(data, input + 12, size);
-    Scan scan;
-    express_scan(data, size, program.delimiter, program.quote, program.has_quote, input[10] & 1, &scan);
-    if (scan.cut > size) abort();
+typedef Outcome (*Pass)(const Program *, const uint8_t *, size_t, int64_t, Run *);
+
+/* Gives the number of records. */
+static int64_t run_through(Pass pass, const Program *program, const uint8_t *data, size_t size, size_t room) {
     size_t ends[FIELDS + ENDS_ROOM];
     Run run;
     memset(&run, 0, sizeof run);
@@ -87,21 +78,39 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
     for (;;) {
         run.out = out;
         run.room = room;
-        if (express_run(&program, data, size, 1, &run) == DONE) break;
-        room += room / 2 + program.fixed;
+        if (pass(program, data, size, 1, &run) == DONE) break;
+        room += room / 2 + program->fixed;
         out = realloc(out, room);
     }
     if (run.used > room || run.at != size || run.kept + (int64_t)run.odd_count != run.record) abort();
     for (size_t i = 0; i < run.odd_count; i++)
         if (run.odd[i].start > run.odd[i].end || run.odd[i].end > (int64_t)size) abort();
-    express_scan(data, size, program.delimiter, program.quote, program.has_quote, 1, &scan);
-    if (!scan.open && scan.records != (size_t)run.record) abort();
-    const uint64_t scanned[6] = {scan.cut, scan.records, scan.lines, scan.shortest, (uint64_t)scan.open, (uint64_t)scan.regular};
-    note(scanned, sizeof scanned);
     note(out, run.used);
     note(run.odd, run.odd_count * sizeof(Odd));
     free(run.odd);
     free(out);
+    return run.record;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
+    if (size < 12) return 0;
+    Column columns[FIELDS];
+    Text nulls[1], labels[1];
+    uint32_t unused[FIELDS];
+    const Program program = program_of(input, columns, nulls, unused, labels);
+    const size_t room = 1 + input[11];
+    size -= 12;
+    uint8_t *data = malloc(size ? size : 1); /* of just that size: a byte too far is seen */
+    memcpy(data, input + 12, size);
+    Scan scan;
+    express_scan(data, size, program.delimiter, program.quote, program.has_quote, input[10] & 1, &scan);
+    if (scan.cut > size) abort();
+    const int64_t records = run_through(express_run, &program, data, size, room);
+    if (run_through(text_run, &program, data, size, room) != records) abort();
+    express_scan(data, size, program.delimiter, program.quote, program.has_quote, 1, &scan);
+    if (!scan.open && scan.records != (size_t)records) abort();
+    const uint64_t scanned[6] = {scan.cut, scan.records, scan.lines, scan.shortest, (uint64_t)scan.open, (uint64_t)scan.regular};
+    note(scanned, sizeof scanned);
     free(data);
     return 0;
 }

@@ -120,4 +120,6 @@ void express_scan(const uint8_t *data, size_t size, uint8_t delimiter, uint8_t q
 
 Outcome express_run(const Program *program, const uint8_t *data, size_t size, int64_t first_record, Run *run);
 
+Outcome text_run(const Program *program, const uint8_t *data, size_t size, int64_t first_record, Run *run);
+
 #endif

@@ -75,9 +75,17 @@ class Express:
     """The compiled lane of one load. Safe to share between threads: what they learn of zones, they may learn twice."""
 
     def __init__(
-        self, kernel: ModuleType, columns: Sequence[_Column], fields: int, null: Sequence[str], *, with_position: bool
+        self,
+        kernel: ModuleType,
+        columns: Sequence[_Column],
+        fields: int,
+        null: Sequence[str],
+        *,
+        with_position: bool,
+        as_text: bool = False,
     ) -> None:
         self._kernel = kernel
+        self._run_program = kernel.text if as_text else kernel.run
         self._columns = columns
         self._fields = fields
         self._null = null
@@ -116,7 +124,7 @@ class Express:
         while True:
             known = self._years
             program = self._program(block.dialect, known)
-            *made, years = self._kernel.run(program, block.data, block.record, expected)
+            *made, years = self._run_program(program, block.data, block.record, expected)
             if years is None:
                 return tuple(made)
             self._years |= zones.met(years)
@@ -216,6 +224,37 @@ def express_lane(
             return None
         made.append(each)
     return Express(kernel, made, fields, null, with_position=with_position)
+
+
+def text_lane(
+    kernel: ModuleType | None,
+    columns: Sequence[LoadColumn],
+    fields: int,
+    null: Sequence[str],
+    constants: Mapping[str, str],
+    *,
+    quote: str,
+    required: Sequence[str],
+    with_position: bool,
+) -> Express | None:
+    """The lane that makes records of a CSV (``text.c``), whose ``quote`` is the file's; None as for `express_lane`.
+
+    Of the texts that mean ``null`` it writes the shortest.
+    """
+    if kernel is None:
+        return None
+    made = []
+    for column in columns:
+        field, constant = column.field, column.default
+        if column.value is not None:
+            field, text = _made(column.value, constants)
+            constant = text.decode()
+        if field is None:
+            return None
+        needed = _REQUIRED * (column.not_null or column.name in required) | _FILLED * (column.default is not None)
+        doubled = (constant or "").replace(quote, quote * 2)
+        made.append(_Column(kind=_TEXT, flags=needed, field=field, constant=f"{quote}{doubled}{quote}".encode()))
+    return Express(kernel, made, fields, sorted(null, key=len), with_position=with_position, as_text=True)
 
 
 def _can_follow(columns: Sequence[LoadColumn], key: Sequence[str]) -> bool:

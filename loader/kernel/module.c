@@ -229,14 +229,16 @@ static int allocate_scratch(const Program *program, Run *run) {
     return run->ends && run->first_key;
 }
 
+typedef Outcome (*Pass)(const Program *, const uint8_t *, size_t, int64_t, Run *);
+
 /* Fills `*made`, a bytes object, growing it as needed. */
-static int fill(const Program *program, const Py_buffer *data, int64_t first_record, Run *run, PyObject **made) {
+static int fill(Pass pass, const Program *program, const Py_buffer *data, int64_t first_record, Run *run, PyObject **made) {
     for (;;) {
         Outcome outcome;
         run->out = (uint8_t *)PyBytes_AsString(*made);
         run->room = (size_t)PyBytes_Size(*made);
         Py_BEGIN_ALLOW_THREADS
-        outcome = express_run(program, data->buf, (size_t)data->len, first_record, run);
+        outcome = pass(program, data->buf, (size_t)data->len, first_record, run);
         Py_END_ALLOW_THREADS
         if (outcome == DONE) return _PyBytes_Resize(made, (Py_ssize_t)run->used);
         if (outcome == NO_MEMORY) {
@@ -257,12 +259,11 @@ static PyObject *result_of(const Program *program, const Run *run, PyObject *mad
                          years, (Py_ssize_t)sizeof none);
 }
 
-static PyObject *run_program(PyObject *module, PyObject *arguments) {
+static PyObject *run_pass(PyObject *arguments, Pass pass) {
     PyObject *capsule, *made, *result = NULL;
     Py_buffer data;
     long long first_record;
     Py_ssize_t expected;
-    (void)module;
     if (!PyArg_ParseTuple(arguments, "Oy*Ln", &capsule, &data, &first_record, &expected)) return NULL;
     const Compiled *compiled = PyCapsule_GetPointer(capsule, NAME);
     Run run = {0};
@@ -270,7 +271,7 @@ static PyObject *run_program(PyObject *module, PyObject *arguments) {
     made = compiled ? PyBytes_FromStringAndSize(NULL, expected < ROOM_MORE ? ROOM_MORE : expected) : NULL;
     if (made && !allocate_scratch(&compiled->program, &run)) {
         PyErr_NoMemory();
-    } else if (made && fill(&compiled->program, &data, first_record, &run, &made) == 0) {
+    } else if (made && fill(pass, &compiled->program, &data, first_record, &run, &made) == 0) {
         result = result_of(&compiled->program, &run, made);
     }
     Py_XDECREF(made);
@@ -279,6 +280,16 @@ static PyObject *run_program(PyObject *module, PyObject *arguments) {
     free(run.odd);
     PyBuffer_Release(&data);
     return result;
+}
+
+static PyObject *run_program(PyObject *module, PyObject *arguments) {
+    (void)module;
+    return run_pass(arguments, express_run);
+}
+
+static PyObject *text_program(PyObject *module, PyObject *arguments) {
+    (void)module;
+    return run_pass(arguments, text_run);
 }
 
 /* --- scan */
@@ -305,6 +316,7 @@ static PyMethodDef methods[] = {
     {"compile", compile_program, METH_O, "compile(program: bytes) -> Program"},
     {"run", run_program, METH_VARARGS,
      "run(program, data, first_record, expected_size) -> (tuples, records, kept, odd, rising, first_key, last_key, years)"},
+    {"text", text_program, METH_VARARGS, "text(program, data, first_record, expected_size): as run, but records of a CSV"},
     {"scan", scan_bytes, METH_VARARGS,
      "scan(data, start, size, delimiter, quote, final) -> (cut, records, lines, shortest, open, regular); quote: -1 for none"},
     {NULL, NULL, 0, NULL}};
