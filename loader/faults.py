@@ -332,3 +332,8 @@ def backoff(attempt: int, *, first: float = FIRST_PAUSE, longest: float = LONGES
     (AWS Architecture Blog, "Exponential Backoff And Jitter").
     """
     return random.uniform(0, min(longest, first * 2 ** min(attempt, 32)))  # noqa: S311 - jitter, not a secret
+
+
+def is_servers(sqlstate: str) -> bool:
+    """Whether this is about the server, never about a value. Others may be: regclass says 42P01, hstore XX000."""
+    return of_sqlstate(sqlstate).transient or sqlstate.startswith(("53", "57", "58", "XX001", "XX002"))

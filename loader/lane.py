@@ -33,7 +33,7 @@ from loader import arrays
 from loader.columns import LoadColumn
 from loader.database import Database, translate, without_internals
 from loader.errors import DatabaseError
-from loader.faults import of_sqlstate
+from loader.faults import is_servers
 from loader.records import POSITION
 from loader.rows import Doubtful
 from loader.statements import HEADER, TRAILER, copy, execute
@@ -345,11 +345,6 @@ def _line(error: psycopg2.Error) -> int | None:
         return None
     found = _LINE.search(error.diag.context or "")
     return int(found[1]) - 1 if found else None
-
-
-def is_servers(sqlstate: str) -> bool:
-    """Whether this is about the server, never about a value. Others may be: regclass says 42P01, hstore XX000."""
-    return of_sqlstate(sqlstate).transient or sqlstate.startswith(("53", "57", "58", "XX001", "XX002"))
 
 
 def _all(asked: Doubtful) -> Judged:

@@ -25,7 +25,7 @@ from loader.csv_form import CsvForm
 from loader.database import Database
 from loader.deadline import Deadline
 from loader.errors import PausedError
-from loader.lane import is_servers
+from loader.faults import is_servers
 from loader.records import Block, Encoded, Place
 from loader.staging import copy
 from loader.tally import Books

@@ -37,7 +37,7 @@ from loader.csv_form import CsvForm
 from loader.database import Database, bound
 from loader.deadline import Deadline
 from loader.errors import DatabaseError, PausedError
-from loader.lane import is_servers
+from loader.faults import is_servers
 from loader.ledger import Entry
 from loader.matching import Written
 from loader.merge import Counts, Merge

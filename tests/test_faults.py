@@ -18,7 +18,6 @@ from support.clients import wait_for
 from support.own_server import OwnServer, own_server
 from support.postgres import query, run_alone
 
-from loader import lane
 from loader.database import Database, translate
 from loader.errors import DatabaseError, DatabaseUnavailableError, TableError
 from loader.faults import (
@@ -32,6 +31,7 @@ from loader.faults import (
     Fault,
     Nature,
     backoff,
+    is_servers,
     of_aws,
     of_libpq,
     of_silence,
@@ -116,8 +116,8 @@ def test_no_record_is_blamed_for_a_transient_fault() -> None:
     """The text lane never takes for a value's what is the server's."""
     for each in of_source(POSTGRESQL):
         if each.transient and not each.text:
-            assert lane._is_servers(each.code.ljust(5, "0"))
-    assert not any(map(lane._is_servers, ["22P02", "42P01", "XX000", "0A000", "23514", ""]))
+            assert is_servers(each.code.ljust(5, "0"))
+    assert not any(map(is_servers, ["22P02", "42P01", "XX000", "0A000", "23514", ""]))
 
 
 def test_what_botocore_retries_is_transient() -> None:

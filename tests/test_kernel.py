@@ -22,7 +22,7 @@ from support.powers_of_five import header
 from loader import kernel
 from loader.blocks import Splitter
 from loader.columns import LoadColumn
-from loader.encode import HEADER, TRAILER, encode
+from loader.encode import encode
 from loader.errors import UsageError
 from loader.fields import Dialect
 from loader.kernel.express import Express, express_lane
@@ -30,6 +30,7 @@ from loader.parse import Parser
 from loader.pgtypes import TypeFacts, column_type
 from loader.records import Block, Place
 from loader.rows import run_of
+from loader.statements import HEADER, TRAILER
 from loader.transform import Transformer
 
 pytestmark = pytest.mark.skipif(not kernel.COMPILED, reason="the kernel is not compiled here")
