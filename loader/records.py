@@ -440,13 +440,15 @@ class Encoded:
     keys: Run | None = None
     swallowed: Swallowed = NONE_SWALLOWED
 
-    def after(self, tuples: bytes, kept: int, keys: Run | None, block: Block) -> Encoded:
-        """With the tuples of ``kept`` other records of ``block`` before these, which were picked from it."""
+    def after(self, tuples: bytes, kept: int, keys: Run | None, block: Block, *, filtered: int = 0) -> Encoded:
+        """With the tuples of ``kept`` other records of ``block`` before these, which were picked from it, and so many
+        that were ``filtered``."""
         return replace(
             self,
             block=block,
             tuples=tuples + self.tuples if self.tuples else tuples,
             kept=kept + self.kept,
+            filtered=filtered + self.filtered,
             keys=None if self.kept else keys,
         )
 

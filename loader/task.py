@@ -18,6 +18,7 @@ from loader.errors import DatabaseError
 from loader.judge import Judge
 from loader.kernel import compiled_kernel
 from loader.kernel.express import Express, express_lane
+from loader.kernel.filter import compile_filter
 from loader.lane import TextLane
 from loader.merge import Counts
 from loader.parse import Parser
@@ -129,16 +130,18 @@ class Task:
             if sure is None:
                 encoded = through_arrow(block)
             elif sure.rest is None:
-                encoded = Encoded(block, sure.tuples, sure.kept, NO_REJECTS, 0, keys=sure.keys)
+                encoded = Encoded(block, sure.tuples, sure.kept, NO_REJECTS, sure.filtered, keys=sure.keys)
             else:
-                encoded = through_arrow(sure.rest).after(sure.tuples, sure.kept, sure.keys, block)
+                encoded = through_arrow(sure.rest).after(
+                    sure.tuples, sure.kept, sure.keys, block, filtered=sure.filtered
+                )
             return replace(encoded, swallowed=find_swallowed(block, plan.fields))
 
         return work
 
     def _express(self, plan: Plan, constants: Mapping[str, str]) -> Express | None:
         """The compiled lane; None where it is not there, or where something is to be done to the records before."""
-        if plan.hook is not None or plan.filter is not None:
+        if plan.hook is not None:
             return None
         return express_lane(
             compiled_kernel(),
@@ -148,6 +151,7 @@ class Task:
             constants,
             key=() if plan.straight else plan.key,
             required=plan.key,
+            filter=compile_filter(self.spec.transform.filter, plan.columns, zone=plan.session_zone),
             with_position=not plan.straight,
         )
 

@@ -234,6 +234,33 @@ static int check_unused(const Job *job, size_t start, int ascii, const Run *run,
     return 1;
 }
 
+/* The field after its column's steps; 0 where one is in doubt. */
+static int work_field(const Program *program, const Column *column, int ascii, const Run *run, Field *field) {
+    Worked worked = {field->text, field->size, field->readable, 0};
+    if (!ascii && count_utf8(field->text, field->size) < 0) return 0;
+    if (field->doubled) move_to(&worked, run->scratch, put_undoubled(program, field, run->scratch));
+    if (!apply_steps(column->steps, column->step_count, &worked, run->scratch, run->spare)) return 0;
+    const Field made = {worked.text, worked.size, worked.readable, field->quoted, 0, worked.is_null};
+    *field = made;
+    return 1;
+}
+
+/* `put_value` for a text of the column's format. */
+static int64_t put_moment(const Column *column, const Field *field, uint8_t *out, int64_t *number) {
+    Moment moment;
+    if (field->doubled || !read_formatted(&column->format, field->text, field->size, &moment)) return -1;
+    if (column->kind == DATE) {
+        put32(out, (uint32_t)(moment.day - EPOCH_OF_POSTGRES));
+        *number = moment.day - EPOCH;
+        return 4;
+    }
+    const int64_t value = moment.day * MICROSECONDS_OF_DAY + moment.clock - moment.offset;
+    if (value < 0) return -1; /* before the year 1 */
+    put64(out, (uint64_t)(column->kind == TIME ? moment.clock : value - EPOCH_OF_POSTGRES * MICROSECONDS_OF_DAY));
+    *number = value - EPOCH * MICROSECONDS_OF_DAY;
+    return 8;
+}
+
 /* The tuple of the record whose fields begin at `start` and end at `run->ends`; 0 where it is not sure of it. */
 static int put_tuple(const Job *job, size_t start, size_t quotes, int ascii, Run *run) {
     const Program *program = job->program;
@@ -254,8 +281,10 @@ static int put_tuple(const Job *job, size_t start, size_t quotes, int ascii, Run
             const size_t from = column->field ? run->ends[column->field - 1] + 1 : start;
             if (!read_field(job, from, run->ends[column->field], quotes != 0, &field)) return 0;
             if (quotes && column->flags & FIRST) counted += quotes_of(program, &field);
+            if (column->step_count && !field.is_null && !work_field(program, column, ascii, run, &field)) return 0;
             if (field.is_null && column->flags & FILLED) field = field_of(&column->constant);
         }
+        if (column->operand) run->values[column->operand - 1] = field.is_null ? NULL : out + 4;
         if (field.is_null) {
             if (column->flags & (REQUIRED | KEY)) return 0;
             put32(out, UINT32_MAX);
@@ -263,7 +292,9 @@ static int put_tuple(const Job *job, size_t start, size_t quotes, int ascii, Run
             continue;
         }
         int64_t key = 0;
-        const int64_t size = put_value(program, column, &field, ascii && column->field >= 0, out + 4, &key);
+        const int64_t size = column->format.size
+            ? put_moment(column, &field, out + 4, &key)
+            : put_value(program, column, &field, ascii && column->field >= 0, out + 4, &key);
         if (size < 0) return 0;
         if (column->flags & KEY) run->key[column->key_place] = key;
         put32(out, (uint32_t)size);
@@ -276,6 +307,10 @@ static int put_tuple(const Job *job, size_t start, size_t quotes, int ascii, Run
     }
     if ((quotes || !ascii) && !check_unused(job, start, ascii, run, &counted)) return 0;
     if (counted != quotes) return 0;
+    if (program->clause_count) {
+        const int kept = is_kept(program->clauses, program->clause_count, program->operands, run->values);
+        if (kept <= 0) return run->filtered += !kept, !kept;
+    }
     if (program->key_count) follow_keys(program, run);
     run->used = (size_t)(out - run->out);
     run->kept++;

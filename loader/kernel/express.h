@@ -32,6 +32,12 @@ typedef struct {
     uint32_t size;
 } Text;
 
+enum { SPILL = 32 }; /* bytes that may be written past a value, as long as they are within the room */
+
+#include "filter.h"
+#include "formats.h"
+#include "steps.h"
+
 typedef struct {
     uint8_t kind, flags;
     int32_t field; /* of the record, from 0, or one of the enum above */
@@ -41,6 +47,10 @@ typedef struct {
     Text constant;
     uint32_t label_count;
     const Text *labels;
+    uint32_t step_count;
+    const Step *steps;
+    Text format;      /* of a day or time of another spelling than PostgreSQL's; empty where there is none */
+    uint32_t operand; /* of the filter, from 1; 0 where that does not look at it */
 } Column;
 
 typedef struct {
@@ -54,6 +64,10 @@ typedef struct {
     size_t fixed;    /* bytes of a tuple beside its texts, at most */
     size_t repeated; /* how many columns are made of one field, at most */
     Locale locale;
+    int has_steps;
+    uint32_t operand_count, clause_count;
+    const Operand *operands;
+    const Clause *clauses; /* of the filter; none where there is no filter */
 } Program;
 
 typedef struct {
@@ -67,7 +81,7 @@ typedef struct {
     /* what it makes: `out` and its size come from the caller */
     uint8_t *out;
     size_t used, room;
-    int64_t kept;
+    int64_t kept, filtered;
     Odd *odd;
     size_t odd_count, odd_room;
     /* keys, of records that were kept: `key_count` numbers each */
@@ -75,9 +89,9 @@ typedef struct {
     int64_t *first_key, *last_key, *key;
     /* scratch: where each field of a record ends */
     size_t *ends;
+    uint8_t *scratch, *spare; /* where there are steps: each of the input's size and SPILL more */
+    const uint8_t **values;   /* of the filter's operands, in the tuple; NULL for NULL */
 } Run;
-
-enum { SPILL = 32 }; /* bytes that may be written past a value, as long as they are within the room */
 
 typedef enum { DONE, NO_ROOM, NO_MEMORY } Outcome;
 

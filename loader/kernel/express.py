@@ -21,6 +21,8 @@ import pyarrow as pa
 
 from loader.columns import LoadColumn
 from loader.fields import Dialect
+from loader.kernel.filter import NO_FILTER, CompiledFilter
+from loader.kernel.steps import packed_format, packed_steps, packed_text
 from loader.records import Block
 from loader.rising import Run
 
@@ -60,7 +62,8 @@ SUSPICION = 8
 
 @dataclass(frozen=True, slots=True)
 class Sure:
-    """What the kernel made of a block: ``kept`` records as ``tuples`` of binary COPY, with the run of their keys.
+    """What the kernel made of a block: ``kept`` records as ``tuples`` of binary COPY, with the run of their keys, and
+    how many others were ``filtered``.
 
     ``rest``: the records that it was not sure of, as a block whose records know where they come from; None where there
     are none.
@@ -68,6 +71,7 @@ class Sure:
 
     tuples: bytes
     kept: int
+    filtered: int
     keys: Run | None
     rest: Block | None
 
@@ -76,12 +80,20 @@ class Express:
     """The compiled lane of one load. Safe to share between threads."""
 
     def __init__(
-        self, kernel: ModuleType, columns: Sequence[_Column], fields: int, null: Sequence[str], *, with_position: bool
+        self,
+        kernel: ModuleType,
+        columns: Sequence[_Column],
+        fields: int,
+        null: Sequence[str],
+        *,
+        filter: CompiledFilter,
+        with_position: bool,
     ) -> None:
         self._kernel = kernel
         self._columns = columns
         self._fields = fields
         self._null = null
+        self._filter = filter
         self._with_position = with_position
         self._key = sorted(
             (each for each in columns if each.key_place is not None), key=lambda each: each.key_place or 0
@@ -99,17 +111,17 @@ class Express:
             return None
         expected = int(len(block.data) * self._growth)
         made = self._kernel.run(self._program(block.dialect), block.data, block.record, expected)
-        tuples, records, kept, odd, rising, first, last = made
+        tuples, records, kept, filtered, odd, rising, first, last = made
         if records != block.records:  # the splitter and the kernel differ: the splitter's word stands
             return None
         self._growth = len(tuples) / max(len(block.data), 1) * 1.03 + 0.01
+        keys = (self._run(first, last) if kept else Run()) if rising and self._key else None
         if not odd:
-            return Sure(tuples, kept, self._run(first, last) if rising and self._key else None, None)
+            return Sure(tuples, kept, filtered, keys, None)
         places = np.frombuffer(odd, np.int64).reshape(-1, 3)
         if 2 * len(places) > block.records:
             self._suspicion = SUSPICION
-        keys = self._run(first, last) if rising and self._key and kept else None
-        return Sure(tuples, kept, keys, _picked(block, places))
+        return Sure(tuples, kept, filtered, keys, _picked(block, places))
 
     def _program(self, dialect: Dialect) -> Any:
         name = (dialect.delimiter[0], dialect.quote)
@@ -130,8 +142,14 @@ class Express:
             len(self._null),
             len(self._key),
         )
-        return head + b"".join(
-            [*(_text(each.encode()) for each in self._null), *(each.packed() for each in self._columns)]
+        return b"".join(
+            [
+                head,
+                *(packed_text(each.encode()) for each in self._null),
+                *(each.packed() for each in self._columns),
+                *(each.work for each in self._columns),
+                self._filter.packed,
+            ]
         )
 
     def _run(self, first: bytes, last: bytes) -> Run:
@@ -159,17 +177,14 @@ class _Column:
     key_place: int | None = None
     constant: bytes = b""
     labels: tuple[bytes, ...] = ()
+    work: bytes = b""  # its steps, its format, and whether the filter looks at it
 
     def packed(self) -> bytes:
         head = struct.pack(
             "<BBiiiII", self.kind, self.flags, self.field, self.precision, self.scale, self.limit, self.key_place or 0
         )
-        labels = struct.pack("<I", len(self.labels)) + b"".join(map(_text, self.labels))
-        return head + _text(self.constant) + labels
-
-
-def _text(text: bytes) -> bytes:
-    return struct.pack("<I", len(text)) + text
+        labels = struct.pack("<I", len(self.labels)) + b"".join(map(packed_text, self.labels))
+        return head + packed_text(self.constant) + labels
 
 
 def express_lane(
@@ -181,14 +196,15 @@ def express_lane(
     *,
     key: Sequence[str],
     required: Sequence[str],
+    filter: CompiledFilter | None = NO_FILTER,
     with_position: bool,
 ) -> Express | None:
-    """The compiled lane for ``columns``; None where the kernel is missing or one of the columns is not for it.
+    """The compiled lane for ``columns``; None where there is no kernel, or a column or the filter is not for it.
 
     ``key``: columns whose order is followed, as far as `LoadColumn.is_exact`. ``required``: columns that a NULL of
     makes a reject, beside those that are NOT NULL.
     """
-    if kernel is None:
+    if kernel is None or filter is None:
         return None
     followed = {name: place for place, name in enumerate(key)} if _can_follow(columns, key) else {}
     made = []
@@ -196,8 +212,8 @@ def express_lane(
         each = _column(column, constants, key_place=followed.get(column.name), required=column.name in required)
         if each is None:
             return None
-        made.append(each)
-    return Express(kernel, made, fields, null, with_position=with_position)
+        made.append(replace(each, work=each.work + bytes((column.name in filter.operands,))))
+    return Express(kernel, made, fields, null, filter=filter, with_position=with_position)
 
 
 def _can_follow(columns: Sequence[LoadColumn], key: Sequence[str]) -> bool:
@@ -221,7 +237,8 @@ def _column(
         kind = _NUMERIC
     elif type_.name == "bytea":
         kind = _BYTEA
-    if kind is None or column.steps or column.format is not None or type_.text_only:
+    work = _work(column)
+    if kind is None or work is None or type_.text_only:
         return None
     field, constant = column.field, (column.default or "").encode()
     if column.value is not None:
@@ -247,7 +264,22 @@ def _column(
         key_place=key_place,
         constant=constant,
         labels=tuple(label.encode() for label in type_.labels),
+        work=work,
     )
+
+
+def _work(column: LoadColumn) -> bytes | None:
+    """The column's steps and format; None where they are not for the kernel."""
+    if column.pattern is not None and (column.steps or column.format):
+        return None
+    if column.format is not None and column.type.arrow == pa.timestamp("us", "UTC"):
+        is_known = "z" in column.format.names or column.zone in _UTC_NAMES
+    else:
+        is_known = True
+    if not is_known:
+        return None
+    steps = packed_steps(column.steps) if column.value is None or not column.steps else None
+    return None if steps is None else steps + packed_format(column.format)
 
 
 def _made(value: str, constants: Mapping[str, str]) -> tuple[int | None, bytes]:

@@ -22,6 +22,11 @@ static uint32_t read_u32(Reader *reader) {
     return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
 }
 
+static uint64_t read_u64(Reader *reader) {
+    const uint64_t low = read_u32(reader);
+    return low | (uint64_t)read_u32(reader) << 32;
+}
+
 static uint8_t read_u8(Reader *reader) {
     if (reader->end == reader->at) return reader->failed = 1, 0;
     return *reader->at++;
@@ -41,6 +46,9 @@ typedef struct {
     Text *texts;
     Column *columns;
     uint32_t *unused;
+    Step *steps;
+    Operand *operands;
+    Clause *clauses;
 } Compiled;
 
 static void discard(Compiled *compiled) {
@@ -54,6 +62,9 @@ static void discard(Compiled *compiled) {
     free(compiled->texts);
     free(compiled->columns);
     free(compiled->unused);
+    free(compiled->steps);
+    free(compiled->operands);
+    free(compiled->clauses);
     free(compiled);
 }
 
@@ -78,6 +89,89 @@ static size_t size_at_most(const Column *column) {
 
 static int is_as_long_as_text(const Column *column) {
     return column->kind == NUMERIC || column->kind >= BYTEA;
+}
+
+static int is_sound_step(const Step *step) {
+    switch (step->kind) {
+    case REPLACE: return step->text_count == 2 && step->texts[0].size && step->texts[1].size <= step->texts[0].size;
+    case MAP: return step->text_count % 2 == 0;
+    default: return step->kind < STEP_KINDS;
+    }
+}
+
+/* A column's steps. Returns the bytes of the longest text that they may make of whatever there is; -1 where they make no
+   sense. */
+static int64_t read_steps(Reader *reader, Column *column, Step *step, Text **text) {
+    int64_t longest = 0;
+    column->steps = step;
+    for (uint32_t i = 0; i < column->step_count && !reader->failed; i++, step++) {
+        step->kind = read_u8(reader);
+        step->text_count = read_u32(reader);
+        step->texts = *text;
+        for (uint32_t j = 0; j < step->text_count && !reader->failed; j++) {
+            *(*text)++ = read_text(reader);
+            if (step->kind == MAP && step->texts[j].size > longest) longest = step->texts[j].size;
+        }
+        if (reader->failed || !is_sound_step(step)) return -1;
+    }
+    return longest;
+}
+
+static int read_clauses(Reader *reader, Compiled *compiled, Text **text) {
+    Program *program = &compiled->program;
+    for (uint32_t i = 0; i < program->clause_count; i++) {
+        Clause *clause = &compiled->clauses[i];
+        clause->kind = read_u8(reader);
+        clause->negated = read_u8(reader);
+        clause->operand = read_u32(reader);
+        clause->low = (int64_t)read_u64(reader);
+        clause->high = (int64_t)read_u64(reader);
+        clause->text = *(*text)++ = read_text(reader);
+    }
+    if (reader->failed) return 0;
+    program->operands = compiled->operands;
+    program->clauses = compiled->clauses;
+    return !program->clause_count ||
+           is_condition(program->clauses, program->clause_count, program->operands, program->operand_count);
+}
+
+static int is_sound_operand(const Column *column) {
+    return column->kind != NUMERIC || (column->flags & BOUNDED && column->precision <= 18);
+}
+
+static int has_moments(const Column *column) {
+    return column->kind == DATE || column->kind == TIMESTAMP || column->kind == TIMESTAMPTZ || column->kind == TIME;
+}
+
+/* What follows the columns: for each its steps, its format and what the filter calls it, and then the filter. 0 where it
+   makes no sense, -1 without memory. */
+static int read_work(Reader *reader, Compiled *compiled, size_t size, Text *text) {
+    Program *program = &compiled->program;
+    compiled->steps = calloc(size / 5 + 1, sizeof(Step)); /* each takes five bytes at least, and a clause more */
+    compiled->operands = calloc(program->column_count + 1, sizeof(Operand));
+    compiled->clauses = calloc(size / 5 + 1, sizeof(Clause));
+    if (!compiled->steps || !compiled->operands || !compiled->clauses) return -1;
+    Step *step = compiled->steps;
+    for (uint32_t i = 0; i < program->column_count && !reader->failed; i++) {
+        Column *column = &compiled->columns[i];
+        column->step_count = read_u32(reader);
+        if ((size_t)(reader->end - reader->at) / 5 < column->step_count) return 0;
+        const int64_t longest = read_steps(reader, column, step, &text);
+        if (longest < 0) return 0;
+        step += column->step_count;
+        program->fixed += (size_t)longest;
+        program->has_steps |= column->step_count != 0;
+        column->format = *text++ = read_text(reader);
+        if (column->format.size && (!is_format(&column->format) || !has_moments(column))) return 0;
+        if (!read_u8(reader)) continue;
+        const Operand operand = {column->kind, column->scale};
+        if (!is_sound_operand(column)) return 0;
+        compiled->operands[program->operand_count++] = operand;
+        column->operand = program->operand_count;
+    }
+    program->clause_count = read_u32(reader);
+    if (reader->failed || (size_t)(reader->end - reader->at) / 5 < program->clause_count) return 0;
+    return read_clauses(reader, compiled, &text);
 }
 
 /* Everything but the texts' bytes, which stay in `source`. 0 where the program makes no sense, -1 without memory. */
@@ -125,6 +219,8 @@ static int read_program(Compiled *compiled, size_t size) {
             if (times > program->repeated) program->repeated = times;
         }
     }
+    const int worked = reader.failed ? 0 : read_work(&reader, compiled, size, text);
+    if (worked <= 0) return worked;
     if (reader.failed || reader.at != reader.end || keys != program->key_count) return 0;
     memset(compiled->unused, 0, program->fields * sizeof(uint32_t));
     for (uint32_t i = 0; i < program->column_count; i++) {
@@ -166,12 +262,15 @@ static PyObject *compile_program(PyObject *module, PyObject *argument) {
 
 #define ROOM_MORE (64 << 10)
 
-static int allocate_scratch(const Program *program, Run *run) {
+static int allocate_scratch(const Program *program, size_t size, Run *run) {
     run->ends = malloc((program->fields + 1) * sizeof(size_t));
     run->first_key = calloc(3 * (size_t)program->key_count + 1, sizeof(int64_t));
     run->last_key = run->first_key ? run->first_key + program->key_count : NULL;
     run->key = run->first_key ? run->last_key + program->key_count : NULL;
-    return run->ends && run->first_key;
+    run->values = calloc(program->operand_count + 1, sizeof(uint8_t *));
+    if (program->has_steps && !(run->scratch = malloc(2 * (size + SPILL)))) return 0;
+    if (run->scratch) run->spare = run->scratch + size + SPILL;
+    return run->ends && run->first_key && run->values;
 }
 
 /* Fills `*made`, a bytes object, growing it as needed. */
@@ -195,8 +294,9 @@ static int fill(const Program *program, const Py_buffer *data, int64_t first_rec
 static PyObject *result_of(const Program *program, const Run *run, PyObject *made) {
     const Py_ssize_t keys = (Py_ssize_t)(program->key_count * sizeof(int64_t));
     const char *first = (const char *)run->first_key, *last = (const char *)run->last_key;
-    return Py_BuildValue("OLLy#Ny#y#", made, (long long)run->record, (long long)run->kept, (const char *)run->odd,
-                         (Py_ssize_t)(run->odd_count * sizeof(Odd)), PyBool_FromLong(run->rising), first, keys, last, keys);
+    return Py_BuildValue("OLLLy#Ny#y#", made, (long long)run->record, (long long)run->kept, (long long)run->filtered,
+                         (const char *)run->odd, (Py_ssize_t)(run->odd_count * sizeof(Odd)), PyBool_FromLong(run->rising),
+                         first, keys, last, keys);
 }
 
 static PyObject *run_program(PyObject *module, PyObject *arguments) {
@@ -210,7 +310,7 @@ static PyObject *run_program(PyObject *module, PyObject *arguments) {
     Run run = {0};
     run.rising = 1;
     made = compiled ? PyBytes_FromStringAndSize(NULL, expected < ROOM_MORE ? ROOM_MORE : expected) : NULL;
-    if (made && !allocate_scratch(&compiled->program, &run)) {
+    if (made && !allocate_scratch(&compiled->program, (size_t)data.len, &run)) {
         PyErr_NoMemory();
     } else if (made && fill(&compiled->program, &data, first_record, &run, &made) == 0) {
         result = result_of(&compiled->program, &run, made);
@@ -219,6 +319,8 @@ static PyObject *run_program(PyObject *module, PyObject *arguments) {
     free(run.ends);
     free(run.first_key);
     free(run.odd);
+    free(run.scratch);
+    free(run.values);
     PyBuffer_Release(&data);
     return result;
 }
@@ -246,7 +348,7 @@ static PyObject *scan_bytes(PyObject *module, PyObject *arguments) {
 static PyMethodDef methods[] = {
     {"compile", compile_program, METH_O, "compile(program: bytes) -> Program"},
     {"run", run_program, METH_VARARGS,
-     "run(program, data, first_record, expected_size) -> (tuples, records, kept, odd, rising, first_key, last_key)"},
+     "run(program, data, first_record, expected_size) -> (tuples, records, kept, filtered, odd, rising, first_key, last_key)"},
     {"scan", scan_bytes, METH_VARARGS,
      "scan(data, start, size, delimiter, quote, final) -> (cut, records, lines, shortest, open, regular); quote: -1 for none"},
     {NULL, NULL, 0, NULL}};
