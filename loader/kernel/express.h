@@ -65,6 +65,7 @@ typedef struct {
     size_t repeated; /* how many columns are made of one field, at most */
     Locale locale;
     int has_steps;
+    size_t longest; /* bytes of a text that a step may make of whatever there is, at most */
     uint32_t operand_count, clause_count;
     const Operand *operands;
     const Clause *clauses; /* of the filter; none where there is no filter */
@@ -89,9 +90,13 @@ typedef struct {
     int64_t *first_key, *last_key, *key;
     /* scratch: where each field of a record ends */
     size_t *ends;
-    uint8_t *scratch, *spare; /* where there are steps: each of the input's size and SPILL more */
+    uint8_t *scratch, *spare; /* where there are steps: each of `scratch_size` */
     const uint8_t **values;   /* of the filter's operands, in the tuple; NULL for NULL */
 } Run;
+
+static inline size_t scratch_size(const Program *program, size_t input_size) {
+    return (input_size > program->longest ? input_size : program->longest) + SPILL;
+}
 
 typedef enum { DONE, NO_ROOM, NO_MEMORY } Outcome;
 

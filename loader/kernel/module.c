@@ -160,6 +160,7 @@ static int read_work(Reader *reader, Compiled *compiled, size_t size, Text *text
         if (longest < 0) return 0;
         step += column->step_count;
         program->fixed += (size_t)longest;
+        if ((size_t)longest > program->longest) program->longest = (size_t)longest;
         program->has_steps |= column->step_count != 0;
         column->format = *text++ = read_text(reader);
         if (column->format.size && (!is_format(&column->format) || !has_moments(column))) return 0;
@@ -268,8 +269,8 @@ static int allocate_scratch(const Program *program, size_t size, Run *run) {
     run->last_key = run->first_key ? run->first_key + program->key_count : NULL;
     run->key = run->first_key ? run->last_key + program->key_count : NULL;
     run->values = calloc(program->operand_count + 1, sizeof(uint8_t *));
-    if (program->has_steps && !(run->scratch = malloc(2 * (size + SPILL)))) return 0;
-    if (run->scratch) run->spare = run->scratch + size + SPILL;
+    if (program->has_steps && !(run->scratch = malloc(2 * scratch_size(program, size)))) return 0;
+    if (run->scratch) run->spare = run->scratch + scratch_size(program, size);
     return run->ends && run->first_key && run->values;
 }
 

@@ -24,7 +24,7 @@ typedef struct {
     int is_null;
 } Worked;
 
-/* Where a step writes: as many bytes as the text has, and SPILL more that may be read. */
+/* Where a step has written: SPILL more bytes may be read. */
 static inline void move_to(Worked *worked, const uint8_t *out, size_t size) {
     worked->text = out;
     worked->size = size;
@@ -210,8 +210,8 @@ static inline int is_one_of(const Worked *worked, const Step *step) {
     return 0;
 }
 
-/* The steps one after the other; 0 where one is in doubt. `scratch` and `spare` each have room for the text, which may be
-   in `scratch`. */
+/* The steps one after the other; 0 where one is in doubt. `scratch` and `spare` each have room for the text, or the
+   longest that a step makes, and for SPILL more bytes. The text may be in `scratch`. */
 static inline int apply_steps(const Step *steps, uint32_t count, Worked *worked, uint8_t *scratch, uint8_t *spare) {
     for (uint32_t i = 0; i < count && !worked->is_null; i++) {
         const Step *step = &steps[i];
