@@ -18,6 +18,8 @@ static const Text step_texts[] = {TEXT_OF("a"), TEXT_OF(""), TEXT_OF("ab"), TEXT
 static const Text formats[] = {TEXT_OF("Y\0\0-m\0\0-d\0"), TEXT_OF("d\0\0 B\0\0 y\0\0 I\0p\0M\0"),
                                TEXT_OF("Y\0j\0\0TH\0\0:M\0\0:S\0\0.f\0z\0"), TEXT_OF("A\0a\0\0 b\0Y\0")};
 
+static uint8_t letters[2 * 0x800]; /* a table that turns the letters of two bytes around */
+
 static int has_moments(const Column *column) { return column->kind >= DATE && column->kind <= TIME; }
 
 /* The work of one column, as far as `module.c` would let it pass. Returns the bytes that its texts may need more. */
@@ -103,6 +105,8 @@ static Program program_of(const uint8_t *choice, Column *columns, Text *nulls, u
     program.operand_count = FIELDS;
     program.clause_count = sound ? make_clauses(clauses, operands, columns, choice + 18) : 0;
     program.operands = operands;
+    for (uint32_t i = 0; i < 0x800; i++) letters[2 * i] = (uint8_t)~i, letters[2 * i + 1] = (uint8_t)(~i >> 8 & 7);
+    program.cases[0] = program.cases[1] = (Text){letters, choice[23] & 2 ? sizeof letters : 0};
     program.clauses = clauses;
     for (uint32_t field = 0; field < FIELDS; field++)
         if (!times[field]) unused[program.unused_count++] = field;

@@ -47,7 +47,7 @@ def lane(columns: Sequence[LoadColumn], condition: str | None = None, *, key: Se
 
 
 def block_of(data: bytes) -> Block:
-    splitter = Splitter(REGULAR, name="x.csv", start=Place(), block_size=1 << 20)
+    splitter = Splitter(REGULAR, name="x.csv", start=Place(), block_size=1 << 24)
     (block,) = [*splitter.feed(data), *splitter.flush()]
     return block
 
@@ -174,13 +174,26 @@ def test_a_strip_of_any_blanks_is_done_by_the_kernel() -> None:
     assert left(sure) == []
 
 
-def test_letters_beyond_ascii_and_signs_that_it_does_not_know_are_left() -> None:
+@pytest.mark.parametrize("name", ["lower", "upper"])
+def test_letters_of_all_scripts_change_their_case_as_with_arrow(name: str) -> None:
+    columns = [LoadColumn("t", column_type("text"), 0, steps=(Step(name),)), LoadColumn("n", column_type("integer"), 1)]
+    every = [chr(code) for code in range(1, 0x20100) if not 0xD800 <= code <= 0xDFFF]
+    sure = compared(columns, [line(f"a{each}Z{each}", "1") for each in every])
+    made = apply_chain((Step(name),), pa.array(every, pa.string())).to_pylist()
+    resized = {one for one, other in zip(every, made, strict=True) if len(one.encode()) != len(other.encode())}
+    assert {every[place] for place in left(sure)} == resized | {each for each in every if each >= "\U00020000"} | {
+        "\U00010000"
+    }
+    assert len(resized) < 100
+
+
+def test_letters_that_change_their_size_and_signs_that_it_does_not_know_are_left() -> None:
     columns = [
         LoadColumn("t", column_type("text"), 0, steps=(Step("upper"),)),
         LoadColumn("n", column_type("text"), 1, steps=(Step("strip_currency"),)),
     ]
     sure = compared(
-        columns, [line("a", "1"), line("é", "1"), line("b", "₿ 5"), line("c", "1\xa0000"), line("d", "€ 1")]
+        columns, [line("a", "1"), line("ı", "1"), line("b", "₿ 5"), line("c", "1\xa0000"), line("d", "€ 1")]
     )
     assert left(sure) == [1, 2, 3]
 

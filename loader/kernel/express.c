@@ -240,7 +240,7 @@ static int work_field(const Program *program, const Column *column, int ascii, c
     Worked worked = {field->text, field->size, field->readable, 0};
     if (!ascii && count_utf8(field->text, field->size) < 0) return 0;
     if (field->doubled) move_to(&worked, run->scratch, put_undoubled(program, field, run->scratch));
-    if (!apply_steps(column->steps, column->step_count, &worked, run->scratch, run->spare)) return 0;
+    if (!apply_steps(column->steps, column->step_count, program->cases, &worked, run->scratch, run->spare)) return 0;
     const Field made = {worked.text, worked.size, worked.readable, field->quoted, 0, worked.is_null};
     *field = made;
     return 1;

@@ -65,6 +65,7 @@ typedef struct {
     size_t repeated; /* how many columns are made of one field, at most */
     Locale locale;
     int has_steps;
+    Text cases[2];  /* what becomes of letters beyond ASCII in LOWER and UPPER; empty where no column has them */
     size_t longest; /* bytes of a text that a step may make of whatever there is, at most */
     uint32_t operand_count, clause_count;
     const Operand *operands;

@@ -22,9 +22,10 @@ import pyarrow as pa
 from loader.columns import LoadColumn
 from loader.fields import Dialect
 from loader.kernel.filter import NO_FILTER, CompiledFilter
-from loader.kernel.steps import packed_format, packed_steps, packed_text
+from loader.kernel.steps import case_tables, packed_format, packed_steps, packed_text
 from loader.records import Block
 from loader.rising import Run
+from loader.spec import Step
 
 # enum Kind in express.h
 (
@@ -147,6 +148,7 @@ class Express:
                 head,
                 *(packed_text(each.encode()) for each in self._null),
                 *(each.packed() for each in self._columns),
+                *map(packed_text, case_tables({step.name for each in self._columns for step in each.steps})),
                 *(each.work for each in self._columns),
                 self._filter.packed,
             ]
@@ -177,6 +179,7 @@ class _Column:
     key_place: int | None = None
     constant: bytes = b""
     labels: tuple[bytes, ...] = ()
+    steps: tuple[Step, ...] = ()
     work: bytes = b""  # its steps, its format, and whether the filter looks at it
 
     def packed(self) -> bytes:
@@ -264,6 +267,7 @@ def _column(
         key_place=key_place,
         constant=constant,
         labels=tuple(label.encode() for label in type_.labels),
+        steps=column.steps,
         work=work,
     )
 

@@ -143,7 +143,7 @@ static int has_moments(const Column *column) {
     return column->kind == DATE || column->kind == TIMESTAMP || column->kind == TIMESTAMPTZ || column->kind == TIME;
 }
 
-/* What follows the columns: for each its steps, its format and what the filter calls it, and then the filter. 0 where it
+/* What follows the columns: the tables of letters, for each column its steps, its format and what the filter calls it, and then the filter. 0 where it
    makes no sense, -1 without memory. */
 static int read_work(Reader *reader, Compiled *compiled, size_t size, Text *text) {
     Program *program = &compiled->program;
@@ -152,6 +152,7 @@ static int read_work(Reader *reader, Compiled *compiled, size_t size, Text *text
     compiled->clauses = calloc(size / 5 + 1, sizeof(Clause));
     if (!compiled->steps || !compiled->operands || !compiled->clauses) return -1;
     Step *step = compiled->steps;
+    for (int i = 0; i < 2; i++) program->cases[i] = read_text(reader);
     for (uint32_t i = 0; i < program->column_count && !reader->failed; i++) {
         Column *column = &compiled->columns[i];
         column->step_count = read_u32(reader);

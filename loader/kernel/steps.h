@@ -1,7 +1,7 @@
 /* The steps of a column's `transform` chain, on one text: what loader/steps.py does to all values at once.
 
-   A step that is not surely the same here (the case of letters beyond ASCII, rare currencies) is in doubt, and the
-   record goes to another lane. No step makes a text longer, except `map`, whose texts are the program's own. */
+   A step that is not surely the same here (letters that change their number of bytes, rare currencies) is in doubt, and
+   the record goes to another lane. No step makes a text longer, except `map`, whose texts are the program's own. */
 #ifndef LOADER_STEPS_H
 #define LOADER_STEPS_H
 
@@ -74,9 +74,31 @@ static inline void strip_blanks(Worked *worked) {
     worked->size = size;
 }
 
-/* `first`: a or A, of the letters that change. 0 where there is a byte that is not ASCII. `out` may be the text's own
-   place, or before it. */
-static inline int change_case(Worked *worked, uint8_t first, uint8_t *out) {
+/* The letters beyond ASCII of a text, which is valid UTF-8, in place. `table`: for each character below U+20000 the lower
+   half of what it becomes, as two bytes; 0 where that has another number of bytes. Returns 0 for such a one. */
+static inline int change_wide_letters(uint8_t *text, size_t size, const Text *table) {
+    for (uint8_t *at = text, *end = text + size; at < end;) {
+        if (*at < 0x80) {
+            at++;
+            continue;
+        }
+        const int more = *at < 0xE0 ? 1 : *at < 0xF0 ? 2 : 3;
+        uint32_t code = *at & (0x3Fu >> more);
+        for (int i = 1; i <= more; i++) code = code << 6 | (at[i] & 0x3F);
+        if (2 * (size_t)code + 1 >= table->size) return 0;
+        const uint32_t half = table->text[2 * code] | (uint32_t)table->text[2 * code + 1] << 8;
+        if (!half) return 0;
+        code = (code & 0x10000) | half;
+        for (int i = more; i; i--, code >>= 6) at[i] = (uint8_t)(0x80 | (code & 0x3F));
+        *at = (uint8_t)((*at & ~(0x3Fu >> more)) | code);
+        at += more + 1;
+    }
+    return 1;
+}
+
+/* `first`: a or A, of ASCII's letters that change; `table`: of the others. `out` may be the text's own place, or before it.
+   0 where it is in doubt. */
+static inline int change_case(Worked *worked, uint8_t first, const Text *table, uint8_t *out) {
     const uint8_t *text = worked->text;
     const size_t size = worked->size;
     uint8_t all = 0;
@@ -86,7 +108,7 @@ static inline int change_case(Worked *worked, uint8_t first, uint8_t *out) {
         out[i] = (uint8_t)(byte ^ ((uint8_t)(byte - first) < 26 ? 0x20 : 0));
     }
     move_to(worked, out, size);
-    return all < 0x80;
+    return all < 0x80 || change_wide_letters(out, size, table);
 }
 
 /* --- amounts of money: the pattern _MONEY of loader/steps.py, of which each text has one reading at most */
@@ -211,17 +233,19 @@ static inline int is_one_of(const Worked *worked, const Step *step) {
 }
 
 /* The steps one after the other; 0 where one is in doubt. `scratch` and `spare` each have room for the text, or the
-   longest that a step makes, and for SPILL more bytes. The text may be in `scratch`. */
-static inline int apply_steps(const Step *steps, uint32_t count, Worked *worked, uint8_t *scratch, uint8_t *spare) {
+   longest that a step makes, and for SPILL more bytes. The text may be in `scratch`. `cases`: the
+   tables of LOWER and UPPER. */
+static inline int apply_steps(const Step *steps, uint32_t count, const Text *cases, Worked *worked, uint8_t *scratch,
+                              uint8_t *spare) {
     for (uint32_t i = 0; i < count && !worked->is_null; i++) {
         const Step *step = &steps[i];
         switch (step->kind) {
         case STRIP: strip_blanks(worked); break;
         case LOWER:
-            if (!change_case(worked, 'A', scratch)) return 0;
+            if (!change_case(worked, 'A', &cases[0], scratch)) return 0;
             break;
         case UPPER:
-            if (!change_case(worked, 'a', scratch)) return 0;
+            if (!change_case(worked, 'a', &cases[1], scratch)) return 0;
             break;
         case STRIP_CURRENCY: {
             if (!strip_currency(worked, spare)) return 0;

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
 
 from loader.datetimes import Format
 from loader.spec import Step
@@ -38,6 +42,38 @@ def _packed_step(step: Step) -> bytes | None:
     if step.name == "replace" and (not texts[0] or len(texts[1]) > len(texts[0])):  # the kernel makes no text longer
         return None
     return struct.pack("<BI", _KINDS[step.name], len(texts)) + b"".join(map(packed_text, texts))
+
+
+def case_tables(steps: Container[str]) -> Iterator[bytes]:
+    """What ``lower`` and ``upper`` make of letters beyond ASCII, each empty where it is not among ``steps``."""
+    for name in ("lower", "upper"):
+        yield _case_table(name) if name in steps else b""
+
+
+_TABLED = 0x20000
+"""The planes of Unicode that have letters of two cases."""
+
+
+@cache
+def _case_table(name: str) -> bytes:
+    """For each character below U+20000 the lower two bytes of what Arrow makes of it.
+
+    0 where that has another number of bytes in UTF-8.
+    """
+    from loader import arrays
+    from loader.steps import apply
+
+    codes = np.arange(_TABLED, dtype="<u4")
+    codes[0], codes[0xD800:0xE000] = ord("x"), ord("x")  # which are no characters of texts
+    (made,) = apply(Step(name), arrays.texts([codes.tobytes().decode("utf-32-le")])).to_pylist()
+    mapped: npt.NDArray[np.uint32] = np.frombuffer(made.encode("utf-32-le"), "<u4")
+    same = (_bytes(codes) == _bytes(mapped)) & (mapped < _TABLED)
+    return np.where(same, mapped, 0).astype("<u2").tobytes()
+
+
+def _bytes(codes: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+    """How many bytes characters have in UTF-8."""
+    return np.searchsorted([0x80, 0x800, 0x10000], codes, side="right")
 
 
 def packed_format(format: Format | None) -> bytes:
