@@ -144,6 +144,11 @@ class Block:
             return record
         return record[:-2] if record.endswith(b"\r\n") else record[:-1]
 
+    def pick(self, index: npt.NDArray[np.int64]) -> Block:
+        """The records at ``index`` as a block of their own."""
+        data = b"".join(self.raw(each) + b"\n" for each in index.tolist())
+        return replace(self, data=data, records=len(index), origin=(self, index), lines=None)
+
     def numbers(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The numbers of the records at ``index``, however the file was cut into blocks."""
         return index + self.record if self.origin is None else self.origin[1][index] + self.origin[0].record

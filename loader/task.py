@@ -15,10 +15,10 @@ from loader.columns import fields_by_position
 from loader.cores import available_cores
 from loader.database import Database
 from loader.errors import DatabaseError
+from loader.hybrid import Hybrid, fast_lane
 from loader.judge import Judge
 from loader.kernel import compiled_kernel
-from loader.kernel.express import Express, express_lane
-from loader.kernel.filter import compile_filter
+from loader.kernel.express import Express
 from loader.lane import TextLane
 from loader.merge import Counts
 from loader.parse import Parser
@@ -139,11 +139,11 @@ class Task:
 
         return work
 
-    def _express(self, plan: Plan, constants: Mapping[str, str]) -> Express | None:
-        """The compiled lane; None where it is not there, or where something is to be done to the records before."""
+    def _express(self, plan: Plan, constants: Mapping[str, str]) -> Express | Hybrid | None:
+        """The compiled lane; None where it is not there, or where a hook wants to see whole records."""
         if plan.hook is not None:
             return None
-        return express_lane(
+        return fast_lane(
             compiled_kernel(),
             plan.columns,
             plan.fields,
@@ -151,7 +151,8 @@ class Task:
             constants,
             key=() if plan.straight else plan.key,
             required=plan.key,
-            filter=compile_filter(self.spec.transform.filter, plan.columns, zone=plan.session_zone),
+            condition=self.spec.transform.filter,
+            zone=plan.session_zone,
             with_position=not plan.straight,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from unittest import mock
@@ -23,6 +24,7 @@ from loader.datetimes import compile_format
 from loader.encode import encode
 from loader.expression import parse
 from loader.fields import Dialect
+from loader.hybrid import Hybrid, fast_lane
 from loader.kernel.express import Express, Sure, express_lane
 from loader.kernel.filter import compile_filter
 from loader.parse import Parser
@@ -379,16 +381,119 @@ def test_a_condition_that_the_kernel_does_not_know_is_for_arrow(condition: str) 
     assert compile_filter(condition, columns, zone="UTC") is None
 
 
+# --- open columns
+
+GROWN = (Step("replace", ("a", "bbb")),)
+MIXED = [
+    LoadColumn("i", column_type("integer"), 0),
+    LoadColumn("t", column_type("character varying(6)"), 1, steps=GROWN, default="none", not_null=True),
+    LoadColumn("n", column_type("numeric(9,2)"), 2),
+    LoadColumn(
+        "z", column_type("timestamp with time zone"), 3, format=compile_format("%Y-%m-%d"), zone="Europe/Berlin"
+    ),
+    LoadColumn("p", column_type("text"), 4),
+    LoadColumn("b", column_type("boolean"), 5),
+]
+mixed = st.tuples(
+    st.sampled_from(["1", "2", "-7", "x"]),
+    st.sampled_from([None, "", "a", "b", "aa", "é", 'q"', "long text"]),
+    st.sampled_from([None, "1", "2.50", "-3", "x"]),
+    st.sampled_from([None, "2024-03-31", "1999-12-31", "2024-02-30", "x"]),
+    st.sampled_from([None, "", "a text of some length, with more than thirty-two bytes in it", "é"]),
+    st.sampled_from([None, "t", "f"]),
+)
+
+
+def hybrid(columns: Sequence[LoadColumn], condition: str | None, *, position: bool = False) -> Hybrid:
+    made = fast_lane(
+        kernel.compiled_kernel(), columns, len(columns), ("",), {},
+        key=("i",), required=(), condition=condition, zone="Europe/Berlin", with_position=position,
+    )  # fmt: skip
+    assert isinstance(made, Hybrid)
+    return made
+
+
+@given(
+    st.lists(mixed, min_size=1, max_size=30),
+    st.sampled_from([None, "n > 1", "n * 2 > 1", "t like 'b%'", "b or n = 1"]),
+    st.booleans(),
+)
+@settings(max_examples=300)
+def test_open_columns_are_made_by_arrow_and_the_others_by_the_kernel(
+    values: list[tuple[str | None, ...]], condition: str | None, position: bool
+) -> None:
+    lines = [line(*each) for each in values]
+    block = block_of(b"".join(lines))
+    sure = hybrid(MIXED, condition, position=position).take(block)
+    assert sure is not None
+    taken = np.delete(np.arange(len(lines)), left(sure))
+    assert sure.kept + sure.filtered == len(taken)
+    assert left(sure) == sorted(left(sure))
+    if sure.rest is not None:
+        assert [sure.rest.raw(each) for each in range(sure.rest.records)] == [block.raw(each) for each in left(sure)]
+    if len(taken):
+        picked = replace(block.pick(taken), regular=True)
+        rows = by_arrow(MIXED, picked, condition)
+        assert sure.tuples == encode(rows, [column.type for column in MIXED], with_position=position)
+    certain = {place for place, each in enumerate(values) if _is_certain(each)}
+    assert certain.isdisjoint(left(sure))
+
+
+def _is_certain(values: tuple[str | None, ...]) -> bool:
+    return not {"x", "2024-02-30", "long text"} & set(values)
+
+
+def test_a_load_of_open_columns_alone_is_for_arrow() -> None:
+    columns = [LoadColumn("t", column_type("text"), 0, steps=GROWN)]
+    made = fast_lane(
+        kernel.compiled_kernel(),
+        columns,
+        1,
+        ("",),
+        {},
+        key=(),
+        required=(),
+        condition=None,
+        zone="UTC",
+        with_position=False,
+    )
+    assert made is None
+
+
+def test_tuples_that_are_cut_off_or_do_not_fit_are_refused() -> None:
+    compiled = kernel.compiled_kernel()
+    assert compiled is not None
+    tuples = b"\0\2" + b"\0\0\0\1x" + b"\xff\xff\xff\xff" + b"\0\2" + b"\0\0\0\0" + b"\0\0\0\2yz"
+    made = (b"\0\1" + b"\0\0\0\3new") * 2
+    (texts,), marks, places = compiled.texts(tuples, b"\0\1", 2)
+    assert (texts[1], texts[2], marks) == (b"yz", b"\2", b"\0\0")
+    assert compiled.assemble(tuples, made, places, b"\1\1").count(b"\0\0\0\3new") == 2
+    assert compiled.assemble(tuples, made[:9], places, b"\0\1") == b"\0\2" + b"\0\0\0\0" + b"\0\0\0\3new"
+    for cut in range(len(tuples)):
+        with pytest.raises(ValueError, match="make no sense"):
+            compiled.texts(tuples[:cut], b"\0\1", 2)
+        with pytest.raises(ValueError, match="do not fit"):
+            compiled.assemble(tuples[:cut], made, places, b"\1\1")
+    for cut in range(len(made)):
+        with pytest.raises(ValueError, match="do not fit"):
+            compiled.assemble(tuples, made[:cut], places, b"\1\1")
+    for wrong in (b"\0\1\0", b"\1"):
+        with pytest.raises(ValueError, match="make no sense"):
+            compiled.texts(tuples, wrong, 2)
+
+
 # --- whole loads
 
 COLUMNS = {
-    "id": ["integer"],
+    "id": ["integer", {"type": "integer", "transform": [{"replace": ["x", "xx"]}]}],
     "t": ["text", {"type": "text", "transform": ["strip", "upper"]},
-          {"type": "varchar(4)", "transform": ["strip"], "default": "x"}],
+          {"type": "varchar(4)", "transform": ["strip"], "default": "x"},
+          {"type": "varchar(4)", "transform": [{"replace": ["b", "bb"]}]}],
     "n": ["numeric(9,2)", {"type": "numeric(9,2)", "transform": ["strip_currency"]},
           {"type": "numeric(9,2)", "transform": ["strip", {"null_if": ["-"]}], "default": "0"}],
     "d": ["date", {"type": "date", "format": "%d/%m/%Y"},
-          {"type": "date", "transform": ["strip"], "format": "%Y-%m-%d"}],
+          {"type": "date", "transform": ["strip"], "format": "%Y-%m-%d"},
+          {"type": "timestamptz", "format": "%Y-%m-%d", "timezone": "America/New_York"}],
 }  # fmt: skip
 FIELDS = {
     "t": ["", " a", "b ", "é", "Éa", '" "', "long text", '"q""q"', "-"],

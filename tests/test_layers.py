@@ -42,7 +42,7 @@ SHELVES: list[set[str]] = [
     {"convert", "records"},
     {"kernel", "respell", "s3_checksums", "stray_quotes"},
     {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
-    {"catalog", "cuts", "lane", "sniff", "source"},
+    {"catalog", "cuts", "hybrid", "lane", "sniff", "source"},
     {"staging", "target"},
     {"moving"},
     {"judge", "ledger", "reading", "refusals", "shelf"},

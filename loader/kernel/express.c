@@ -310,7 +310,14 @@ static int put_tuple(const Job *job, size_t start, size_t quotes, int ascii, Run
     if (counted != quotes) return 0;
     if (program->clause_count) {
         const int kept = is_kept(program->clauses, program->clause_count, program->operands, run->values);
-        if (kept <= 0) return run->filtered += !kept, !kept;
+        if (kept < 0) return 0;
+        if (!kept) {
+            run->filtered++;
+            if (!program->marks_filtered) return 1;
+            run->out[run->used] |= MARKED >> 8;
+            run->used = (size_t)(out - run->out);
+            return 1;
+        }
     }
     if (program->key_count) follow_keys(program, run);
     run->used = (size_t)(out - run->out);

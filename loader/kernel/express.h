@@ -36,6 +36,7 @@ enum { SPILL = 32 }; /* bytes that may be written past a value, as long as they 
 
 #include "filter.h"
 #include "formats.h"
+#include "tuples.h"
 #include "steps.h"
 
 typedef struct {
@@ -67,6 +68,7 @@ typedef struct {
     int has_steps;
     Text cases[2];  /* what becomes of letters beyond ASCII in LOWER and UPPER; empty where no column has them */
     size_t longest; /* bytes of a text that a step may make of whatever there is, at most */
+    int marks_filtered; /* what the filter leaves out is put all the same, and marked: see tuples.h */
     uint32_t operand_count, clause_count;
     const Operand *operands;
     const Clause *clauses; /* of the filter; none where there is no filter */

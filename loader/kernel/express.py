@@ -8,7 +8,7 @@ their places, and `express.split` hands them on as a block of their own.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from string import Formatter
@@ -88,6 +88,7 @@ class Express:
         null: Sequence[str],
         *,
         filter: CompiledFilter,
+        marks_filtered: bool,
         with_position: bool,
     ) -> None:
         self._kernel = kernel
@@ -95,6 +96,7 @@ class Express:
         self._fields = fields
         self._null = null
         self._filter = filter
+        self._marks_filtered = marks_filtered
         self._with_position = with_position
         self._key = sorted(
             (each for each in columns if each.key_place is not None), key=lambda each: each.key_place or 0
@@ -121,8 +123,12 @@ class Express:
             return Sure(tuples, kept, filtered, keys, None)
         places = np.frombuffer(odd, np.int64).reshape(-1, 3)
         if 2 * len(places) > block.records:
-            self._suspicion = SUSPICION
+            self.give_way()
         return Sure(tuples, kept, filtered, keys, _picked(block, places))
+
+    def give_way(self) -> None:
+        """Leave the next blocks to the other lanes."""
+        self._suspicion = SUSPICION
 
     def _program(self, dialect: Dialect) -> Any:
         name = (dialect.delimiter[0], dialect.quote)
@@ -148,6 +154,7 @@ class Express:
                 head,
                 *(packed_text(each.encode()) for each in self._null),
                 *(each.packed() for each in self._columns),
+                bytes((self._marks_filtered,)),
                 *map(packed_text, case_tables({step.name for each in self._columns for step in each.steps})),
                 *(each.work for each in self._columns),
                 self._filter.packed,
@@ -199,24 +206,44 @@ def express_lane(
     *,
     key: Sequence[str],
     required: Sequence[str],
+    open: Container[str] = (),
     filter: CompiledFilter | None = NO_FILTER,
     with_position: bool,
 ) -> Express | None:
     """The compiled lane for ``columns``; None where there is no kernel, or a column or the filter is not for it.
 
     ``key``: columns whose order is followed, as far as `LoadColumn.is_exact`. ``required``: columns that a NULL of
-    makes a reject, beside those that are NOT NULL.
+    makes a reject, beside those that are NOT NULL. ``open``: columns whose texts are put into the tuples as they are,
+    for another lane to make values of; records that the filter leaves out are then put there as well, and marked.
     """
     if kernel is None or filter is None:
         return None
-    followed = {name: place for place, name in enumerate(key)} if _can_follow(columns, key) else {}
+    known = [column for column in columns if column.name not in open]
+    followed = {name: place for place, name in enumerate(key)} if _can_follow(known, key) else {}
     made = []
     for column in columns:
-        each = _column(column, constants, key_place=followed.get(column.name), required=column.name in required)
+        if column.name in open:
+            each = _open(column)
+        else:
+            each = _column(column, constants, key_place=followed.get(column.name), required=column.name in required)
         if each is None:
             return None
         made.append(replace(each, work=each.work + bytes((column.name in filter.operands,))))
-    return Express(kernel, made, fields, null, filter=filter, with_position=with_position)
+    marks_filtered = len(known) < len(columns)
+    return Express(
+        kernel, made, fields, null, filter=filter, marks_filtered=marks_filtered, with_position=with_position
+    )
+
+
+def is_known(column: LoadColumn, constants: Mapping[str, str]) -> bool:
+    """Whether the kernel can make the column's values."""
+    return _column(column, constants, key_place=None, required=False) is not None
+
+
+def _open(column: LoadColumn) -> _Column | None:
+    if column.field is None:
+        return None
+    return _Column(kind=_TEXT, flags=0, field=column.field, work=(packed_steps(()) or b"") + packed_format(None))
 
 
 def _can_follow(columns: Sequence[LoadColumn], key: Sequence[str]) -> bool:
@@ -296,6 +323,6 @@ def _made(value: str, constants: Mapping[str, str]) -> tuple[int | None, bytes]:
 
 
 def _picked(block: Block, places: npt.NDArray[np.int64]) -> Block:
-    """Records of ``block`` as a block of their own."""
+    """Records of ``block`` as a block of their own, given by where each is, begins and ends."""
     data = b"".join(block.data[start:end] + b"\n" for start, end in places[:, 1:].tolist())
     return replace(block, data=data, records=len(places), origin=(block, places[:, 0]), lines=None)

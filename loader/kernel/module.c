@@ -143,7 +143,7 @@ static int has_moments(const Column *column) {
     return column->kind == DATE || column->kind == TIMESTAMP || column->kind == TIMESTAMPTZ || column->kind == TIME;
 }
 
-/* What follows the columns: the tables of letters, for each column its steps, its format and what the filter calls it, and then the filter. 0 where it
+/* What follows the columns: whether filtered records are marked, the tables of letters, for each column its steps, its format and what the filter calls it, and then the filter. 0 where it
    makes no sense, -1 without memory. */
 static int read_work(Reader *reader, Compiled *compiled, size_t size, Text *text) {
     Program *program = &compiled->program;
@@ -152,6 +152,7 @@ static int read_work(Reader *reader, Compiled *compiled, size_t size, Text *text
     compiled->clauses = calloc(size / 5 + 1, sizeof(Clause));
     if (!compiled->steps || !compiled->operands || !compiled->clauses) return -1;
     Step *step = compiled->steps;
+    program->marks_filtered = read_u8(reader);
     for (int i = 0; i < 2; i++) program->cases[i] = read_text(reader);
     for (uint32_t i = 0; i < program->column_count && !reader->failed; i++) {
         Column *column = &compiled->columns[i];
@@ -327,6 +328,103 @@ static PyObject *run_program(PyObject *module, PyObject *arguments) {
     return result;
 }
 
+/* --- texts and assemble */
+
+/* The buffers of an open column's texts, as Python has them and as C does. */
+static PyObject *new_texts(size_t size, size_t records, Texts *texts) {
+    if (size > INT32_MAX) return PyErr_Format(PyExc_OverflowError, "the texts of a block are too long");
+    PyObject *made = Py_BuildValue("NNN", PyBytes_FromStringAndSize(NULL, (Py_ssize_t)((records + 1) * sizeof(int32_t))),
+                                   PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size),
+                                   PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(records / 8 + 1)));
+    if (!made) return NULL;
+    texts->ends = (int32_t *)PyBytes_AS_STRING(PyTuple_GET_ITEM(made, 0));
+    texts->bytes = (uint8_t *)PyBytes_AS_STRING(PyTuple_GET_ITEM(made, 1));
+    texts->valid = (uint8_t *)PyBytes_AS_STRING(PyTuple_GET_ITEM(made, 2));
+    memset(texts->valid, 0, records / 8 + 1);
+    return made;
+}
+
+static PyObject *list_of_texts(const uint8_t *tuples, const uint64_t *places, const size_t *sizes, uint32_t opened,
+                               size_t records) {
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list && i < opened; i++) {
+        Texts texts = {NULL, NULL, NULL};
+        PyObject *made = new_texts(sizes[i], records, &texts);
+        if (made) {
+            Py_BEGIN_ALLOW_THREADS
+            take_texts(tuples, places, opened, i, records, texts);
+            Py_END_ALLOW_THREADS
+        }
+        if (!made || PyList_Append(list, made) < 0) Py_CLEAR(list);
+        Py_XDECREF(made);
+    }
+    return list;
+}
+
+static PyObject *texts_of(PyObject *module, PyObject *arguments) {
+    Py_buffer data, open;
+    Py_ssize_t records;
+    PyObject *result = NULL;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "y*y*n", &data, &open, &records)) return NULL;
+    const uint8_t *mask = open.buf;
+    uint32_t opened = 0;
+    for (Py_ssize_t i = 0; i < open.len; i++) opened += mask[i] != 0;
+    const int is_sound = open.len < MARKED && records >= 0 && records <= data.len; /* a tuple has two bytes at least */
+    const size_t count = is_sound ? (size_t)records * (1 + opened) + 1 : 1;
+    PyObject *places = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(count * sizeof(uint64_t)));
+    PyObject *marks = PyBytes_FromStringAndSize(NULL, is_sound ? records : 0);
+    size_t *sizes = calloc(opened + 1, sizeof(size_t));
+    if (!sizes) PyErr_NoMemory();
+    if (places && marks && sizes) {
+        const Tuples tuples = {data.buf, (const uint8_t *)data.buf + data.len};
+        uint64_t *found = (uint64_t *)PyBytes_AS_STRING(places);
+        if (is_sound && find_places(tuples, mask, (uint32_t)open.len, (size_t)records, found, sizes)) {
+            char *marked = PyBytes_AS_STRING(marks);
+            for (Py_ssize_t i = 0; i < records; i++) marked[i] = (char)(tuples.at[found[(size_t)i * (1 + opened)]] >> 7);
+            PyObject *list = list_of_texts(tuples.at, found, sizes, opened, (size_t)records);
+            if (list) result = Py_BuildValue("NOO", list, marks, places);
+        } else {
+            PyErr_SetString(PyExc_ValueError, "the tuples make no sense");
+        }
+    }
+    Py_XDECREF(places);
+    Py_XDECREF(marks);
+    free(sizes);
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&open);
+    return result;
+}
+
+static PyObject *assemble(PyObject *module, PyObject *arguments) {
+    Py_buffer data, others, places, kept;
+    int64_t size = -1;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "y*y*y*y*", &data, &others, &places, &kept)) return NULL;
+    const Tuples tuples = {data.buf, (const uint8_t *)data.buf + data.len};
+    const Tuples made = {others.buf, (const uint8_t *)others.buf + others.len};
+    const Py_ssize_t width = kept.len ? (places.len / (Py_ssize_t)sizeof(uint64_t) - 1) / kept.len : 1;
+    const int is_sound = width >= 1 && places.len == (width * kept.len + 1) * (Py_ssize_t)sizeof(uint64_t);
+    PyObject *result = PyBytes_FromStringAndSize(NULL, data.len + others.len);
+    if (result && is_sound) {
+        uint8_t *out = (uint8_t *)PyBytes_AS_STRING(result);
+        Py_BEGIN_ALLOW_THREADS
+        size = put_together(tuples, made, places.buf, (uint32_t)(width - 1), kept.buf, (size_t)kept.len, out);
+        Py_END_ALLOW_THREADS
+    }
+    if (result && size < 0) {
+        PyErr_SetString(PyExc_ValueError, "the tuples do not fit together");
+        Py_CLEAR(result);
+    } else if (result) {
+        _PyBytes_Resize(&result, (Py_ssize_t)size);
+    }
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&others);
+    PyBuffer_Release(&places);
+    PyBuffer_Release(&kept);
+    return result;
+}
+
 /* --- scan */
 
 static PyObject *scan_bytes(PyObject *module, PyObject *arguments) {
@@ -351,6 +449,10 @@ static PyMethodDef methods[] = {
     {"compile", compile_program, METH_O, "compile(program: bytes) -> Program"},
     {"run", run_program, METH_VARARGS,
      "run(program, data, first_record, expected_size) -> (tuples, records, kept, filtered, odd, rising, first_key, last_key)"},
+    {"texts", texts_of, METH_VARARGS,
+     "texts(tuples, open, records) -> ([(ends, bytes, valid)], filtered, places); open: of each field, whether it is a text"},
+    {"assemble", assemble, METH_VARARGS,
+     "assemble(tuples, made, places, kept) -> tuples: those that are kept, with the fields of `made` for the open ones"},
     {"scan", scan_bytes, METH_VARARGS,
      "scan(data, start, size, delimiter, quote, final) -> (cut, records, lines, shortest, open, regular); quote: -1 for none"},
     {NULL, NULL, 0, NULL}};
