@@ -105,6 +105,7 @@ static Program program_of(const uint8_t *choice, Column *columns, Text *nulls, u
     program.operand_count = FIELDS;
     program.clause_count = sound ? make_clauses(clauses, operands, columns, choice + 18) : 0;
     program.operands = operands;
+    program.marks_filtered = choice[23] >> 2 & 1;
     for (uint32_t i = 0; i < 0x800; i++) letters[2 * i] = (uint8_t)~i, letters[2 * i + 1] = (uint8_t)(~i >> 8 & 7);
     program.cases[0] = program.cases[1] = (Text){letters, choice[23] & 2 ? sizeof letters : 0};
     program.clauses = clauses;
@@ -117,6 +118,38 @@ static Program program_of(const uint8_t *choice, Column *columns, Text *nulls, u
     if (!locale) locale = c_locale();
     program.locale = locale;
     return program;
+}
+
+/* Tuples taken apart and put together, as they are and with one byte of theirs changed. */
+static void take_apart(const uint8_t *made, size_t size, size_t records, const uint8_t *choice) {
+    const uint8_t open[] = {choice[0] & 1, choice[0] >> 1 & 1, choice[0] >> 2 & 1, 0};
+    const uint32_t fields = FIELDS + (choice[0] >> 3 & 1), opened = open[0] + open[1] + open[2];
+    uint8_t *copy = malloc(size ? size : 1), *out = malloc(2 * size + 1), *kept = malloc(records + 1);
+    uint64_t *places = malloc((records * (1 + opened) + 1) * sizeof(uint64_t));
+    memcpy(copy, made, size);
+    memset(kept, choice[1] & 1, records + 1);
+    if (size && choice[0] & 16) copy[(choice[1] << 8 | choice[2]) % size] = choice[3];
+    const Tuples tuples = {copy, copy + size};
+    size_t sizes[FIELDS] = {0};
+    if (find_places(tuples, open, fields, records, places, sizes)) {
+        for (uint32_t i = 0; i < opened; i++) {
+            Texts texts = {malloc((records + 1) * sizeof(int32_t)), malloc(sizes[i] + 1), calloc(records / 8 + 1, 1)};
+            take_texts(copy, places, opened, i, records, texts);
+            if (texts.ends[records] != (int32_t)sizes[i]) abort();
+            free(texts.ends);
+            free(texts.bytes);
+            free(texts.valid);
+        }
+        if (records && choice[0] & 32) places[(size_t)choice[2] % (records * (1 + opened) + 1)] = choice[3];
+        const int64_t together = put_together(tuples, tuples, places, opened, kept, records, out);
+        if (together > (int64_t)(2 * size)) abort();
+        const Tuples none = {copy, copy};
+        if (!opened && put_together(tuples, none, places, opened, kept, records, out) > (int64_t)size) abort();
+    }
+    free(copy);
+    free(out);
+    free(kept);
+    free(places);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
@@ -157,6 +190,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
         if (run.odd[i].start > run.odd[i].end || run.odd[i].end > (int64_t)size) abort();
     express_scan(data, size, program.delimiter, program.quote, program.has_quote, 1, &scan);
     if (!scan.open && scan.records != (size_t)run.record) abort();
+    take_apart(out, run.used, (size_t)(run.kept + (program.marks_filtered ? run.filtered : 0)), input + 19);
     free(run.odd);
     free(run.scratch);
     free(run.spare);
