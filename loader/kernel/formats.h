@@ -105,10 +105,16 @@ static inline int32_t day_of(const Parts *parts) {
     return parts->day <= days ? start + before[month] + (leap && month > 1) + parts->day - 1 : -1;
 }
 
+enum { ISO_DAY = 10 }; /* bytes of the format %Y-%m-%d, which most begin with */
+
 static inline int read_formatted(const Text *format, const uint8_t *text, size_t size, Moment *moment) {
     const uint8_t *at = text, *const end = text + size;
     Parts parts = {1970, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0};
-    for (uint32_t i = 0; i < format->size; i += 2) {
+    uint32_t i = 0;
+    int32_t day = -1;
+    if (format->size >= ISO_DAY && size >= 10 && !memcmp(format->text, "Y\0\0-m\0\0-d\0", ISO_DAY) && (day = read_day(text)) >= 0)
+        i = ISO_DAY, at += 10;
+    for (; i < format->size; i += 2) {
         const uint8_t directive = format->text[i];
         if (directive) {
             if (!read_directive(directive, &at, end, &parts)) return 0;
@@ -116,7 +122,7 @@ static inline int read_formatted(const Text *format, const uint8_t *text, size_t
             return 0;
         }
     }
-    if (at != end || (moment->day = day_of(&parts)) < 0) return 0;
+    if (at != end || (moment->day = day >= 0 ? day : day_of(&parts)) < 0) return 0;
     const int hour = parts.half_hour_clock ? parts.half_hour_clock % 12 + 12 * parts.evening : parts.hour;
     moment->clock = ((hour * 60 + parts.minute) * 60 + parts.second) * INT64_C(1000000) + parts.microsecond;
     moment->offset = parts.offset;

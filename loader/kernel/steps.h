@@ -184,7 +184,9 @@ static inline size_t read_money(const uint8_t *at, const uint8_t *end, uint8_t *
 
 /* 0 where there are signs that are not known here. `out` is no place of the text's. */
 static inline int strip_currency(Worked *worked, uint8_t *out) {
-    const uint8_t *text = worked->text, *end = text + worked->size;
+    const uint8_t *text = worked->text, *end = text + worked->size, *at = text;
+    while (at < end && (uint8_t)(*at - '-') < 13 && *at != '/') at++;
+    if (at == end) return 1; /* of digits, points and minuses alone: an amount or not, it stays as it is */
     const size_t size = read_money(text, end, out);
     if (size) {
         move_to(worked, out, size);
