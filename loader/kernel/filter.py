@@ -31,7 +31,7 @@ from loader.kernel.steps import packed_text
 _WITHIN, _WITHIN_FLOATS, _BESIDE_TEXT, _IS_NULL, _TRUTH, _NOT, _AND, _OR = range(8)
 _FALSE, _TRUE, _UNKNOWN = range(3)
 
-CLAUSES = 100
+CLAUSES = 64
 """Comparisons that are made one after the other for each record: with more, such as a long list, Arrow is faster."""
 
 DIGITS = 18

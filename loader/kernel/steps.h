@@ -200,7 +200,8 @@ static inline int strip_currency(Worked *worked, uint8_t *out) {
 /* --- texts for texts */
 
 static inline int is_text(const Worked *worked, const Text *text) {
-    return worked->size == text->size && !memcmp(worked->text, text->text, text->size);
+    if (worked->size != text->size || (text->size && *worked->text != *text->text)) return 0;
+    return !memcmp(worked->text, text->text, text->size);
 }
 
 /* Each `old` becomes `new`, which is no longer. `out` may be the text's own place, or before it. */

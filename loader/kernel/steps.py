@@ -17,7 +17,7 @@ _KINDS = {
     name: kind for kind, name in enumerate(("strip", "lower", "upper", "strip_currency", "null_if", "replace", "map"))
 }
 
-TEXTS = 256
+TEXTS = 64
 """Texts that a step may name. The kernel compares a value with one after the other, so many are faster by Arrow."""
 
 
