@@ -97,8 +97,8 @@ def fast_lane(
 ) -> Express | Hybrid | None:
     """The compiled lane for ``columns`` and the filter ``condition``, with as few open columns as can be.
 
-    None where there is no kernel, or too little for it to do. ``zone``: see `loader.expression.Condition.bind`; the other
-    arguments are those of `express_lane`.
+    None where there is no kernel, or too little for it to do. ``zone``: see `loader.expression.Condition.bind`;
+    the other arguments are those of `express_lane`.
     """
     if kernel is None:
         return None
