@@ -19,7 +19,7 @@ from loader.columns import LoadColumn
 from loader.encode import encode
 from loader.expression import parse
 from loader.kernel.express import Express, Sure, express_lane, is_known
-from loader.kernel.filter import NO_FILTER, compile_filter
+from loader.kernel.filter import EVERYTHING, compile_filter
 from loader.records import Block, Rows
 from loader.transform import Transformer, schema_of
 
@@ -119,7 +119,7 @@ def fast_lane(
         key=key,
         required=required,
         open=opened,
-        filter=NO_FILTER if by_arrow else compiled,
+        filter=EVERYTHING if by_arrow else compiled,
         with_position=with_position,
     )
     if express is None or not open:

@@ -275,7 +275,9 @@ APART static int passes_filter(const Program *program, const uint8_t *tuple, con
         const uint32_t size = get32(tuple), operand = program->columns[i].operand;
         tuple += 4;
         if (operand) run->values[operand - 1] = size == UINT32_MAX ? NULL : tuple;
-        if (size != UINT32_MAX) tuple += size;
+        if (size == UINT32_MAX) continue;
+        if (is_special(program->columns[i].kind, tuple)) return -1;
+        tuple += size;
     }
     return is_kept(program->clauses, program->clause_count, program->operands, run->values);
 }

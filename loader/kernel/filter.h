@@ -34,6 +34,19 @@ static inline uint32_t get32(const uint8_t *bytes) { return get16(bytes) << 16 |
 
 static inline uint64_t get64(const uint8_t *bytes) { return (uint64_t)get32(bytes) << 32 | get32(bytes + 4); }
 
+/* NaN and what is infinite: the other lanes have an order of their own for it, or reject what they cannot show. Columns
+   that are numerics, floats, dates or timestamps. */
+static inline int is_special(uint8_t kind, const uint8_t *bytes) {
+    switch (kind) {
+    case NUMERIC: return get16(bytes + 4) & 0x8000; /* the sign of what is no number: 0xC000 and more */
+    case SINGLE: return (get32(bytes) & 0x7F800000) == 0x7F800000;
+    case DOUBLE: return (get64(bytes) & UINT64_C(0x7FF0000000000000)) == UINT64_C(0x7FF0000000000000);
+    case DATE: return get32(bytes) == INT32_MAX || get32(bytes) == (uint32_t)INT32_MAX + 1;
+    case TIMESTAMP: case TIMESTAMPTZ: return get64(bytes) == INT64_MAX || get64(bytes) == (uint64_t)INT64_MAX + 1;
+    default: return 0;
+    }
+}
+
 /* A numeric of at most 18 digits, as `put_numeric` made it, in units of its last digit; 0 where it has more digits after
    the point than `scale`, as the server will round it. */
 static inline int get_numeric(const uint8_t *bytes, int32_t scale, int64_t *number) {
