@@ -62,7 +62,7 @@ NO_FILTER = CompiledFilter(struct.pack("<I", 0), frozenset())
 
 
 EVERYTHING = CompiledFilter(struct.pack("<IBBIqqI", 1, _TRUTH, 0, 0, _TRUE, 0, 0), frozenset())
-"""Keeps all records, and leaves those with a value that no filter can be shown, such as infinity, to the other lanes."""
+"""Keeps all records, and leaves those with what no filter can be shown, such as infinity, to the other lanes."""
 
 
 def compile_filter(text: str | None, columns: Sequence[LoadColumn], *, zone: str) -> CompiledFilter | None:
