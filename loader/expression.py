@@ -833,6 +833,16 @@ class _Binder:
         return self._pa.array(found, self._pa.bool_(), from_pandas=False)
 
 
+def moment_beside(text: Text, kind: pa.DataType, *, zone: str) -> int:
+    """What a text in quotes is beside a column of the date or time type ``kind``: days or microseconds since 1970, or
+    of the day. ``zone``: as for `Condition.bind`. Raises ValueError where it is none."""
+    import pyarrow as pa
+
+    binder = _Binder(pa.schema([("it", kind)]), zone)
+    value: int = binder._moment(text, binder._bind(Column("it"))).run(None).value
+    return value
+
+
 def _hint(name: str, known: Sequence[str]) -> str:
     near = nearest(name, known)
     return f"; did you mean {Column(near)}?" if near is not None else ""

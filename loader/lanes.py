@@ -17,8 +17,9 @@ from loader.columns import WidenColumn
 from loader.csv_form import NO_PLACES, CsvForm, Lines
 from loader.database import Database
 from loader.errors import LoaderError
+from loader.fast_lane import fast_lane
 from loader.kernel import compiled_kernel
-from loader.kernel.express import Express, Sure, express_lane, text_lane
+from loader.kernel.express import Express, Sure, text_lane
 from loader.plan import Plan
 from loader.records import Block, Encoded
 from loader.rejects import NO_REJECTS
@@ -26,6 +27,7 @@ from loader.stray_quotes import find_swallowed
 
 if TYPE_CHECKING:
     from loader.arrow_lane import ArrowLane
+    from loader.hybrid import Hybrid
 
 
 class Lanes:
@@ -65,9 +67,11 @@ class Lanes:
         elif self._form is not None:
             encoded = _with_rest(block, sure, self._arrow.convert if sure.rest is not None else None)
         elif sure.rest is None:
-            encoded = Encoded(block, sure.tuples, sure.kept, NO_REJECTS, 0, keys=sure.keys)
+            encoded = Encoded(block, sure.tuples, sure.kept, NO_REJECTS, sure.filtered, keys=sure.keys)
         else:
-            encoded = self._arrow.convert(sure.rest).after(sure.tuples, sure.kept, sure.keys, block)
+            encoded = self._arrow.convert(sure.rest).after(
+                sure.tuples, sure.kept, sure.keys, block, filtered=sure.filtered
+            )
         return replace(encoded, swallowed=find_swallowed(block, self._plan.fields))
 
     def count_convertible(self, block: Block) -> int:
@@ -98,11 +102,11 @@ class Lanes:
         self._stack.__exit__(kind, error, trace)
 
 
-def _express(plan: Plan, constants: Mapping[str, str]) -> Express | None:
-    """The compiled lane; None where it is not there, or where something is to be done to the records before."""
-    if plan.hook is not None or plan.filter is not None:
+def _express(plan: Plan, constants: Mapping[str, str]) -> Express | Hybrid | None:
+    """The compiled lane; None where it is not there, or where a hook wants to see whole records."""
+    if plan.hook is not None:
         return None
-    return express_lane(
+    return fast_lane(
         compiled_kernel(),
         plan.columns,
         plan.fields,
@@ -110,6 +114,8 @@ def _express(plan: Plan, constants: Mapping[str, str]) -> Express | None:
         constants,
         key=() if plan.straight else plan.key,
         required=plan.key,
+        condition=plan.spec.transform.filter,
+        zone=plan.session_zone,
         with_position=not plan.straight,
     )
 

@@ -143,6 +143,11 @@ class Block:
             return record
         return record[:-2] if record.endswith(b"\r\n") else record[:-1]
 
+    def pick(self, index: npt.NDArray[np.int64]) -> Block:
+        """The records at ``index`` as a block of their own."""
+        data = b"".join(self.raw(each) + b"\n" for each in index.tolist())
+        return replace(self, data=data, records=len(index), origin=(self, index), lines=None)
+
     def numbers(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The numbers of the records at ``index``, however the file was cut into blocks."""
         return index + self.record if self.origin is None else self.origin[1][index] + self.origin[0].record
@@ -393,13 +398,15 @@ class Encoded:
         """What COPY is given."""
         return self.tuples if self.lines is None else self.lines.data
 
-    def after(self, tuples: bytes, kept: int, keys: Run | None, block: Block) -> Encoded:
-        """With the tuples of ``kept`` other records of ``block`` before these, which were picked from it."""
+    def after(self, tuples: bytes, kept: int, keys: Run | None, block: Block, *, filtered: int = 0) -> Encoded:
+        """With the tuples of ``kept`` other records of ``block`` before these, which were picked from it, and so many
+        that were ``filtered``."""
         return replace(
             self,
             block=block,
             tuples=tuples + self.tuples if self.tuples else tuples,
             kept=kept + self.kept,
+            filtered=filtered + self.filtered,
             keys=None if self.kept else keys,
         )
 

@@ -44,7 +44,7 @@ SHELVES: list[set[str]] = [
     {"kernel", "respell", "s3_checksums", "stray_quotes"},
     {"rows"},
     {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
-    {"catalog", "cuts", "lane", "sniff", "source"},
+    {"catalog", "cuts", "hybrid", "lane", "sniff", "source"},
     {"staging", "target"},
     {"moving", "new_table", "saving"},
     {"judge", "ledger", "reading", "refusals", "shelf"},
@@ -52,7 +52,7 @@ SHELVES: list[set[str]] = [
     {"merge"},
     {"infer", "leftovers", "tally"},
     {"account", "plan", "runs", "segments"},  # assembly
-    {"arrow_lane", "undertaking", "ways"},
+    {"arrow_lane", "fast_lane", "undertaking", "ways"},
     {"lanes"},
     {"task"},
     {"finishing", "shard"},

@@ -36,6 +36,13 @@ typedef struct {
     uint32_t size;
 } Text;
 
+enum { SPILL = 64 }; /* bytes that may be written past a value, as long as they are within the room */
+
+#include "filter.h"
+#include "formats.h"
+#include "tuples.h"
+#include "steps.h"
+
 enum { FIRST_YEAR = 1801, YEARS = 2498 - FIRST_YEAR + 1 };
 
 typedef struct {
@@ -64,6 +71,10 @@ typedef struct {
     uint32_t label_count;
     const Text *labels;
     const Zone *zone;
+    uint32_t step_count;
+    const Step *steps;
+    Text format;      /* of a day or time of another spelling than PostgreSQL's; empty where there is none */
+    uint32_t operand; /* of the filter, from 1; 0 where that does not look at it */
 } Column;
 
 typedef struct {
@@ -77,6 +88,13 @@ typedef struct {
     size_t fixed;    /* bytes of a tuple beside its texts, at most, and SPILL */
     size_t repeated; /* how many columns are made of one field, at most */
     Locale locale;
+    int has_steps;
+    Text cases[2];  /* what becomes of letters beyond ASCII in LOWER and UPPER; empty where no column has them */
+    size_t longest; /* bytes of a text that a step may make of whatever there is, at most */
+    int marks_filtered; /* what the filter leaves out is put all the same, and marked: see tuples.h */
+    uint32_t operand_count, clause_count;
+    const Operand *operands;
+    const Clause *clauses; /* of the filter; none where there is no filter */
 } Program;
 
 typedef struct {
@@ -90,7 +108,7 @@ typedef struct {
     /* what it makes: `out` and its size come from the caller */
     uint8_t *out;
     size_t used, room;
-    int64_t kept;
+    int64_t kept, filtered;
     Odd *odd;
     size_t odd_count, odd_room;
     /* keys, of records that were kept: `key_count` numbers each */
@@ -100,10 +118,15 @@ typedef struct {
     uint64_t years[YEARS / 64 + 1];
     /* scratch, `ENDS_ROOM` more than a record has fields: the byte before a record, and where each of its fields ends */
     size_t *ends;
+    uint8_t *scratch, *spare; /* where there are steps: each of `scratch_size` */
+    const uint8_t **values;   /* of the filter's operands, in the tuple; NULL for NULL */
 } Run;
 
 enum { ENDS_ROOM = 1 + 64 }; /* what stands in one word is kept before it is known how much of it there is */
-enum { SPILL = 64 }; /* bytes that may be written past a value, as long as they are within the room */
+
+static inline size_t scratch_size(const Program *program, size_t input_size) {
+    return (input_size > program->longest ? input_size : program->longest) + SPILL;
+}
 
 typedef enum { DONE, NO_ROOM, NO_MEMORY } Outcome;
 

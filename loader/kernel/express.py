@@ -8,7 +8,7 @@ their places, and `express.split` hands them on as a block of their own.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from string import Formatter
@@ -21,9 +21,11 @@ import numpy.typing as npt
 from loader.columns import LoadColumn
 from loader.fields import Dialect
 from loader.kernel import zones
+from loader.kernel.steps import case_tables, packed_format, packed_steps, packed_text
 from loader.pgtypes import Form
 from loader.records import Block
 from loader.rising import Run
+from loader.spec import Step
 
 # enum Kind in express.h
 (
@@ -57,9 +59,24 @@ SUSPICION = 8
 """Blocks that skip the kernel after one of which it left most records to other lanes: two looks are slower than one."""
 
 
+_NO_WORK = (packed_steps(()) or b"") + packed_format(None)
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledFilter:
+    """``packed`` clauses; ``operands``: the columns that they look at."""
+
+    packed: bytes
+    operands: frozenset[str]
+
+
+NO_FILTER = CompiledFilter(struct.pack("<I", 0), frozenset())
+
+
 @dataclass(frozen=True, slots=True)
 class Sure:
-    """What the kernel made of a block: ``kept`` records as ``tuples`` of binary COPY, with the run of their keys.
+    """What the kernel made of a block: ``kept`` records as ``tuples`` of binary COPY, with the run of their keys, and
+    how many others were ``filtered``.
 
     ``rest``: the records that it was not sure of, as a block whose records know where they come from; None where there
     are none.
@@ -67,6 +84,7 @@ class Sure:
 
     tuples: bytes
     kept: int
+    filtered: int
     keys: Run | None
     rest: Block | None
 
@@ -81,6 +99,8 @@ class Express:
         fields: int,
         null: Sequence[str],
         *,
+        filter: CompiledFilter,
+        marks_filtered: bool,
         with_position: bool,
         as_text: bool = False,
     ) -> None:
@@ -89,6 +109,8 @@ class Express:
         self._columns = columns
         self._fields = fields
         self._null = null
+        self._filter = filter
+        self._marks_filtered = marks_filtered
         self._with_position = with_position
         self._key = sorted(
             (each for each in columns if each.key_place is not None), key=lambda each: each.key_place or 0
@@ -106,17 +128,21 @@ class Express:
         if self._suspicion > 0:
             self._suspicion -= 1
             return None
-        tuples, records, kept, odd, rising, first, last = self._made(block)
+        tuples, records, kept, filtered, odd, rising, first, last = self._made(block)
         if records != block.records:  # the splitter and the kernel differ: the splitter's word stands
             return None
         self._growth = len(tuples) / max(len(block.data), 1) * 1.03 + 0.01
+        keys = (self._run(first, last) if kept else Run()) if rising and self._key else None
         if not odd:
-            return Sure(tuples, kept, self._run(first, last) if rising and self._key else None, None)
+            return Sure(tuples, kept, filtered, keys, None)
         places = np.frombuffer(odd, np.int64).reshape(-1, 3)
         if 2 * len(places) > block.records:
-            self._suspicion = SUSPICION
-        keys = self._run(first, last) if rising and self._key and kept else None
-        return Sure(tuples, kept, keys, _picked(block, places))
+            self.give_way()
+        return Sure(tuples, kept, filtered, keys, _picked(block, places))
+
+    def give_way(self) -> None:
+        """Leave the next blocks to the other lanes."""
+        self._suspicion = SUSPICION
 
     def _made(self, block: Block) -> tuple[Any, ...]:
         """What the kernel returns, once its zones know the years of the block's local times."""
@@ -149,11 +175,16 @@ class Express:
             len(self._null),
             len(self._key),
         )
-        return head + b"".join(
+        return b"".join(
             [
-                *(_text(each.encode()) for each in self._null),
+                head,
+                *(packed_text(each.encode()) for each in self._null),
                 zones.packed(self._zones, years),
                 *(each.packed(self._zones) for each in self._columns),
+                bytes((self._marks_filtered,)),
+                *map(packed_text, case_tables({step.name for each in self._columns for step in each.steps})),
+                *(each.work for each in self._columns),
+                self._filter.packed,
             ]
         )
 
@@ -183,6 +214,8 @@ class _Column:
     constant: bytes = b""
     labels: tuple[bytes, ...] = ()
     zone: str | None = None
+    steps: tuple[Step, ...] = ()
+    work: bytes = b""  # its steps, its format, and whether the filter looks at it
 
     def packed(self, zones: Sequence[str]) -> bytes:
         """``zones``: of the program; a column's is told by its place among them."""
@@ -190,12 +223,8 @@ class _Column:
         head = struct.pack(
             "<BBiiiII", self.kind, self.flags, self.field, self.precision, self.scale, limit, self.key_place or 0
         )
-        labels = struct.pack("<I", len(self.labels)) + b"".join(map(_text, self.labels))
-        return head + _text(self.constant) + labels
-
-
-def _text(text: bytes) -> bytes:
-    return struct.pack("<I", len(text)) + text
+        labels = struct.pack("<I", len(self.labels)) + b"".join(map(packed_text, self.labels))
+        return head + packed_text(self.constant) + labels
 
 
 def express_lane(
@@ -207,23 +236,44 @@ def express_lane(
     *,
     key: Sequence[str],
     required: Sequence[str],
+    open: Container[str] = (),
+    filter: CompiledFilter | None = NO_FILTER,
     with_position: bool,
 ) -> Express | None:
-    """The compiled lane for ``columns``; None where the kernel is missing or one of the columns is not for it.
+    """The compiled lane for ``columns``; None where there is no kernel, or a column or the filter is not for it.
 
     ``key``: columns whose order is followed, as far as `LoadColumn.is_exact`. ``required``: columns that a NULL of
-    makes a reject, beside those that are NOT NULL.
+    makes a reject, beside those that are NOT NULL. ``open``: columns whose texts are put into the tuples as they are,
+    for another lane to make values of; records that the filter leaves out are then put there as well, and marked.
     """
-    if kernel is None:
+    if kernel is None or filter is None:
         return None
-    followed = {name: place for place, name in enumerate(key)} if _can_follow(columns, key) else {}
+    known = [column for column in columns if column.name not in open]
+    followed = {name: place for place, name in enumerate(key)} if _can_follow(known, key) else {}
     made = []
     for column in columns:
-        each = _column(column, constants, key_place=followed.get(column.name), required=column.name in required)
+        if column.name in open:
+            each = _open(column)
+        else:
+            each = _column(column, constants, key_place=followed.get(column.name), required=column.name in required)
         if each is None:
             return None
-        made.append(each)
-    return Express(kernel, made, fields, null, with_position=with_position)
+        made.append(replace(each, work=each.work + bytes((column.name in filter.operands,))))
+    marks_filtered = len(known) < len(columns)
+    return Express(
+        kernel, made, fields, null, filter=filter, marks_filtered=marks_filtered, with_position=with_position
+    )
+
+
+def is_known(column: LoadColumn, constants: Mapping[str, str]) -> bool:
+    """Whether the kernel can make the column's values."""
+    return _column(column, constants, key_place=None, required=False) is not None
+
+
+def _open(column: LoadColumn) -> _Column | None:
+    if column.field is None:
+        return None
+    return _Column(kind=_TEXT, flags=0, field=column.field, work=_NO_WORK)
 
 
 def text_lane(
@@ -253,8 +303,25 @@ def text_lane(
             return None
         needed = _REQUIRED * (column.not_null or column.name in required) | _FILLED * (column.default is not None)
         doubled = (constant or "").replace(quote, quote * 2)
-        made.append(_Column(kind=_TEXT, flags=needed, field=field, constant=f"{quote}{doubled}{quote}".encode()))
-    return Express(kernel, made, fields, sorted(null, key=len), with_position=with_position, as_text=True)
+        made.append(
+            _Column(
+                kind=_TEXT,
+                flags=needed,
+                field=field,
+                constant=f"{quote}{doubled}{quote}".encode(),
+                work=_NO_WORK + bytes(1),
+            )
+        )
+    return Express(
+        kernel,
+        made,
+        fields,
+        sorted(null, key=len),
+        filter=NO_FILTER,
+        marks_filtered=False,
+        with_position=with_position,
+        as_text=True,
+    )
 
 
 def _can_follow(columns: Sequence[LoadColumn], key: Sequence[str]) -> bool:
@@ -270,7 +337,8 @@ def _column(
     kind = _KINDS[type_.form] if type_.wire == "arrow" else _WIRES.get(type_.wire)
     if type_.name == "bytea":
         kind = _BYTEA
-    if kind is None or column.steps or column.format is not None or type_.text_only:
+    work = _work(column)
+    if kind is None or work is None or type_.text_only:
         return None
     field, constant = column.field, (column.default or "").encode()
     if column.value is not None:
@@ -298,7 +366,20 @@ def _column(
         constant=constant,
         labels=tuple(label.encode() for label in type_.labels),
         zone=zone,
+        steps=column.steps,
+        work=work,
     )
+
+
+def _work(column: LoadColumn) -> bytes | None:
+    """The column's steps and format; None where they are not for the kernel."""
+    if column.pattern is not None and (column.steps or column.format):
+        return None
+    local = column.format is not None and column.type.form == "timestamptz" and "z" not in column.format.names
+    if local and not zones.is_utc(column.zone):
+        return None
+    steps = packed_steps(column.steps) if column.value is None or not column.steps else None
+    return None if steps is None else steps + packed_format(column.format)
 
 
 def _made(value: str, constants: Mapping[str, str]) -> tuple[int | None, bytes]:
@@ -311,6 +392,6 @@ def _made(value: str, constants: Mapping[str, str]) -> tuple[int | None, bytes]:
 
 
 def _picked(block: Block, places: npt.NDArray[np.int64]) -> Block:
-    """Records of ``block`` as a block of their own."""
+    """Records of ``block`` as a block of their own, given by where each is, begins and ends."""
     data = b"".join(block.data[start:end] + b"\n" for start, end in places[:, 1:].tolist())
     return replace(block, data=data, records=len(places), origin=(block, places[:, 0]), lines=None)

@@ -22,9 +22,13 @@ static uint32_t read_u32(Reader *reader) {
     return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
 }
 
-static int64_t read_i64(Reader *reader) {
+static uint64_t read_u64(Reader *reader) {
     const uint64_t low = read_u32(reader);
-    return (int64_t)(low | (uint64_t)read_u32(reader) << 32);
+    return low | (uint64_t)read_u32(reader) << 32;
+}
+
+static int64_t read_i64(Reader *reader) {
+    return (int64_t)read_u64(reader);
 }
 
 static uint8_t read_u8(Reader *reader) {
@@ -48,6 +52,9 @@ typedef struct {
     uint32_t *unused;
     Zone *zones;
     uint32_t zone_count;
+    Step *steps;
+    Operand *operands;
+    Clause *clauses;
 } Compiled;
 
 static void discard(Compiled *compiled) {
@@ -63,6 +70,9 @@ static void discard(Compiled *compiled) {
     free(compiled->texts);
     free(compiled->columns);
     free(compiled->unused);
+    free(compiled->steps);
+    free(compiled->operands);
+    free(compiled->clauses);
     free(compiled);
 }
 
@@ -91,7 +101,7 @@ static int is_as_long_as_text(const Column *column) {
 
 /* A zone as loader.kernel.zones packs it: its fixed offset, or the years that are known, in order, with their shifts. 0 and
    -1 as for `read_program`. */
-static int read_zone(Reader *reader, Zone *zone) {
+static int read_offsets(Reader *reader, Zone *zone) {
     zone->is_fixed = read_u8(reader);
     if (zone->is_fixed) {
         zone->fixed = read_i64(reader);
@@ -122,10 +132,96 @@ static int read_zones(Compiled *compiled, Reader *reader) {
     if (!compiled->zones) return -1;
     compiled->zone_count = count;
     for (uint32_t i = 0; i < count; i++) {
-        const int read = read_zone(reader, &compiled->zones[i]);
+        const int read = read_offsets(reader, &compiled->zones[i]);
         if (read != 1) return read;
     }
     return 1;
+}
+
+static int is_sound_step(const Step *step) {
+    switch (step->kind) {
+    case REPLACE: return step->text_count == 2 && step->texts[0].size && step->texts[1].size <= step->texts[0].size;
+    case MAP: return step->text_count % 2 == 0;
+    default: return step->kind < STEP_KINDS;
+    }
+}
+
+/* A column's steps. Returns the bytes of the longest text that they may make of whatever there is; -1 where they make no
+   sense. */
+static int64_t read_steps(Reader *reader, Column *column, Step *step, Text **text) {
+    int64_t longest = 0;
+    column->steps = step;
+    for (uint32_t i = 0; i < column->step_count && !reader->failed; i++, step++) {
+        step->kind = read_u8(reader);
+        step->text_count = read_u32(reader);
+        step->texts = *text;
+        for (uint32_t j = 0; j < step->text_count && !reader->failed; j++) {
+            *(*text)++ = read_text(reader);
+            if (step->kind == MAP && step->texts[j].size > longest) longest = step->texts[j].size;
+        }
+        if (reader->failed || !is_sound_step(step)) return -1;
+    }
+    return longest;
+}
+
+static int read_clauses(Reader *reader, Compiled *compiled, Text **text) {
+    Program *program = &compiled->program;
+    for (uint32_t i = 0; i < program->clause_count; i++) {
+        Clause *clause = &compiled->clauses[i];
+        clause->kind = read_u8(reader);
+        clause->negated = read_u8(reader);
+        clause->operand = read_u32(reader);
+        clause->low = (int64_t)read_u64(reader);
+        clause->high = (int64_t)read_u64(reader);
+        clause->text = *(*text)++ = read_text(reader);
+    }
+    if (reader->failed) return 0;
+    program->operands = compiled->operands;
+    program->clauses = compiled->clauses;
+    return !program->clause_count ||
+           is_condition(program->clauses, program->clause_count, program->operands, program->operand_count);
+}
+
+static int is_sound_operand(const Column *column) {
+    return column->kind != NUMERIC || (column->flags & BOUNDED && column->precision <= 18);
+}
+
+static int has_moments(const Column *column) {
+    return column->kind == DATE || column->kind == TIMESTAMP || column->kind == TIMESTAMPTZ || column->kind == TIME;
+}
+
+/* What follows the columns: whether filtered records are marked, the tables of letters, for each column its steps, its format and what the filter calls it, and then the filter. 0 where it
+   makes no sense, -1 without memory. */
+static int read_work(Reader *reader, Compiled *compiled, size_t size, Text *text) {
+    Program *program = &compiled->program;
+    compiled->steps = calloc(size / 5 + 1, sizeof(Step)); /* each takes five bytes at least, and a clause more */
+    compiled->operands = calloc(program->column_count + 1, sizeof(Operand));
+    compiled->clauses = calloc(size / 5 + 1, sizeof(Clause));
+    if (!compiled->steps || !compiled->operands || !compiled->clauses) return -1;
+    Step *step = compiled->steps;
+    program->marks_filtered = read_u8(reader);
+    for (int i = 0; i < 2; i++) program->cases[i] = read_text(reader);
+    for (uint32_t i = 0; i < program->column_count && !reader->failed; i++) {
+        Column *column = &compiled->columns[i];
+        column->step_count = read_u32(reader);
+        if ((size_t)(reader->end - reader->at) / 5 < column->step_count) return 0;
+        const int64_t longest = read_steps(reader, column, step, &text);
+        if (longest < 0) return 0;
+        step += column->step_count;
+        program->fixed += (size_t)longest;
+        if ((size_t)longest > program->longest) program->longest = (size_t)longest;
+        program->has_steps |= column->step_count != 0;
+        column->format = *text++ = read_text(reader);
+        if (column->format.size && (!is_format(&column->format) || !has_moments(column))) return 0;
+        if (!read_u8(reader)) continue;
+        const Operand operand = {column->kind, column->scale};
+        if (!is_sound_operand(column)) return 0;
+        compiled->operands[program->operand_count++] = operand;
+        column->operand = program->operand_count;
+    }
+    program->clause_count = read_u32(reader);
+    if (reader->failed || (size_t)(reader->end - reader->at) / 5 < program->clause_count) return 0;
+    return read_clauses(reader, compiled, &text);
 }
 
 /* Everything but the texts' bytes, which stay in `source`. 0 where the program makes no sense, -1 without memory. */
@@ -180,6 +276,8 @@ static int read_program(Compiled *compiled, size_t size) {
             if (times > program->repeated) program->repeated = times;
         }
     }
+    const int worked = reader.failed ? 0 : read_work(&reader, compiled, size, text);
+    if (worked <= 0) return worked;
     if (reader.failed || reader.at != reader.end || keys != program->key_count) return 0;
     memset(compiled->unused, 0, program->fields * sizeof(uint32_t));
     for (uint32_t i = 0; i < program->column_count; i++) {
@@ -221,12 +319,15 @@ static PyObject *compile_program(PyObject *module, PyObject *argument) {
 
 #define ROOM_MORE (64 << 10)
 
-static int allocate_scratch(const Program *program, Run *run) {
+static int allocate_scratch(const Program *program, size_t size, Run *run) {
     run->ends = malloc((program->fields + ENDS_ROOM) * sizeof(size_t));
     run->first_key = calloc(3 * (size_t)program->key_count + 1, sizeof(int64_t));
     run->last_key = run->first_key ? run->first_key + program->key_count : NULL;
     run->key = run->first_key ? run->last_key + program->key_count : NULL;
-    return run->ends && run->first_key;
+    run->values = calloc(program->operand_count + 1, sizeof(uint8_t *));
+    if (program->has_steps && !(run->scratch = malloc(2 * scratch_size(program, size)))) return 0;
+    if (run->scratch) run->spare = run->scratch + scratch_size(program, size);
+    return run->ends && run->first_key && run->values;
 }
 
 typedef Outcome (*Pass)(const Program *, const uint8_t *, size_t, int64_t, Run *);
@@ -254,8 +355,8 @@ static PyObject *result_of(const Program *program, const Run *run, PyObject *mad
     const char *first = (const char *)run->first_key, *last = (const char *)run->last_key;
     static const uint64_t none[YEARS / 64 + 1];
     const char *years = memcmp(run->years, none, sizeof none) ? (const char *)run->years : NULL;
-    return Py_BuildValue("OLLy#Ny#y#y#", made, (long long)run->record, (long long)run->kept, (const char *)run->odd,
-                         (Py_ssize_t)(run->odd_count * sizeof(Odd)), PyBool_FromLong(run->rising), first, keys, last, keys,
+    return Py_BuildValue("OLLLy#Ny#y#y#", made, (long long)run->record, (long long)run->kept,
+                         (long long)run->filtered, (const char *)run->odd, (Py_ssize_t)(run->odd_count * sizeof(Odd)), PyBool_FromLong(run->rising), first, keys, last, keys,
                          years, (Py_ssize_t)sizeof none);
 }
 
@@ -269,7 +370,7 @@ static PyObject *run_pass(PyObject *arguments, Pass pass) {
     Run run = {0};
     run.rising = 1;
     made = compiled ? PyBytes_FromStringAndSize(NULL, expected < ROOM_MORE ? ROOM_MORE : expected) : NULL;
-    if (made && !allocate_scratch(&compiled->program, &run)) {
+    if (made && !allocate_scratch(&compiled->program, (size_t)data.len, &run)) {
         PyErr_NoMemory();
     } else if (made && fill(pass, &compiled->program, &data, first_record, &run, &made) == 0) {
         result = result_of(&compiled->program, &run, made);
@@ -278,6 +379,8 @@ static PyObject *run_pass(PyObject *arguments, Pass pass) {
     free(run.ends);
     free(run.first_key);
     free(run.odd);
+    free(run.scratch);
+    free(run.values);
     PyBuffer_Release(&data);
     return result;
 }
@@ -290,6 +393,103 @@ static PyObject *run_program(PyObject *module, PyObject *arguments) {
 static PyObject *text_program(PyObject *module, PyObject *arguments) {
     (void)module;
     return run_pass(arguments, text_run);
+}
+
+/* --- texts and assemble */
+
+/* The buffers of an open column's texts, as Python has them and as C does. */
+static PyObject *new_texts(size_t size, size_t records, Texts *texts) {
+    if (size > INT32_MAX) return PyErr_Format(PyExc_OverflowError, "the texts of a block are too long");
+    PyObject *made = Py_BuildValue("NNN", PyBytes_FromStringAndSize(NULL, (Py_ssize_t)((records + 1) * sizeof(int32_t))),
+                                   PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size),
+                                   PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(records / 8 + 1)));
+    if (!made) return NULL;
+    texts->ends = (int32_t *)PyBytes_AS_STRING(PyTuple_GET_ITEM(made, 0));
+    texts->bytes = (uint8_t *)PyBytes_AS_STRING(PyTuple_GET_ITEM(made, 1));
+    texts->valid = (uint8_t *)PyBytes_AS_STRING(PyTuple_GET_ITEM(made, 2));
+    memset(texts->valid, 0, records / 8 + 1);
+    return made;
+}
+
+static PyObject *list_of_texts(const uint8_t *tuples, const uint64_t *places, const size_t *sizes, uint32_t opened,
+                               size_t records) {
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list && i < opened; i++) {
+        Texts texts = {NULL, NULL, NULL};
+        PyObject *made = new_texts(sizes[i], records, &texts);
+        if (made) {
+            Py_BEGIN_ALLOW_THREADS
+            take_texts(tuples, places, opened, i, records, texts);
+            Py_END_ALLOW_THREADS
+        }
+        if (!made || PyList_Append(list, made) < 0) Py_CLEAR(list);
+        Py_XDECREF(made);
+    }
+    return list;
+}
+
+static PyObject *texts_of(PyObject *module, PyObject *arguments) {
+    Py_buffer data, open;
+    Py_ssize_t records;
+    PyObject *result = NULL;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "y*y*n", &data, &open, &records)) return NULL;
+    const uint8_t *mask = open.buf;
+    uint32_t opened = 0;
+    for (Py_ssize_t i = 0; i < open.len; i++) opened += mask[i] != 0;
+    const int is_sound = open.len < MARKED && records >= 0 && records <= data.len; /* a tuple has two bytes at least */
+    const size_t count = is_sound ? (size_t)records * (1 + opened) + 1 : 1;
+    PyObject *places = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(count * sizeof(uint64_t)));
+    PyObject *marks = PyBytes_FromStringAndSize(NULL, is_sound ? records : 0);
+    size_t *sizes = calloc(opened + 1, sizeof(size_t));
+    if (!sizes) PyErr_NoMemory();
+    if (places && marks && sizes) {
+        const Tuples tuples = {data.buf, (const uint8_t *)data.buf + data.len};
+        uint64_t *found = (uint64_t *)PyBytes_AS_STRING(places);
+        if (is_sound && find_places(tuples, mask, (uint32_t)open.len, (size_t)records, found, sizes)) {
+            char *marked = PyBytes_AS_STRING(marks);
+            for (Py_ssize_t i = 0; i < records; i++) marked[i] = (char)(tuples.at[found[(size_t)i * (1 + opened)]] >> 7);
+            PyObject *list = list_of_texts(tuples.at, found, sizes, opened, (size_t)records);
+            if (list) result = Py_BuildValue("NOO", list, marks, places);
+        } else {
+            PyErr_SetString(PyExc_ValueError, "the tuples make no sense");
+        }
+    }
+    Py_XDECREF(places);
+    Py_XDECREF(marks);
+    free(sizes);
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&open);
+    return result;
+}
+
+static PyObject *assemble(PyObject *module, PyObject *arguments) {
+    Py_buffer data, others, places, kept;
+    int64_t size = -1;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "y*y*y*y*", &data, &others, &places, &kept)) return NULL;
+    const Tuples tuples = {data.buf, (const uint8_t *)data.buf + data.len};
+    const Tuples made = {others.buf, (const uint8_t *)others.buf + others.len};
+    const Py_ssize_t width = kept.len ? (places.len / (Py_ssize_t)sizeof(uint64_t) - 1) / kept.len : 1;
+    const int is_sound = width >= 1 && places.len == (width * kept.len + 1) * (Py_ssize_t)sizeof(uint64_t);
+    PyObject *result = PyBytes_FromStringAndSize(NULL, data.len + others.len);
+    if (result && is_sound) {
+        uint8_t *out = (uint8_t *)PyBytes_AS_STRING(result);
+        Py_BEGIN_ALLOW_THREADS
+        size = put_together(tuples, made, places.buf, (uint32_t)(width - 1), kept.buf, (size_t)kept.len, out);
+        Py_END_ALLOW_THREADS
+    }
+    if (result && size < 0) {
+        PyErr_SetString(PyExc_ValueError, "the tuples do not fit together");
+        Py_CLEAR(result);
+    } else if (result) {
+        _PyBytes_Resize(&result, (Py_ssize_t)size);
+    }
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&others);
+    PyBuffer_Release(&places);
+    PyBuffer_Release(&kept);
+    return result;
 }
 
 /* --- scan */
@@ -315,8 +515,12 @@ static PyObject *scan_bytes(PyObject *module, PyObject *arguments) {
 static PyMethodDef methods[] = {
     {"compile", compile_program, METH_O, "compile(program: bytes) -> Program"},
     {"run", run_program, METH_VARARGS,
-     "run(program, data, first_record, expected_size) -> (tuples, records, kept, odd, rising, first_key, last_key, years)"},
+     "run(program, data, first_record, expected_size) -> (tuples, records, kept, filtered, odd, rising, first_key, last_key, years)"},
     {"text", text_program, METH_VARARGS, "text(program, data, first_record, expected_size): as run, but records of a CSV"},
+    {"texts", texts_of, METH_VARARGS,
+     "texts(tuples, open, records) -> ([(ends, bytes, valid)], filtered, places); open: of each field, whether it is a text"},
+    {"assemble", assemble, METH_VARARGS,
+     "assemble(tuples, made, places, kept) -> tuples: those that are kept, with the fields of `made` for the open ones"},
     {"scan", scan_bytes, METH_VARARGS,
      "scan(data, start, size, delimiter, quote, final) -> (cut, records, lines, shortest, open, regular); quote: -1 for none"},
     {NULL, NULL, 0, NULL}};

@@ -559,11 +559,11 @@ static inline int read_offset(const uint8_t *text, size_t size, int64_t *offset)
     return 1;
 }
 
-typedef enum { UNREADABLE, WITH_OFFSET, WITHOUT_OFFSET } Moment;
+typedef enum { UNREADABLE, WITH_OFFSET, WITHOUT_OFFSET } Timestamp;
 
 /* A timestamp as it is shown: microseconds from 0001-01-01, its year, and its offset in microseconds. `strict`: a day alone
    is no timestamp. */
-INLINE Moment read_timestamp(const uint8_t *text, size_t size, int strict, int64_t *value, int *year, int64_t *offset) {
+INLINE Timestamp read_timestamp(const uint8_t *text, size_t size, int strict, int64_t *value, int *year, int64_t *offset) {
     if (size < 10) return UNREADABLE;
     const int32_t day = read_day(text, year);
     size_t used = 0;

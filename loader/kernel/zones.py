@@ -16,6 +16,11 @@ _UTC_NAMES = frozenset({"UTC", "Etc/UTC", "Etc/UCT", "UCT", "GMT", "Etc/GMT", "Z
 _UNSURE = -(1 << 63)
 
 
+def is_utc(zone: str) -> bool:
+    """Whether local times in ``zone`` are UTC and always were."""
+    return zone in _UTC_NAMES
+
+
 def is_known(zone: str) -> bool:
     """Whether the kernel can put local times in ``zone``; for what is not, the other lanes have an answer."""
     return zone in _UTC_NAMES or is_zone(zone)
