@@ -16,8 +16,8 @@ from loader.cores import available_cores
 from loader.database import Database
 from loader.errors import DatabaseError
 from loader.judge import Judge
-from loader.kernel import compiled_kernel
-from loader.kernel.express import Express, express_lane
+from loader.kernel import compiled_kernel, kernel_state
+from loader.kernel.express import Express, express_lane, unknown_columns
 from loader.lane import TextLane
 from loader.merge import Counts
 from loader.parse import Parser
@@ -44,6 +44,9 @@ all that a load without checkpoints can lose. Staging what need not be merged co
 STRAIGHT_BYTES = 256 << 20
 """Bytes of text that an object may have to go straight into the target, however long its segments are: more than that
 is too much to lose. An object of one segment has no checkpoint on the way in any case."""
+
+NAMED = 3
+"""Columns that a report names at most where the kernel does not know them."""
 
 NOTHING_FOUND = Found()
 
@@ -97,7 +100,8 @@ class Task:
         self.source.digest()
         told = sniffed(self.spec.csv, records.csv) + plan.notes + account.tally.notes() + _notes(counts, plan.table)
         account.notes = self.how.notes + notes + told + _unchecked(self.source)
-        report = account.report("loaded", counts)
+        course = "; ".join(filter(None, [counts.course, self.lane(plan, records)]))
+        report = account.report("loaded", replace(counts, course=course))
         if not report.adds_up:
             raise DatabaseError(
                 f"{report.source}: {_sum_of(report)}; this is a defect of the loader, nothing was loaded"
@@ -150,6 +154,22 @@ class Task:
             required=plan.key,
             with_position=not plan.straight,
         )
+
+    def lane(self, plan: Plan, records: Records) -> str:
+        """Whether the kernel converts the records, and if not, why; in words for people."""
+        why = self._why_not_express(plan, records)
+        return f"converted without the kernel ({why})" if why else "converted by the kernel"
+
+    def _why_not_express(self, plan: Plan, records: Records) -> str | None:
+        if compiled_kernel() is None:
+            return kernel_state()
+        if plan.hook is not None or plan.filter is not None:
+            return "the spec has a filter or a hook"
+        if records.first is not None and not records.first.dialect.is_plain:
+            return "it does not know the file's dialect"
+        unknown = unknown_columns(plan.columns, self.constants(0))
+        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        return f"it does not know columns: {', '.join(unknown[:NAMED])}{more}" if unknown else None
 
     def target(self, connection: Connection) -> Table:
         """The table that it goes into, as it is now."""

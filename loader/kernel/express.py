@@ -200,6 +200,11 @@ def express_lane(
     return Express(kernel, made, fields, null, with_position=with_position)
 
 
+def unknown_columns(columns: Sequence[LoadColumn], constants: Mapping[str, str]) -> list[str]:
+    """Names of the ``columns`` that are not for the kernel: by their type, their steps, or how their value is made."""
+    return [each.name for each in columns if _column(each, constants, key_place=None, required=False) is None]
+
+
 def _can_follow(columns: Sequence[LoadColumn], key: Sequence[str]) -> bool:
     exact = {
         column.name
