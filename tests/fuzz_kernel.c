@@ -1,7 +1,8 @@
 /* The kernel under a fuzzer and the sanitizers: whatever the bytes are, nothing is read or written out of bounds.
 
    The first bytes of an input choose the columns, the others are the file. With libFuzzer this is its target; without
-   (-DSTANDALONE) `main` makes inputs at random, from a seed, for as many rounds as it is given. See tests/sanitize.py. */
+   (-DSTANDALONE) `main` makes inputs at random, from a seed, for as many rounds as it is given, or reads the files that it
+   is given: those in tests/data/kernel once found something. See tests/sanitize.py. */
 #include "../loader/kernel/express.h"
 
 #include <stdio.h>
@@ -98,11 +99,25 @@ static uint32_t roll(uint32_t sides) {
     return (uint32_t)(state >> 33) % sides;
 }
 
+static int run_file(const char *path) {
+    uint8_t input[4096];
+    FILE *file = fopen(path, "rb");
+    if (!file) return 0;
+    LLVMFuzzerTestOneInput(input, fread(input, 1, sizeof input, file));
+    fclose(file);
+    return 1;
+}
+
 int main(int count, char **arguments) {
     static const char *const pieces[] = {",", ";", "\"", "\"\"", "\n", "\r\n", "\r", "1", "-12.50", "2024-02-29", "12:30:00.5",
         " ", "T", "+05:30", "Z", "true", "00112233-4455-6677-8899-aabbccddeeff", "\\x00ff", "{}", "sad", "\xc3\xa9", "\xff",
         "e-5", "0.1", "99999999999999999999", "NULL", "a text of some length, with more than thirty-two bytes in it", "9", "."};
     const long rounds = count > 1 ? atol(arguments[1]) : 100000;
+    if (!rounds) {
+        for (int i = 1; i < count; i++)
+            if (!run_file(arguments[i])) return 2;
+        return 0;
+    }
     state = count > 2 ? (uint64_t)atoll(arguments[2]) : 1;
     uint8_t input[4096];
     for (long round = 0; round < rounds; round++) {

@@ -25,6 +25,7 @@ static int read_quoted(const Program *program, Field *field) {
     const uint8_t quote = program->quote;
     if (field->size < 2 || field->text[field->size - 1] != quote) return 0;
     field->text++;
+    field->readable--;
     field->size -= 2;
     field->quoted = 1;
     const uint8_t *at = field->text, *past = field->text + field->size;
