@@ -54,6 +54,12 @@ static Program program_of(const uint8_t *choice, Column *columns, Text *nulls, u
     return program;
 }
 
+static uint64_t digest = UINT64_C(14695981039346656037); /* FNV-1a, of all that was made: the same on every processor */
+
+static void note(const void *bytes, size_t size) {
+    for (size_t i = 0; i < size; i++) digest = (digest ^ ((const uint8_t *)bytes)[i]) * UINT64_C(1099511628211);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
     if (size < 12) return 0;
     Column columns[FIELDS];
@@ -85,6 +91,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
         if (run.odd[i].start > run.odd[i].end || run.odd[i].end > (int64_t)size) abort();
     express_scan(data, size, program.delimiter, program.quote, program.has_quote, 1, &scan);
     if (!scan.open && scan.records != (size_t)run.record) abort();
+    note(out, run.used);
+    note(run.odd, run.odd_count * sizeof(Odd));
     free(run.odd);
     free(out);
     free(data);
@@ -133,7 +141,7 @@ int main(int count, char **arguments) {
         }
         LLVMFuzzerTestOneInput(input, size);
     }
-    printf("%ld inputs, nothing out of bounds\n", rounds);
+    printf("%ld inputs, nothing out of bounds; what was made of them: %016llx\n", rounds, (unsigned long long)digest);
     return 0;
 }
 #endif

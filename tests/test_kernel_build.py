@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sanitize import FOUND, SANITIZERS, SOURCES
+from support.effort import LONG, effort
 from support.postgres import query
 
 import loader
@@ -88,3 +90,39 @@ def test_a_plan_says_that_it_is_not_compiled(dsn: str, file: Path, monkeypatch: 
     monkeypatch.setattr(kernel, "_compiled", None)
     monkeypatch.setenv("LOADER_KERNEL", "auto")
     assert lane(dsn, file) == "converted without the kernel (not compiled)"
+
+
+def built(folder: Path, compiler: str, *flags: str) -> Path:
+    """tests/fuzz_kernel.c as a program."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"this machine has no {compiler}")
+    program = folder / "fuzz_kernel"
+    options = ("-std=c11", "-g", "-Wall", "-Wextra", "-Werror", "-DSTANDALONE", *flags)
+    subprocess.run([compiler, *options, *SOURCES, "-o", program], check=True)
+    return program
+
+
+ROUNDS = effort("10000", "1000000")
+
+
+def test_nothing_is_read_or_written_out_of_bounds(tmp_path: Path) -> None:
+    """Under the sanitizers, with vectors and in plain C: inputs that once found something, and others at random, of
+    which both make the same bytes. `make sanitize` looks further."""
+    made = set()
+    for flags in ([], ["-DLOADER_PLAIN_C"]):
+        program = built(tmp_path, "gcc", "-O1", SANITIZERS, "-fno-sanitize-recover=all", *flags)
+        for arguments in ([*FOUND.iterdir()], [ROUNDS, "1"]):
+            done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+        made.add(done.stdout)
+    assert len(made) == 1
+
+
+@pytest.mark.skipif(not LONG, reason="make test-long, or make kernel-arm64")
+def test_arm64_makes_the_same_bytes(tmp_path: Path) -> None:
+    """By NEON, where a cross compiler and qemu are."""
+    if shutil.which("qemu-aarch64-static") is None:
+        pytest.skip("this machine has no qemu for arm64")
+    made = subprocess.check_output([built(tmp_path, "gcc", "-O2"), ROUNDS, "1"])
+    other = built(tmp_path, "aarch64-linux-gnu-gcc", "-O2", "-static")
+    assert subprocess.check_output(["qemu-aarch64-static", other, ROUNDS, "1"]) == made
