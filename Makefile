@@ -7,7 +7,7 @@ IMAGE ?= loader
 WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 TESTS ?=
 
-.PHONY: help setup demo test test-long test-slow check format image lock rehearsal fleet bench floor odd segments resume handover workers merging paper fuzz sanitize kernel-arm64 wheel chaos clean
+.PHONY: help setup demo test test-off test-long test-slow check format image lock rehearsal fleet bench floor odd segments resume handover workers merging paper fuzz sanitize kernel-arm64 wheel chaos clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -26,8 +26,14 @@ demo: setup  ## upload a real file to S3 and watch it arrive in PostgreSQL, once
 test: setup  ## the tests, on every core: make test TESTS='tests/test_merge.py --durations=25'
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
+# those that the kernel has a part in, of the server that is asked first: the others differ in what comes after it
+LANES := $(addprefix tests/,test_lane.py test_corpus.py test_differential.py test_datasets.py test_shards.py)
+test-off: setup  ## the tests that the kernel has a part in, once more without it
+	LOADER_KERNEL=off $(BIN)/pytest -n $(WORKERS) --dist worksteal -m without_kernel -k 'not (system-15 or embedded-17 or embedded-16 or container-18)' $(LANES)
+
 test-long: setup  ## the tests with many more examples, files, faults and servers (about half an hour)
 	LOADER_TESTS=long $(BIN)/pytest -n $(WORKERS) --dist worksteal $(TESTS)
+	$(if $(TESTS),,LOADER_TESTS=long LOADER_KERNEL=off $(BIN)/pytest -n $(WORKERS) --dist worksteal $(LANES))
 
 test-slow: setup  ## the tests beside two busy loops, then under half a core: they must not depend on speed (Linux; hours)
 	$(BIN)/python tests/slow.py --busy 2 -q $(TESTS)

@@ -20,7 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -462,7 +462,7 @@ def main() -> int:
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
     dice = random.Random(seed)
     until = time.monotonic() + options.seconds
-    with open_server(options.server) as server, closing(connect(server)) as connection:
+    with open_server(options.server) as server, closing(connect(server)) as connection, suppress(KeyboardInterrupt):
         compared = Comparison(connection)
         while compared.fields.total() < options.fields or (not options.fields and time.monotonic() < until):
             for kind in KINDS:

@@ -245,6 +245,7 @@ def copied(connection: Connection, name: str, case: Case) -> tuple[list[Row], li
     return output_of(connection, sql.Identifier(name, "t")), sorted(refused)
 
 
+@pytest.mark.without_kernel
 @pytest.mark.parametrize(
     ("database", "case"),
     [(name, case) for name in SERVERS for case in (CASES if LONG or name == SERVERS[0] else CASES[::3])],
@@ -267,6 +268,7 @@ def test_a_case_says_what_copy_does(database: str, case: Case) -> None:
         assert in_order(table) == in_order(case.rows or [])
 
 
+@pytest.mark.without_kernel
 @pytest.mark.parametrize("database", SERVERS[:1], indirect=True)
 @pytest.mark.parametrize("case", CASES if LONG else CASES[::2], ids=lambda case: case.name)
 def test_how_a_file_is_cut_into_blocks_changes_nothing(

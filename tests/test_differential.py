@@ -34,6 +34,7 @@ EFFORT = settings(
 )
 
 
+@pytest.mark.without_kernel
 @given(data=st.data())
 @EFFORT
 def test_the_loader_takes_what_copy_takes_and_rejects_what_copy_refuses(place: Arena, data: st.DataObject) -> None:

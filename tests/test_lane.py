@@ -20,7 +20,7 @@ from loader.lane import FEW, TextLane
 from loader.pgtypes import column_type
 from loader.records import Doubtful
 
-pytestmark = pytest.mark.every_postgres
+pytestmark = [pytest.mark.every_postgres, pytest.mark.without_kernel]
 
 
 def columns_of(types: Sequence[str], zone: str = "UTC") -> list[LoadColumn]:
