@@ -59,13 +59,24 @@ def _integer(dice: random.Random) -> str:
     return dice.choice(["", "", "", "-", "+"]) + _digits(dice, dice.choice([2, 5, 9, 20]))
 
 
+def _nines(dice: random.Random) -> str:
+    """What rounding makes a digit longer."""
+    return f"{dice.choice(['', '-'])}{'9' * dice.randint(0, 30)}.{'9' * dice.randint(0, 14)}{dice.choice('4569')}"
+
+
 def _numeric(dice: random.Random) -> str:
+    if dice.random() < 0.1:
+        return _nines(dice)
     text = dice.choice(["", "", "-", "+"]) + _digits(dice, dice.choice([1, 4, 13, 20, 70]))
     if dice.random() < 0.8:
         text += "." + (_digits(dice, dice.choice([2, 2, 5, 17, 70])) if dice.random() < 0.95 else "")
     if dice.random() < 0.1:
         text = text.replace("0", "9").replace("1", "9")
     return text + (dice.choice(["e5", "E-3", "e"]) if dice.random() < 0.05 else "")
+
+
+def _fraction(dice: random.Random) -> str:
+    return "0." + _digits(dice, 6) if dice.random() < 0.8 else _nines(dice)
 
 
 def _float(dice: random.Random) -> str:
@@ -149,7 +160,7 @@ KINDS = (
     Kind("numeric", _numeric, "0123456789.+-eE _N"),
     Kind("numeric", _numeric, "0123456789.+-eE _N", strict=True),
     Kind("numeric(15,2)", _numeric, "0123456789.+-eE _N"),
-    Kind("numeric(4,4)", lambda dice: "0." + _digits(dice, 6), "0123456789.+-eE _N"),
+    Kind("numeric(4,4)", _fraction, "0123456789.+-eE _N"),
     Kind("numeric(38,10)", _numeric, "0123456789.+-eE _N"),
     Kind("real", _float, "0123456789.+-eE naif"),
     Kind("double precision", _float, "0123456789.+-eE naif"),
