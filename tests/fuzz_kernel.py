@@ -250,8 +250,17 @@ def pool(kind: Kind, form: Form, dice: random.Random, size: int) -> list[bytes]:
             continue
         runs_over = b"\r" in field or b"\n" in field
         breaks = any(byte in field for byte in special) and not (stray and dice.random() < 0.01)
-        made.append(form.quoted(field) if runs_over or breaks or dice.random() < 0.2 else field)
+        field = form.quoted(field) if runs_over or breaks or dice.random() < 0.2 else field
+        made.append(irregular(field, form, dice) if chance > 0.98 and kind.mutated and not runs_over else field)
     return made
+
+
+def irregular(field: bytes, form: Form, dice: random.Random) -> bytes:
+    """The field with two more quotes somewhere."""
+    for _ in range(2):
+        at = dice.randint(0, len(field))
+        field = field[:at] + form.quote + field[at:]
+    return field
 
 
 @dataclass(frozen=True)
@@ -393,7 +402,11 @@ class Comparison:
         numbered = "(SELECT row_number() OVER () AS row_number, * FROM {})"
         with self._connection.cursor() as cursor:
             cursor.execute(f"CREATE TEMP TABLE by_kernel ({definitions}) ON COMMIT DROP")
-            cursor.copy_expert("COPY by_kernel FROM STDIN (FORMAT binary)", BytesIO(HEADER + taken.tuples + TRAILER))
+            try:
+                made = BytesIO(HEADER + taken.tuples + TRAILER)
+                cursor.copy_expert("COPY by_kernel FROM STDIN (FORMAT binary)", made)
+            except psycopg2.Error as error:
+                raise Found(f"{kind.name}: PostgreSQL refuses the kernel's tuples: {error}") from error
             cursor.execute(
                 f"SELECT k::text, c::text FROM {numbered.format('by_kernel')} k"
                 f" FULL JOIN {numbered.format('by_copy')} c USING (row_number) WHERE ({same}) IS NOT TRUE LIMIT 1"
