@@ -7,10 +7,10 @@ IMAGE ?= loader
 WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 TESTS ?=
 
-.PHONY: help setup demo test test-long test-slow check format image lock rehearsal fleet bench floor odd segments resume handover workers merging paper fuzz chaos clean
+.PHONY: help setup demo test test-off test-long test-slow check format image lock rehearsal fleet bench floor odd segments resume handover workers merging paper fuzz sanitize kernel-arm64 wheel chaos clean
 
 help:  ## what there is to make
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 setup: .venv/.ready  ## the virtual environment
 
@@ -26,8 +26,14 @@ demo: setup  ## upload a real file to S3 and watch it arrive in PostgreSQL, once
 test: setup  ## the tests, on every core: make test TESTS='tests/test_merge.py --durations=25'
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
+# those that the kernel has a part in, of the server that is asked first: the others differ in what comes after it
+LANES := $(addprefix tests/,test_lane.py test_corpus.py test_differential.py test_datasets.py test_shards.py)
+test-off: setup  ## the tests that the kernel has a part in, once more without it
+	LOADER_KERNEL=off $(BIN)/pytest -n $(WORKERS) --dist worksteal -m without_kernel -k 'not (system-15 or embedded-17 or embedded-16 or container-18)' $(LANES)
+
 test-long: setup  ## the tests with many more examples, files, faults and servers (about half an hour)
 	LOADER_TESTS=long $(BIN)/pytest -n $(WORKERS) --dist worksteal $(TESTS)
+	$(if $(TESTS),,LOADER_TESTS=long LOADER_KERNEL=off $(BIN)/pytest -n $(WORKERS) --dist worksteal $(LANES))
 
 test-slow: setup  ## the tests beside two busy loops, then under half a core: they must not depend on speed (Linux; hours)
 	$(BIN)/python tests/slow.py --busy 2 -q $(TESTS)
@@ -81,9 +87,24 @@ floor: setup  ## TPC-H lineitem against psql \copy: rows equal, faster, in const
 bench: setup .venv/peers/.ready  ## everybody beside psql on one server: makes docs/benchmarks.md (about fifteen minutes); OPTIONS go to bench
 	BENCH_PEERS=.venv/peers/bin/python $(BIN)/python -m bench $(OPTIONS)
 
-fuzz: setup  ## files made up at random, cut anywhere, and against COPY, each for half of the time: make fuzz SECONDS=600
-	$(BIN)/python tests/fuzz_cuts.py $(shell expr $(or $(SECONDS),600) / 2)
-	$(BIN)/python tests/fuzz.py $(shell expr $(or $(SECONDS),600) / 2)
+fuzz: setup  ## the kernel against COPY and Arrow, files cut anywhere, files against COPY, a third of the time each: make fuzz SECONDS=600 FIELDS=50000000 (of the kernel, whatever the time)
+	$(BIN)/python tests/fuzz_kernel.py $(shell expr $(or $(SECONDS),600) / 3) $(if $(FIELDS),--fields $(FIELDS))
+	$(BIN)/python tests/fuzz_cuts.py $(shell expr $(or $(SECONDS),600) / 3)
+	$(BIN)/python tests/fuzz.py $(shell expr $(or $(SECONDS),600) / 3)
+
+sanitize: setup  ## the kernel under AddressSanitizer and UBSan, at random and, where clang is, by coverage: make sanitize SECONDS=600
+	$(BIN)/python tests/sanitize.py $(or $(SECONDS),600)
+
+KERNEL := tests/fuzz_kernel.c loader/kernel/express.c loader/kernel/scan.c loader/kernel/text.c
+kernel-arm64:  ## the kernel of arm64, run by qemu, makes the same bytes (Debian: gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static)
+	@mkdir -p build
+	gcc -std=c11 -O2 -DSTANDALONE $(KERNEL) -o build/fuzz_kernel
+	aarch64-linux-gnu-gcc -std=c11 -O2 -DSTANDALONE -static $(KERNEL) -o build/fuzz_kernel.arm64
+	build/fuzz_kernel 1000000 1 | tee build/fuzz_kernel.made
+	qemu-aarch64-static build/fuzz_kernel.arm64 1000000 1 | diff build/fuzz_kernel.made -
+
+wheel: setup  ## the wheel and the sdist, in dist/, tried in clean environments, where no compiler works
+	$(BIN)/python tests/wheel.py
 
 chaos: setup  ## loads that die in every way, and tables that must be right: make chaos SECONDS=600 SEED=1
 	$(BIN)/python tests/chaos.py --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))

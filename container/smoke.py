@@ -26,8 +26,9 @@ import pyarrow.dataset  # noqa: E402
 import pyarrow.parquet  # noqa: E402
 from aws_lambda_powertools import Metrics  # noqa: E402
 
-from loader import crc  # noqa: E402
+from loader import crc, kernel  # noqa: E402
 
+assert kernel.COMPILED, "the kernel was not compiled: its compiler's messages are in the output of pip wheel --verbose"
 batch = pa.record_batch({"a": pa.array([Decimal("1.50"), None]), "b": ["x", "y"]})
 assert pc.sum(batch["a"]).as_py() == Decimal("1.50")
 frame = batch.to_pandas()

@@ -77,6 +77,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("csv-postgres-loader")
     if name not in __all__:
         raise AttributeError(f"module 'loader' has no attribute {name!r}")
     return getattr(import_module(_HOME.get(name, "loader.errors")), name)

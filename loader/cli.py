@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from loader.errors import LoaderError, UsageError
 from loader.memory import spare_imports
@@ -71,6 +71,7 @@ def _run(arguments: Sequence[str] | None, output: Output) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="loader", description="CSV from S3 or disk into PostgreSQL, exactly once.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="version, Python, kernel compiled or not")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     load = commands.add_parser("load", help="load files or objects into a table")
@@ -131,6 +132,19 @@ def _parser() -> argparse.ArgumentParser:
     local.add_argument("action", choices=["start", "stop"])
     local.set_defaults(run=_local)
     return parser
+
+
+class _Version(argparse.Action):
+    """Prints what is installed, and ends. argparse's own would look it up at each start."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        import platform
+
+        import loader
+        from loader.kernel import kernel_state
+
+        print(f"loader {loader.__version__} (Python {platform.python_version()}, kernel {kernel_state()})")
+        parser.exit()
 
 
 def _add_spec(parser: argparse.ArgumentParser) -> None:
@@ -312,6 +326,7 @@ def _print_preview(told: Preview) -> None:
     print(printable(f"{told.source} → {told.table}: {told.mode}{keyed}, {told.size:,} bytes"))
     print(f"  {told.verdict}")
     print(f"  {told.way}")
+    print(printable(f"  {told.lane}"))
     for column in told.columns:
         print(printable(f"    {column.name} {column.type} ← {column.read_from or 'the spec'}"))
     for note in told.notes:

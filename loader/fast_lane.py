@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from loader.columns import LoadColumn
-from loader.kernel.express import NO_FILTER, CompiledFilter, Express, express_lane, is_known
+from loader.kernel.express import NO_FILTER, CompiledFilter, Express, express_lane, unknown_columns
 
 if TYPE_CHECKING:
     from loader.expression import Condition
@@ -46,7 +46,7 @@ def fast_lane(
     """
     if kernel is None:
         return None
-    opened = {column.name for column in columns if not is_known(column, constants)}
+    opened = set(unknown_columns(columns, constants))
     filtering = _filtering(condition, columns, opened, zone=zone)
     if filtering.by_arrow is not None:
         opened |= filtering.by_arrow.columns

@@ -20,6 +20,7 @@ from typing import Any
 from loader import telemetry
 from loader.database import Credentials, Database, DsnCredentials, SecretCredentials
 from loader.errors import LoaderError, TableError, UsageError
+from loader.kernel import kernel_state
 from loader.s3 import split_uri
 from loader.settings import specs_place
 from loader.shelf import SpecShelf
@@ -102,7 +103,7 @@ def _imports() -> dict[str, Any]:
             missing.append(f"{name} ({error})")
     if missing:
         raise UsageError(f"cannot be imported: {', '.join(missing)}")
-    return {}
+    return {"kernel": kernel_state()}
 
 
 def _specs() -> dict[str, Any]:

@@ -18,8 +18,10 @@ from loader.csv_form import NO_PLACES, CsvForm, Lines
 from loader.database import Database
 from loader.errors import LoaderError
 from loader.fast_lane import fast_lane
-from loader.kernel import compiled_kernel
-from loader.kernel.express import Express, Sure, text_lane
+from loader.fields import Dialect
+from loader.kernel import compiled_kernel, kernel_state
+from loader.kernel.express import Express, Sure, text_lane, unknown_columns
+from loader.names import listed
 from loader.plan import Plan
 from loader.records import Block, Encoded
 from loader.rejects import NO_REJECTS
@@ -100,6 +102,30 @@ class Lanes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+
+NAMED = 3
+"""Columns that a report names at most where the kernel does not know them."""
+
+
+def how_converted(plan: Plan, dialect: Dialect, constants: Mapping[str, str], form: CsvForm | None) -> str:
+    """By what the records of a load are converted, and if it is not the kernel, why; in words for people."""
+    if form is not None:
+        return "sent to PostgreSQL as text"
+    if compiled_kernel() is None:
+        return f"converted without the kernel ({kernel_state()})"
+    if plan.hook is not None:
+        return "converted without the kernel (the spec has a hook)"
+    if not dialect.is_plain:
+        return "converted without the kernel (it does not know the file's dialect)"
+    unknown = unknown_columns(plan.columns, constants)
+    named = f"{listed(unknown[:NAMED])}{f' and {len(unknown) - NAMED} more' if len(unknown) > NAMED else ''}"
+    lane = _express(plan, constants)
+    if lane is None:
+        return f"converted without the kernel (it does not know columns: {named})"
+    return "converted by the kernel" + (
+        "" if isinstance(lane, Express) else f", with Arrow for {named or 'the filter'}"
+    )
 
 
 def _express(plan: Plan, constants: Mapping[str, str]) -> Express | Hybrid | None:

@@ -41,8 +41,8 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """``verdict``: what the ledger has to say. ``way``: how the rows get into the table. ``statements``: in their
-    order, with what decides about them in comments."""
+    """``verdict``: what the ledger has to say. ``way``: how the rows get into the table. ``lane``: by what they
+    are converted. ``statements``: in their order, with what decides about them in comments."""
 
     source: str
     version: str | None
@@ -52,6 +52,7 @@ class Preview:
     key: tuple[str, ...]
     verdict: str
     way: str
+    lane: str
     columns: tuple[Column, ...]
     statements: tuple[str, ...]
     notes: tuple[str, ...]
@@ -88,6 +89,7 @@ def _preview(source: Source, spec: LoadSpec, database: Database, connection: Con
         key=plan.key,
         verdict=_verdict(connection, source, spec, str(table)),
         way=_way(plan, source.size),
+        lane=load.lane(plan, records),
         columns=tuple(_column(each.name, each.type.name, each.field, records.header) for each in plan.columns),
         statements=tuple(
             each.as_string(connection)

@@ -17,7 +17,7 @@ from loader.csv_form import CsvForm, csv_form
 from loader.database import Database
 from loader.errors import DatabaseError
 from loader.fields import Dialect
-from loader.lanes import Lanes
+from loader.lanes import Lanes, how_converted
 from loader.merge import Counts
 from loader.plan import Plan, make_plan
 from loader.reading import Records, open_records, text_of
@@ -91,7 +91,8 @@ class Task:
         self.source.digest()
         told = sniffed(self.spec.csv, records.csv) + plan.notes + account.tally.notes() + _notes(counts, plan.table)
         account.notes = self.how.notes + notes + told + _unchecked(self.source)
-        report = account.report("loaded", counts)
+        course = "; ".join(filter(None, [counts.course, self.lane(plan, records)]))
+        report = account.report("loaded", replace(counts, course=course))
         if not report.adds_up:
             raise DatabaseError(
                 f"{report.source}: {_sum_of(report)}; this is a defect of the loader, nothing was loaded"
@@ -111,6 +112,11 @@ class Task:
         if plan.hook is not None or plan.filter is not None or plan.found.careful:
             return None
         return csv_form(plan.columns, dialect, self.spec.csv.null, plan.session_zone)
+
+    def lane(self, plan: Plan, records: Records) -> str:
+        """By what the records are converted, in words for people."""
+        dialect = Dialect.of(records.csv) if records.first is None else records.first.dialect
+        return how_converted(plan, dialect, self.constants(0), self.form(plan, dialect))
 
     def target(self, connection: Connection) -> Table:
         """The table that it goes into, as it is now."""

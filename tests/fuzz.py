@@ -1,5 +1,7 @@
 """Look for files that the loader and COPY read differently, for as long as told: ``python tests/fuzz.py SECONDS``.
 
+Each file is loaded with the kernel and without it, too: the rows and the rejects have to be the same.
+
 A counterexample is made as small as it can be and printed as a case of tests/corpus/; the exit code is then 1.
 """
 
@@ -11,10 +13,12 @@ import sys
 import time
 
 from hypothesis import HealthCheck, given, seed, settings
-from support.differential import Arena, Example, arena, check, examples
+from support.differential import KNOWN_TO_KERNEL, Arena, Example, arena, check, examples
 from support.postgres import open_server
 
-ROUND = 200
+from loader import kernel
+
+ROUND = 100
 
 
 def fuzz(place: Arena, seconds: float) -> str | None:
@@ -25,7 +29,8 @@ def fuzz(place: Arena, seconds: float) -> str | None:
         if (found := _round(place, number)) is not None:
             print(f"seed {number}", file=sys.stderr)
             return found
-        print(f"{place.records:,} records compared, {place.taken:,} of them taken", file=sys.stderr)
+        told = f"{place.records:,} records compared, {place.taken:,} of them taken"
+        print(f"{told}; {place.by_kernel:,} files by the kernel", file=sys.stderr)
     return None
 
 
@@ -33,12 +38,15 @@ def _round(place: Arena, number: int) -> str | None:
     last: list[tuple[Example, str]] = []
 
     @seed(number)
-    @given(example=examples(place.values))
+    @given(example=examples(place.values) | examples(place.values, types=KNOWN_TO_KERNEL))
     @settings(max_examples=ROUND, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     def compare(example: Example) -> None:
         try:
             loaded, copied = place.compare(example)
             check(loaded, copied)
+            if kernel.COMPILED:
+                with_kernel, without = place.with_kernel_and_without(example)
+                assert with_kernel == without, (with_kernel, without)
         except Exception as error:
             last.append((example, f"{type(error).__name__}: {error}"))
             raise

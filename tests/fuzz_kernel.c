@@ -1,8 +1,9 @@
 /* The kernel under a fuzzer and the sanitizers: whatever the bytes are, nothing is read or written out of bounds.
 
    The first bytes of an input choose the columns, the others are the file. With libFuzzer this is its target; without
-   (-DSTANDALONE) `main` makes inputs at random, from a seed, for as many rounds as it is given, and prints a digest of what the kernel made of
-   them: it has to be the same on every processor, and with -DLOADER_PLAIN_C. */
+   (-DSTANDALONE) `main` makes inputs at random, from a seed, for as many rounds as it is given, and prints a digest of what
+   the kernel made of them: it has to be the same on every processor, and with -DLOADER_PLAIN_C. Or it reads the files that
+   it is given: those in tests/data/kernel once found something. See tests/sanitize.py. */
 #include "../loader/kernel/express.h"
 
 #include <stdio.h>
@@ -232,6 +233,15 @@ static uint32_t roll(uint32_t sides) {
     return (uint32_t)(state >> 33) % sides;
 }
 
+static int run_file(const char *path) {
+    uint8_t input[4096];
+    FILE *file = fopen(path, "rb");
+    if (!file) return 0;
+    LLVMFuzzerTestOneInput(input, fread(input, 1, sizeof input, file));
+    fclose(file);
+    return 1;
+}
+
 int main(int count, char **arguments) {
     static const char *const pieces[] = {",", ";", "\"", "\"\"", "\n", "\r\n", "\r", "1", "-12.50", "2024-02-29", "12:30:00.5",
         " ", "T", "+05:30", "Z", "true", "00112233-4455-6677-8899-aabbccddeeff", "\\x00ff", "{}", "sad", "\xc3\xa9", "\xff",
@@ -241,6 +251,11 @@ int main(int count, char **arguments) {
         "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xed\xa0", "\xe2", "2.2250738585072014e-308", "17.25", "1234567.125", "\t", " UTC",
         "2024-02-29 12:30:00", "another text, of more than sixty-four bytes, for the words that have nothing to find in them"};
     const long rounds = count > 1 ? atol(arguments[1]) : 100000;
+    if (!rounds) {
+        for (int i = 1; i < count; i++)
+            if (!run_file(arguments[i])) return 2;
+        return 0;
+    }
     state = count > 2 ? (uint64_t)atoll(arguments[2]) : 1;
     uint8_t input[4096];
     for (long round = 0; round < rounds; round++) {

@@ -81,6 +81,7 @@ class Case:
 
 
 CASES = [Case.read(path) for path in sorted(CORPUS.glob("*.toml"))]
+COPIED = [case for case in CASES if case.copy]
 
 
 @dataclass(frozen=True)
@@ -245,6 +246,7 @@ def copied(connection: Connection, name: str, case: Case) -> tuple[list[Row], li
     return output_of(connection, sql.Identifier(name, "t")), sorted(refused)
 
 
+@pytest.mark.without_kernel
 @pytest.mark.parametrize(
     ("database", "case"),
     [(name, case) for name in SERVERS for case in (CASES if LONG or name == SERVERS[0] else CASES[::3])],
@@ -257,8 +259,12 @@ def test_a_file_of_the_corpus_comes_out_as_its_case_says(database: str, case: Ca
         check(case, run(connection, dsn, name, case, tmp_path))
 
 
-@pytest.mark.parametrize("database", SERVERS, indirect=True)
-@pytest.mark.parametrize("case", [case for case in CASES if case.copy], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    ("database", "case"),
+    [(name, case) for name in SERVERS for case in (COPIED if LONG or name == SERVERS[0] else COPIED[::3])],
+    indirect=["database"],
+    ids=lambda each: each.name if isinstance(each, Case) else each,
+)
 def test_a_case_says_what_copy_does(database: str, case: Case) -> None:
     """COPY, given the same records one after another, makes the same table and refuses the same records."""
     with schema(database, case) as (connection, _, name):
@@ -267,6 +273,7 @@ def test_a_case_says_what_copy_does(database: str, case: Case) -> None:
         assert in_order(table) == in_order(case.rows or [])
 
 
+@pytest.mark.without_kernel
 @pytest.mark.parametrize("database", SERVERS[:1], indirect=True)
 @pytest.mark.parametrize("case", CASES if LONG else CASES[::2], ids=lambda case: case.name)
 def test_how_a_file_is_cut_into_blocks_changes_nothing(

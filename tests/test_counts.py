@@ -223,7 +223,7 @@ class TestLeftOut:
         query(dsn, "CREATE TRIGGER f BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()")
         lines = "".join(f"{k},{'gone' if k % 1000 == 0 else 'some longer text'}\n" for k in range(100_000))
         report = load(dsn, file, f"k,v\n{lines}", segment_mb=1)
-        assert report.plan == "inserted segment by segment, while later ones were copied"
+        assert (report.plan or "").startswith("inserted segment by segment, while later ones were copied; ")
         assert counts(report) == {"read": 100_000, "inserted": 99_900, "filtered": 100}
         assert self.NOTE.format(100) in report.notes
 

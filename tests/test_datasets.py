@@ -63,6 +63,7 @@ def database(servers: Any) -> Iterator[str]:
     run_alone(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.mark.without_kernel
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_every_file_of_the_packages_loads_by_inference_as_copy_would_load_it(
     database: str, batch: int, tmp_path: Path

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from support.differential import Arena, arena, check, examples
+from support.differential import KNOWN_TO_KERNEL, Arena, Dialect, Example, arena, check, examples
 from support.effort import LONG, effort
+
+from loader import kernel
 
 EXAMPLES = effort(60, 500)
 
@@ -25,14 +27,42 @@ def place(servers: Any, request: pytest.FixtureRequest) -> Iterator[Arena]:
         yield made
 
 
-@given(data=st.data())
-@settings(
+EFFORT = settings(
     max_examples=EXAMPLES,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )
+
+
+@pytest.mark.without_kernel
+@given(data=st.data())
+@EFFORT
 def test_the_loader_takes_what_copy_takes_and_rejects_what_copy_refuses(place: Arena, data: st.DataObject) -> None:
     """Equal rows in their text output, and the same records refused."""
     example = data.draw(examples(place.values), "example")
     loaded, copied = place.compare(example)
     check(loaded, copied)
+
+
+@pytest.mark.skipif(not kernel.COMPILED, reason="the kernel is not compiled here")
+@pytest.mark.parametrize("place", ["embedded-18"], indirect=True)
+@given(data=st.data())
+@settings(EFFORT, max_examples=EXAMPLES // 2)
+def test_the_kernel_changes_nothing(place: Arena, data: st.DataObject) -> None:
+    """The same rows, and the same rejects with their places, reasons, messages and raw texts."""
+    example = data.draw(examples(place.values, types=KNOWN_TO_KERNEL), "example")
+    with_kernel, without = place.with_kernel_and_without(example)
+    assert with_kernel == without
+
+
+@pytest.mark.skipif(not kernel.COMPILED, reason="the kernel is not compiled here")
+@pytest.mark.parametrize("place", ["embedded-18"], indirect=True)
+def test_the_kernel_has_its_part_in_that(place: Arena) -> None:
+    """A table of the types that it knows, and a record that it leaves to the others."""
+    columns = ("c0 int", "c1 text", "c2 timestamp")
+    example = Example(columns, (b"1,a,2024-01-01 10:00", b"2,b,Jan 5 2024", b"x,c,", b"3,d"), Dialect())
+    before = place.by_kernel
+    with_kernel, without = place.with_kernel_and_without(example)
+    assert place.by_kernel == before + 1
+    assert with_kernel == without
+    assert (len(with_kernel[0]), len(with_kernel[1])) == (2, 2)

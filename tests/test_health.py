@@ -18,6 +18,7 @@ from support.postgres import query
 from loader import settings
 from loader.errors import UsageError
 from loader.handler import handler
+from loader.kernel import kernel_state
 
 PASSWORD = "s3cret-and-never-shown"
 NAMES = {"imports", "specs", "secret", "database", "bucket"}
@@ -60,9 +61,19 @@ def test_a_function_that_lacks_nothing(dsn: str, s3: Any) -> None:
     """And the database is as it was: nothing was made there."""
     answer = ping()
     assert answer["ok"], answer
+    assert answer["checks"]["imports"]["kernel"] == kernel_state()
     assert answer["checks"]["specs"]["specs"] == ["trips"]
     assert answer["checks"]["bucket"]["bucket"] == s3.bucket
     assert query(dsn, "SELECT to_regclass('loader.loads') IS NULL") == [(True,)]
+
+
+def test_a_kernel_that_is_asked_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named before a file comes."""
+    monkeypatch.setattr("loader.kernel._compiled", None)
+    monkeypatch.setenv("LOADER_KERNEL", "on")
+    found = failing(ping())
+    assert set(found) == {"imports"}
+    assert "built without a C compiler" in found["imports"]
 
 
 def test_a_spec_that_is_none(tmp_path: Path) -> None:

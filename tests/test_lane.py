@@ -20,7 +20,7 @@ from loader.pgtypes import column_type
 from loader.rows import Doubtful
 from loader.statements import HEADER, TRAILER
 
-pytestmark = pytest.mark.every_postgres
+pytestmark = [pytest.mark.every_postgres, pytest.mark.without_kernel]
 
 
 def columns_of(types: Sequence[str], zone: str = "UTC") -> list[LoadColumn]:

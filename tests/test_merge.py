@@ -155,7 +155,7 @@ class TestAhead:
 
     SPEC: ClassVar[dict[str, Any]] = {"table": "t", "mode": "merge", "segment_mb": 1}
     ROWS = 150_000
-    AHEAD = "inserted segment by segment, while later ones were copied"
+    AHEAD = "inserted segment by segment, while later ones were copied; "
 
     @pytest.fixture(autouse=True)
     def table(self, dsn: str) -> None:
@@ -176,7 +176,8 @@ class TestAhead:
 
     def test_where_keys_rise_in_a_range_that_is_free(self, dsn: str, tmp_path: Path) -> None:
         report = self.load(dsn, tmp_path / "f.csv", self.lines())
-        assert (report.plan, report.rows_inserted) == (self.AHEAD, self.ROWS)
+        assert (report.plan or "").startswith(self.AHEAD)
+        assert report.rows_inserted == self.ROWS
         assert query(dsn, "SELECT count(*), count(DISTINCT k) FROM t") == [(self.ROWS + 2, self.ROWS + 2)]
 
     def test_not_when_a_key_comes_again(self, dsn: str, tmp_path: Path) -> None:
@@ -196,7 +197,8 @@ class TestAhead:
         monkeypatch.setattr("loader.task.STRAIGHT", 1)
         query(dsn, "DROP TABLE t")
         report = self.load(dsn, tmp_path / "f.csv", self.lines()[::-1])
-        assert (report.plan, report.rows_inserted) == (self.AHEAD, self.ROWS)
+        assert (report.plan or "").startswith(self.AHEAD)
+        assert report.rows_inserted == self.ROWS
         assert query(dsn, "SELECT indexdef FROM pg_indexes WHERE tablename = 't'") == [
             ("CREATE UNIQUE INDEX t_pkey ON public.t USING btree (k)",)
         ]

@@ -12,6 +12,7 @@ from support.postgres import query
 
 import loader
 from loader.cli import main
+from loader.kernel import compiled_kernel
 
 
 @pytest.fixture
@@ -86,6 +87,7 @@ def test_its_statements_are_real(dsn: str, file: Path, capsys: Any, mode: str) -
 
 
 @pytest.mark.without_ledger
+@pytest.mark.skipif(compiled_kernel() is None, reason="there is no kernel")
 def test_for_people(dsn: str, file: Path, capsys: Any) -> None:
     """One screen, and the statements can be read as SQL."""
     query(dsn, 'CREATE TABLE t (id int, "Name" text)')
@@ -94,6 +96,7 @@ def test_for_people(dsn: str, file: Path, capsys: Any) -> None:
         f"{file} → public.t: append, 16 bytes",
         "  due: there is no ledger yet, or one of an earlier version",
         "  straight into the table, in one transaction",
+        "  converted by the kernel",
         "    id integer ← id",
         "    Name text ← Name",
         'COPY "public"."t" ("id", "Name") FROM STDIN (FORMAT binary);',

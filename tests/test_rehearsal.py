@@ -211,6 +211,7 @@ def test_the_ping_in_the_image(start: Start) -> None:
         answer, seconds = timed(function, {"ping": True})
     assert answer["ok"], answer
     assert answer["checks"]["database"]["tls"].startswith("TLSv1.")
+    assert answer["checks"]["imports"]["kernel"] == "compiled"
     assert answer["checks"]["specs"]["specs"] == ["lineitem", "small"]
     assert PASSWORD not in json.dumps([answer, function.log])
     tell(f"ping, cold: {seconds:.1f} s")

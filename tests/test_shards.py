@@ -160,6 +160,7 @@ KEEP = "CREATE TABLE kept AS TABLE trips; TRUNCATE trips; INSERT INTO trips TABL
 # --- as one load
 
 
+@pytest.mark.without_kernel
 @pytest.mark.parametrize("shards", [2, 7, 40])
 @pytest.mark.parametrize("mode", ["append", "merge", "replace"])
 def test_many_shards_are_as_one_load(
@@ -181,6 +182,7 @@ def test_many_shards_are_as_one_load(
     assert (summary["shards"], summary["guessed"]) == (shards, shards - 1)
 
 
+@pytest.mark.without_kernel
 @pytest.mark.parametrize("case", effort(CASES[::4], CASES), ids=lambda case: case.name)
 def test_a_file_of_the_corpus_comes_out_the_same(
     database_of_corpus: str, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

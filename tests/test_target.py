@@ -41,10 +41,16 @@ def load(dsn: str, file: Path, **more: Any) -> loader.LoadReport:
     return loader.load(str(file), {"table": "t", "mode": "merge", **more}, dsn=dsn)
 
 
+def way(report: loader.LoadReport) -> str:
+    """The plan but for its last part, which says by what the records were converted."""
+    assert report.plan is not None
+    return report.plan.rpartition("; ")[0]
+
+
 def test_a_new_table_gets_its_key_when_it_is_full(dsn: str, file: Path) -> None:
     """And its rows need not be written again: they are frozen, as VACUUM would leave them."""
     report = load(dsn, file, key=["k"])
-    assert report.plan == "copied straight into the new table, and its key built afterwards"
+    assert way(report) == "copied straight into the new table, and its key built afterwards"
     assert query(dsn, INDEXES) == [("CREATE UNIQUE INDEX t_pkey ON public.t USING btree (k)",)]
     assert query(dsn, "SELECT count(*), count(DISTINCT k) FROM t") == [(20_000, 20_000)]
     assert query(dsn, "SELECT attnotnull FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'k'") == [
@@ -62,7 +68,7 @@ def test_indexes_and_constraints_come_back_as_they_were(dsn: str, file: Path) ->
     query(dsn, "CREATE INDEX \"100%\" ON t USING hash (v) WHERE v <> 'a''b'")
     query(dsn, "CREATE INDEX lowered ON t (lower(v) DESC NULLS LAST)")
     before = query(dsn, INDEXES), query(dsn, CONSTRAINTS)
-    assert load(dsn, file).plan == BUILT
+    assert way(load(dsn, file)) == BUILT
     assert (query(dsn, INDEXES), query(dsn, CONSTRAINTS)) == before
     assert query(dsn, "SELECT bool_and(indisvalid) FROM pg_index WHERE indrelid = 't'::regclass") == [(True,)]
 
@@ -80,7 +86,7 @@ def test_views_grants_and_triggers_stay(dsn: str, file: Path, mode: str) -> None
     )
     query(dsn, "CREATE TRIGGER f AFTER INSERT ON t FOR EACH STATEMENT EXECUTE FUNCTION f()")
     before = query(dsn, "SELECT oid, relacl::text FROM pg_class WHERE relname = 't'")
-    assert load(dsn, file, mode=mode).plan == BUILT
+    assert way(load(dsn, file, mode=mode)) == BUILT
     assert query(dsn, "SELECT oid, relacl::text FROM pg_class WHERE relname = 't'") == before
     assert query(dsn, "SELECT count(*) FROM w") == [(20_000,)]
     assert query(dsn, "SELECT count(*) FROM seen") == [(1,)]
@@ -103,7 +109,7 @@ def test_indexes_that_would_not_come_back_stay(dsn: str, file: Path, hold: str) 
     before = query(dsn, "SELECT indexrelid FROM pg_index WHERE indrelid = 't'::regclass")
     report = load(dsn, file)
     assert report.rows_inserted == 20_000
-    assert report.plan != BUILT
+    assert way(report) != BUILT
     assert query(dsn, "SELECT indexrelid FROM pg_index WHERE indrelid = 't'::regclass") == before
 
 
@@ -116,7 +122,7 @@ def test_a_role_that_does_not_own_the_table_leaves_its_indexes(dsn: str, file: P
     as_guest = dsn.replace("postgres:@", f"{role}:@") if "postgres:@" in dsn else f"{dsn}&user={role}"
     if query(as_guest, "SELECT current_user") != [(role,)]:
         pytest.skip("this server's address names no user that could be another")
-    assert load(as_guest, file).plan == PLAIN
+    assert way(load(as_guest, file)) == PLAIN
     assert query(dsn, "SELECT count(*) FROM t") == [(20_000,)]
 
 
@@ -183,5 +189,5 @@ def test_a_table_in_use_keeps_its_indexes(dsn: str, file: Path) -> None:
     user = psycopg2.connect(dsn)
     with user.cursor() as cursor:
         cursor.execute("SELECT FROM t")
-        assert load(dsn, file).plan == PLAIN
+        assert way(load(dsn, file)) == PLAIN
     user.close()

@@ -324,6 +324,11 @@ def text_lane(
     )
 
 
+def unknown_columns(columns: Sequence[LoadColumn], constants: Mapping[str, str]) -> list[str]:
+    """Names of the ``columns`` that are not for the kernel: by their type, their steps, or how their value is made."""
+    return [each.name for each in columns if not is_known(each, constants)]
+
+
 def _can_follow(columns: Sequence[LoadColumn], key: Sequence[str]) -> bool:
     exact = {column.name for column in columns if column.is_exact and column.type.precision <= _KEY_DIGITS}
     return bool(key) and exact.issuperset(key)

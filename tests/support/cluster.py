@@ -143,13 +143,29 @@ def _run(command: list[object], user: str | None) -> None:
             raise RuntimeError(f"{command[0]} ended with {done.returncode}: {said.read().decode(errors='replace')}")
 
 
+IN_MEMORY = Path("/dev/shm")
+ROOM = 8 << 30
+"""Bytes that have to be free there: each worker has servers, and those have their write-ahead log."""
+
+
+def fastest_folder() -> Path | None:
+    """Where a server's files are made soonest: a new database is 300 files, which take a disk 15 times as long as
+    memory (0.5 s and 0.035 s on a busy machine). None: the usual place for temporary files."""
+    if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free >= ROOM:
+        return IN_MEMORY
+    return None
+
+
 @contextlib.contextmanager
 def running(name: str) -> Iterator[str]:
     """The DSN of a server by this name. Of the role ``rotating`` alone it asks for a password."""
-    with tempfile.TemporaryDirectory(prefix="loader-pg-", ignore_cleanup_errors=True) as made:
+    place = fastest_folder()
+    with tempfile.TemporaryDirectory(prefix="loader-pg-", dir=place, ignore_cleanup_errors=True) as made:
         folder = Path(made)
         options = {"listen_addresses": "", "unix_socket_directories": str(folder), "wal_level": "minimal"}
-        server = Cluster(name, folder, {**UNSAFE, **options, "max_wal_senders": "0", "max_wal_size": "4GB"})
+        server = Cluster(
+            name, folder, {**UNSAFE, **options, "max_wal_senders": "0", "max_wal_size": "1GB" if place else "4GB"}
+        )
         rules = server.data / "pg_hba.conf"
         rules.write_text(f"local all rotating scram-sha-256\n{rules.read_text()}")
         server.start()

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg2
+import pytest
 from hypothesis import strategies as st
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
@@ -238,12 +240,22 @@ _CONSTRAINTS = ("", "", "", "", "NOT NULL", "CHECK (length({name}::text) < 12)",
 _UNIQUE_TYPES = frozenset({"int", "bigint", "text", "numeric", "date", "timestamptz", "double precision", "mood"})
 
 
+KNOWN_TO_KERNEL = tuple(
+    name
+    for name in POOLS
+    if name in {"smallint", "int", "bigint", "real", "double precision", "numeric", "numeric(5,2)", "numeric(38,10)"}
+    or name in {"text", "varchar(3)", "char(3)", "bytea", "boolean", "uuid", "json", "jsonb", "mood"}
+    or name in {"date", "timestamp", "timestamptz", "time"}
+)
+"""Of a table of these alone the kernel takes whole records."""
+
+
 @st.composite
-def columns(draw: st.DrawFn) -> tuple[tuple[str, str], ...]:
+def columns(draw: st.DrawFn, types: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Type and constraint of one to six columns."""
     made = []
     for place in range(draw(st.integers(1, 6))):
-        type_name = draw(st.sampled_from(list(POOLS)))
+        type_name = draw(st.sampled_from(types))
         constraint = draw(st.sampled_from(_CONSTRAINTS)).format(name=f"c{place}")
         if constraint == "UNIQUE" and type_name not in _UNIQUE_TYPES:
             constraint = ""
@@ -252,9 +264,13 @@ def columns(draw: st.DrawFn) -> tuple[tuple[str, str], ...]:
 
 
 @st.composite
-def examples(draw: st.DrawFn, values: Mapping[str, Sequence[str]], *, most_records: int = 50) -> Example:
-    """A table and a file for it; most of its records are of ``values``, the texts that each type takes, or nearly."""
-    table = draw(columns())
+def examples(
+    draw: st.DrawFn, values: Mapping[str, Sequence[str]], *, most_records: int = 50, types: Sequence[str] = ()
+) -> Example:
+    """A table and a file for it; most of its records are of ``values``, the texts that each type takes, or nearly.
+
+    ``types``: of the columns; by default any of `POOLS`."""
+    table = draw(columns(types or list(POOLS)))
     dialect = draw(st.sampled_from(DIALECTS))
 
     def field(text: st.SearchStrategy[str], styles: Sequence[str] = _STYLES) -> st.SearchStrategy[str]:
@@ -304,6 +320,9 @@ def check(loaded: Result, copied: Result) -> None:
     assert [each for each in loaded.refused if each <= first] == [each for each in copied.refused if each <= first]
 
 
+_REJECT = "record_number, line_number, byte_offset, column_name, reason, sqlstate, message, raw"
+
+
 class Arena:
     """A database where examples are loaded twice, by the loader and by COPY, and compared."""
 
@@ -318,7 +337,7 @@ class Arena:
                 cursor.execute(statement)
         self.connection.commit()
         self.values = {type_name: self._values(type_name) for type_name in POOLS}
-        self.records = self.taken = 0
+        self.records = self.taken = self.by_kernel = 0
 
     def _values(self, type_name: str) -> list[str]:
         """Those of the type's pool that this server takes, and the empty text, which is NULL."""
@@ -351,6 +370,30 @@ class Arena:
                 cursor.execute("DROP TABLE IF EXISTS d.loaded, d.copied")
             self.connection.commit()
 
+    def with_kernel_and_without(self, example: Example) -> list[tuple[list[str], list[list[Any]]]]:
+        """The table and the rejects, whole, as the loader makes them with the kernel, and without it."""
+        made = []
+        for setting in ("on", "off"):
+            try:
+                with self.connection.cursor() as cursor:
+                    cursor.execute(example.create("d.loaded"))
+                self.connection.commit()
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setenv("LOADER_KERNEL", setting)
+                    report = self._load(example)
+                rejects = (
+                    f"SELECT {_REJECT} FROM loader.rejects WHERE load_id = {report.load_id} ORDER BY record_number"
+                )
+                made.append((self._rows("d.loaded"), rows(self.connection, rejects)))
+                self.records += len(example.records)
+                self.by_kernel += (report.plan or "").endswith("converted by the kernel")
+            finally:
+                self.connection.rollback()
+                with self.connection.cursor() as cursor:
+                    cursor.execute("DROP TABLE IF EXISTS d.loaded")
+                self.connection.commit()
+        return made
+
     def _copied(self, example: Example) -> Result:
         table = sql.Identifier("d", "copied")
         refused = copy_one_by_one(self.connection, table, None, example.records, example.dialect.options)
@@ -358,15 +401,18 @@ class Arena:
         return Result(self._rows("d.copied"), sorted(refused), reasons)
 
     def _loaded(self, example: Example) -> Result:
-        self.path.write_bytes(example.data)
-        spec = {"table": "d.loaded", "mode": "append", "csv": example.dialect.spec, "rejects": {"max_ratio": 1}}
-        report = loader.load(str(self.path), spec, database=self.database, force=True)
+        report = self._load(example)
         found = rows(
             self.connection,
             "SELECT record_number, reason || ': ' || message FROM loader.rejects"
             f" WHERE load_id = {report.load_id} ORDER BY 1",
         )
         return Result(self._rows("d.loaded"), [number for number, _ in found], dict(map(tuple, found)))
+
+    def _load(self, example: Example) -> loader.LoadReport:
+        self.path.write_bytes(example.data)
+        spec = {"table": "d.loaded", "mode": "append", "csv": example.dialect.spec, "rejects": {"max_ratio": 1}}
+        return loader.load(str(self.path), spec, database=self.database, force=True)
 
     def _rows(self, name: str) -> list[str]:
         alias = name.partition(".")[2]
