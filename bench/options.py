@@ -167,9 +167,14 @@ def _own_file(told: argparse.Namespace) -> OwnFile | None:
         return None
     if told.spec is None:
         raise ValueError("--file needs its --spec; `loader infer FILE` prints one to begin with")
-    if told.scenario is not None or told.keep or told.publish:
-        raise ValueError("--file is a run of its own, without --scenario, --keep and --publish")
+    if told.keep or told.publish or not _only_sizes(told.scenario):
+        raise ValueError("--file is a run of its own, without --keep, --publish, and scenarios other than limits-…")
     return OwnFile(told.file, told.spec, _ddl(told.table_ddl))
+
+
+def _only_sizes(told: str | None) -> bool:
+    """A user's own file can be measured in some of Lambda's sizes."""
+    return told is None or all(name == "limits" or name in LIMITS for name in told.split(","))
 
 
 def _ddl(told: str | None) -> str | None:

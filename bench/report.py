@@ -71,9 +71,9 @@ def _preface(results: Results) -> Iterable[str]:
         f"{made['postgresql']} {server}, Python {made['python']}, kernel {made['kernel']}, "
         f"{'–'.join(dict.fromkeys((str(rounds[0]), str(rounds[-1]))))} interleaved rounds. The loader reads from an "
         "S3-protocol server on the loopback interface, the others from a local file. Every run is a process of its "
-        "own, its start-up included. Figures are medians, with the lowest and highest in brackets; a ratio is made round by "
-        "round, and says how many times faster the loader is. The machine is shared and noisy: the ratios mean "
-        f"something, the seconds little. CPU of the server: {made['cpu_from']}."
+        "own, its start-up included. Figures are medians, with the lowest and highest in brackets; a ratio is made "
+        "round by round, and says how many times faster the loader is. The machine is shared and noisy: the ratios "
+        f"mean something, the seconds little. CPU of the server: {made['cpu_from']}."
     )
     if made["settings"]:
         listed = ", ".join(f"`{name} = {value}`" for name, value in made["settings"].items())

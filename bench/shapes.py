@@ -122,26 +122,26 @@ SHAPES: tuple[Data, ...] = (
         "1,000 integer columns",
         {f"n{number}": "integer" for number in range(INTEGERS)},
         _integers,
-        0.025,
+        0.028,
     ),
     _shape("long-texts", "a text of 500,000 characters a record", {"id": "integer", "body": "text"}, _long, 0.0005),
     _shape(
-        "sparse", "30 columns, nearly all NULL", {f"n{number}": "integer" for number in range(SPARSE)}, _sparse, 1.0
+        "sparse", "30 columns, nearly all NULL", {f"n{number}": "integer" for number in range(SPARSE)}, _sparse, 3.0
     ),
     _shape(
         "quoted-lines",
         "quoted fields with line breaks, quotes and commas in them",
         {"id": "integer", "address": "text", "remark": "text", "n": "integer"},
         _lines,
-        1.0,
+        2.5,
     ),
-    _shape("jsonb", "a jsonb document of five members", {"id": "integer", "doc": "jsonb"}, _json, 0.4),
+    _shape("jsonb", "a jsonb document of five members", {"id": "integer", "doc": "jsonb"}, _json, 0.85),
     _of_type("timestamptz-offset", "timestamptz", _moment_with_offset, 1.0, ", with an offset"),
-    _of_type("timestamptz", "timestamptz", _moment, 1.0, ", without an offset"),
-    _of_type("double", "double precision", _double, 1.0),
-    _of_type("uuid", "uuid", _uuid, 1.0),
-    replace(_of_type("int-array", "integer[]", _array, 0.5, ONLY_SERVER), asked=0.9),
-    replace(_of_type("int4range", "int4range", _range, 0.5, ONLY_SERVER), asked=0.9),
+    _of_type("timestamptz", "timestamptz", _moment, 1.1, ", without an offset"),
+    _of_type("double", "double precision", _double, 1.9),
+    _of_type("uuid", "uuid", _uuid, 0.95),
+    replace(_of_type("int-array", "integer[]", _array, 1.1, ONLY_SERVER), asked=0.9),
+    replace(_of_type("int4range", "int4range", _range, 1.5, ONLY_SERVER), asked=0.9),
 )
 
 EVERY = DATA | {each.name: each for each in SHAPES}
