@@ -6,6 +6,7 @@ are medians, ratios are made round by round.
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any
 
@@ -16,6 +17,7 @@ from bench.suite import run_parts
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was made is removed
     told = parse()
     if told.publish:
         _publish(told, parts.kept(told.build))
@@ -27,11 +29,11 @@ def main() -> int:
 
 
 def _run(told: Options) -> None:
-    """Run the parts. All of the suite is published; of less, the page goes to the build folder."""
+    """Run the parts. All of the suite is kept and published; of less, the page goes to the build folder."""
     found: dict[str, Any] = {}
     for name, part in run_parts(told):
         found[parts.key(name, part)] = part
-        if told.keep:
+        if told.keep or told.full:
             parts.keep(told.build, parts.key(name, part), part)
     if told.full:
         _publish(told, found)

@@ -47,12 +47,17 @@ def run(command: Sequence[str], server: Server, *, environment: Mapping[str, str
     watch = threading.Timer(limit, os.killpg, (process.pid, signal.SIGKILL))
     watch.start()
     assert process.stderr is not None
-    with _watched(process.pid) as peak:
-        told = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
+    try:
+        with _watched(process.pid) as peak:
+            told = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)  # it has a session of its own, so no Ctrl-C reaches it
+        raise
+    finally:
+        watch.cancel()
+        process.stderr.close()
     seconds = time.perf_counter() - began
-    watch.cancel()
-    process.stderr.close()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         late = f"it was not done in {limit:g} s" if process.returncode == -signal.SIGKILL else ""

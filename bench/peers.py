@@ -21,7 +21,9 @@ CHUNK = 100_000
 """Records of a chunk, for those that would read the whole file at once."""
 
 
-INTERPRETER = os.environ.get("BENCH_PEERS", sys.executable)
+_OWN = Path(".venv/peers/bin/python")
+
+INTERPRETER = os.environ.get("BENCH_PEERS") or (str(_OWN) if _OWN.exists() else sys.executable)
 """The Python that has them; `make bench` gives them an environment of their own."""
 
 

@@ -59,7 +59,8 @@ class Contender:
 class Scenario:
     """``prepare`` makes a contender's table as it is before; ``contenders`` are those that run, the loader first.
     ``share``: of the rows that the suite was asked for, beside the file's own. ``pinned``: the server and the client
-    have a core each. ``starts``: those whose start is measured as well, by a file of one record."""
+    have a core each. ``peers``: whether others than psql run. ``starts``: those whose start is measured as well, by a
+    file of one record."""
 
     name: str
     what: str
@@ -68,6 +69,7 @@ class Scenario:
     data: tuple[str, ...] = ("lineitem",)
     share: float = 1.0
     pinned: bool = False
+    peers: bool = False
     starts: Callable[[Bench], list[Contender]] | None = None
 
     def rows(self, data: Data, asked: int) -> int:
@@ -336,6 +338,7 @@ SCENARIOS = {
             "into an UNLOGGED table, typed and checked",
             _unlogged,
             _straight("adbc", "polars", "pgloader", "dlt", "pandas", "pandas-multi", "awswrangler"),
+            peers=True,
             starts=_lanes,
         ),
         Scenario("append", "into an ordinary table", _empty, _straight(), starts=_lanes),

@@ -68,7 +68,8 @@ def _part(place: Stand, name: str) -> dict[str, Any]:
         return {"found": _stages(place)}
     if name in LIMITS:
         return {"found": _limits(place, int(name.rpartition("-")[2]))}
-    return {"found": _scenario(place, SCENARIOS[name]), **_peers(place)}
+    scenario = SCENARIOS[name]
+    return {"found": _scenario(place, scenario), **(_peers(place) if scenario.peers and place.told.peers else {})}
 
 
 def _peers(place: Stand) -> dict[str, Any]:

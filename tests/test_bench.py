@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -371,6 +372,20 @@ def test_the_schema_is_removed_where_the_run_fails(dsn: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert query(dsn, "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'bench%' OR nspname = 'loader'") == []
+
+
+@pytest.mark.without_ledger
+def test_a_run_that_is_terminated_leaves_nothing(dsn: str, tmp_path: Path) -> None:
+    """Neither its schemas nor a loader that goes on by itself."""
+    options = ["--dsn", dsn, "--rows", "200000", "--scenario", "append", "--build", str(tmp_path)]
+    process = subprocess.Popen([sys.executable, "-m", "bench", *options], cwd=ROOT, stdout=subprocess.DEVNULL)
+    while query(dsn, "SELECT to_regclass('loader.loads')") == [(None,)]:  # until the first load is under way
+        assert process.poll() is None
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    assert query(dsn, "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'bench%' OR nspname = 'loader'") == []
+    while query(dsn, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()") != [(1,)]:
+        pass  # the server finds out that its client is gone
 
 
 @pytest.mark.without_ledger
