@@ -34,13 +34,23 @@ class LocalProcesses:
         self._postmaster = postmaster
 
     def cpu(self) -> float | None:
-        total = 0
+        """A child that ends while /proc is read is in neither its own place nor its parent's: then once more."""
+        _, waited, children = self._ticks()
+        while True:
+            before = waited, set(children)
+            own, waited, children = self._ticks()
+            if before == (waited, set(children)):
+                return (own + waited + sum(children.values())) / _TICKS
+
+    def _ticks(self) -> tuple[int, int, dict[int, int]]:
+        """Of the postmaster, of the children that it waited for, and of each child that there is (proc(5))."""
+        own, waited, children = 0, 0, {}
         for pid, fields in _processes():
             if pid == self._postmaster:
-                total += sum(map(int, fields[11:15]))  # utime, stime, and those of the children it waited for (proc(5))
+                own, waited = sum(map(int, fields[11:13])), sum(map(int, fields[13:15]))
             elif int(fields[1]) == self._postmaster:
-                total += sum(map(int, fields[11:13]))
-        return total / _TICKS
+                children[pid] = sum(map(int, fields[11:13]))
+        return own, waited, children
 
     def pin(self, cores: Iterable[int]) -> None:
         """The postmaster first: what it starts later inherits its cores."""

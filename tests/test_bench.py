@@ -22,6 +22,7 @@ from bench import parts
 from bench.data import DATA, one_record
 from bench.figures import without_start
 from bench.function import group_fault, image_fault
+from bench.hosts import LocalProcesses
 from bench.limits import DOLLARS_PER_GB_SECOND, DOLLARS_PER_REQUEST, cost, priced
 from bench.measure import Figure, ratio
 from bench.options import LIMITS, PARTS, parse
@@ -60,6 +61,16 @@ def test_prices_are_for_a_million_rows_and_a_terabyte() -> None:
     assert good["gb_seconds"] == pytest.approx(2.5)
     assert good["terabyte"] == pytest.approx(cost(10.0, 512) * 1000)
     assert good["million"] == pytest.approx(cost(10.0, 512) / 2)
+
+
+def test_the_cpu_of_children_that_end_is_never_lost() -> None:
+    """Whenever it is read: a sum that left out a child which just ended would be less than the one before."""
+    busy = "while :; do (i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done); done"
+    with subprocess.Popen(["/bin/sh", "-c", busy]) as parent:
+        found = [LocalProcesses(parent.pid).cpu() or 0.0 for _ in range(50)]
+        parent.kill()
+    assert found == sorted(found)
+    assert found[-1] > 0
 
 
 def test_a_start_is_left_out_of_the_clients_cpu() -> None:
