@@ -44,13 +44,18 @@ def without_start(scenario: Found, name: str) -> float | None:
 
 
 def faster(scenario: Found, other: str, name: str = LOADER) -> Figure | None:
-    """How many times faster ``name`` is than ``other``, by the row; None where one of them did not run."""
+    """How many times faster ``name`` is than ``other``, by the row; None where one of them did not run.
+
+    Round by round; where one ran less often (once, or until it failed), the other's median stands against it.
+    """
     ours, theirs = values(scenario, name, "seconds"), values(scenario, other, "seconds")
     if not ours or not theirs:
         return None
     share = scenario["rows"][name] / scenario["rows"][other]
     if len(theirs) < len(ours):
-        ours = sorted(ours)[len(ours) // 2 : len(ours) // 2 + 1] * len(theirs)
+        ours = [Figure.of(ours).median] * len(theirs)
+    elif len(ours) < len(theirs):
+        theirs = [Figure.of(theirs).median] * len(ours)
     return ratio([each / share for each in ours], theirs)
 
 

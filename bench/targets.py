@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.figures import CEILING, COPY, LOADER, UPSERT, faster, rival, times, without_start
 from bench.limits import priced
+from bench.scenarios import LARGE
 from bench.shapes import SHAPES
 
 Results = dict[str, Any]
@@ -31,10 +32,10 @@ class Target:
 NOT_MEASURED = "not measured"
 
 SPEEDS: tuple[tuple[str, str, str | None, float], ...] = (
-    ("append", "append 2 M rows of lineitem, from S3, against `psql \\copy` of the local file", COPY, 1.3),
-    ("append-large", "the same, 6 M rows", COPY, 1.5),
+    ("append", "append {rows} rows of lineitem, from S3, against `psql \\copy` of the local file", COPY, 1.3),
+    ("append-large", "the same, {large} rows", COPY, 1.5),
     ("append-large", "the same, against ready-made binary COPY", CEILING, 0.93),
-    ("created-large", "6 M rows into a table that the load creates, against `\\copy`", None, 1.9),
+    ("created-large", "{large} rows into a table that the load creates, against `\\copy`", None, 1.9),
     ("two-streams", "staging by two streams until the merge begins, against `\\copy`", COPY, 1.7),
     ("first", "first load into a keyed table, against `\\copy` and `ON CONFLICT`", UPSERT, 2.8),
     ("merge-new", "all rows new, the same comparison", UPSERT, 2.2),
@@ -50,7 +51,7 @@ SPEEDS: tuple[tuple[str, str, str | None, float], ...] = (
     ("staging", "against pgloader", "pgloader", 30.0),
 )
 """Scenario, what it is about, whom the loader is compared with (None: psql's way there), and how many times faster it
-has to be."""
+has to be. ``{rows}`` and ``{large}``: how many the suite was asked for, and that of its large scenarios."""
 
 
 def targets(results: Results) -> Iterator[Target]:
@@ -65,12 +66,18 @@ def targets(results: Results) -> Iterator[Target]:
 
 
 def _speed(results: Results, name: str, what: str, other: str | None, asked: float) -> Target:
+    asked_rows = results["made"]["rows"]
+    what = what.replace("{rows}", _millions(asked_rows)).replace("{large}", _millions(asked_rows * LARGE))
     scenario = results["scenarios"].get(name)
     against = other or (rival(scenario) if scenario else None)
     found = faster(scenario, against) if scenario and against else None
     if found is None:
         return Target(what, f"≥ {asked:g} ×", NOT_MEASURED, None)
     return Target(what, f"≥ {asked:g} ×", times(found), found.median >= asked)
+
+
+def _millions(rows: float) -> str:
+    return f"{rows / 1e6:g} M"
 
 
 def _client_cpu(results: Results) -> Target:

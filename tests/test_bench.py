@@ -20,7 +20,7 @@ from support.postgres import query, run_alone
 
 from bench import hosts, parts
 from bench.data import DATA, one_record
-from bench.figures import without_start
+from bench.figures import faster, without_start
 from bench.function import group_fault, image_fault
 from bench.hosts import LocalProcesses
 from bench.limits import DOLLARS_PER_GB_SECOND, DOLLARS_PER_REQUEST, cost, priced
@@ -83,6 +83,15 @@ def test_a_start_is_left_out_of_the_clients_cpu() -> None:
         "starts": {"loader": [{"client_cpu": 0.5}]},
     }
     assert without_start(found, "loader") == pytest.approx(0.5)
+
+
+def test_who_ran_less_often_is_compared_by_the_others_median() -> None:
+    """Such as a peer that is too slow for every round, or a contender that failed in one."""
+    runs = {"loader": [{"seconds": each} for each in (1.0, 2.0, 9.0)], "slow": [{"seconds": 10.0}]}
+    found = {"rows": {"loader": 1000, "slow": 500}, "runs": runs}
+    assert faster(found, "slow") == Figure(10.0, 10.0, 10.0)
+    assert faster(found, "loader", "slow") == Figure(0.1, 0.1, 0.1)
+    assert faster(found, "absent") is None
 
 
 # --- options
