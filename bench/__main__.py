@@ -17,10 +17,9 @@ from bench.suite import run_parts
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was made is removed
     told = parse()
     if told.publish:
-        _publish(told, parts.kept(told.build))
+        publish(told, parts.kept(told.build))
     elif told.own is not None:
         measure_own(told, told.own)
     else:
@@ -36,16 +35,18 @@ def _run(told: Options) -> None:
         if told.keep or told.full:
             parts.keep(told.build, parts.key(name, part), part)
     if told.full:
-        _publish(told, found)
+        publish(told, found)
     else:
         page = report.write(parts.composed(found), told.build, told.build)
         print(f"a part of the suite: {page}; what is published stays as it is", flush=True)
 
 
-def _publish(told: Options, found: dict[str, Any]) -> None:
+def publish(told: Options, found: dict[str, Any]) -> None:
+    """Write the page and its results. Raises RefusedError where the parts do not belong together."""
     parts.check(found, incomplete=told.incomplete)
     print(f"published: {report.write(parts.composed(found), told.results, told.docs)}", flush=True)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was made is removed
     sys.exit(main())

@@ -19,6 +19,7 @@ from support.docker import IMAGE, POSTGRES, need
 from support.postgres import query, run_alone
 
 from bench import hosts, parts
+from bench.__main__ import main, publish
 from bench.data import DATA, one_record
 from bench.figures import faster, without_start
 from bench.function import group_fault, image_fault
@@ -240,6 +241,23 @@ def test_parts_are_published_together(kept: Path, tmp_path: Path) -> None:
     assert reached["the same file again, the same comparison"].reached.endswith(")")
 
 
+def test_all_parts_make_a_whole_page(kept: Path, tmp_path: Path) -> None:
+    """The suite's own run keeps and publishes in the same way. (Each scenario has staging's figures here.)"""
+    found = parts.kept(kept)
+    size = {"seconds": 2.0, "low": 2.0, "high": 2.0, "cold": 3.0, "peak": 100.0}
+    limit = {"how": "a control group", "rows": 6000, "bytes": 750_000, "cores": 2}
+    limit["paces"] = {"loopback": size, "as S3": {"failed": "Runtime.ExitError: killed"}}
+    whole = {name: {**found["staging"], "found": limit} if name in LIMITS else found["staging"] for name in PARTS}
+    for name, part in {**whole, "stages": found["stages"]}.items():
+        parts.keep(tmp_path / "build", name, part)
+    told = parse(["--publish", "--build", str(tmp_path / "build"), "--docs", str(tmp_path), "--results", str(tmp_path)])
+    publish(told, parts.kept(told.build))
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert "not run for this page" not in page
+    assert "| 10,240 | Runtime.ExitError: killed |" in page
+    assert "Cheapest: 128 MB." in page
+
+
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -262,8 +280,6 @@ def test_what_does_not_belong_together_is_not_published(
     kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Change, told: str
 ) -> None:
     """And nothing is written."""
-    from bench.__main__ import main
-
     found = parts.kept(kept)
     change(found)
     (tmp_path / "build").mkdir()
