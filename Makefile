@@ -84,7 +84,7 @@ floor: setup  ## TPC-H lineitem against psql \copy: rows equal, faster, in const
 	.venv/peers/bin/pip install --quiet --disable-pip-version-check --requirement bench/peers.txt
 	@touch $@
 
-bench: setup .venv/peers/.ready  ## everybody beside psql on one server: makes docs/benchmarks.md (about fifteen minutes); OPTIONS go to bench
+bench: setup .venv/peers/.ready  ## everybody beside psql on one server: makes docs/benchmarks.md (about an hour); OPTIONS go to bench, see bench/README.md
 	BENCH_PEERS=.venv/peers/bin/python $(BIN)/python -m bench $(OPTIONS)
 
 fuzz: setup  ## the kernel against COPY and Arrow, files cut anywhere, files against COPY, a third of the time each: make fuzz SECONDS=600 FIELDS=50000000 (of the kernel, whatever the time)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import random
+import re
 import string
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from bench.rig import DDL, lineitem
@@ -18,7 +20,9 @@ LINEITEM_ROWS = 6_001_215  # at scale 1
 @dataclass(frozen=True, slots=True)
 class Data:
     """``ddl`` has a place for the table's name. ``key``: columns that tell rows apart. ``other``: a column that
-    is not of the key, and what makes another value of it, in SQL. ``settings``: what a loader's spec has to say."""
+    is not of the key, and what makes another value of it, in SQL. ``settings``: what a loader's spec has to say.
+    ``share``: of the rows that the suite was asked for, what this file has. ``asked``: how many times faster than psql
+    the loader has to be, where the file is a shape of its own."""
 
     name: str
     what: str
@@ -27,6 +31,15 @@ class Data:
     other: tuple[str, str]
     make: Callable[[Path, int], Path]
     settings: str = ""
+    share: float = 1.0
+    asked: float = 1.0
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The table's columns and their types."""
+        inner = self.ddl.partition("(")[2].removesuffix(")")
+        declared = (each.split(maxsplit=1) for each in re.split(r",\s*(?![^(]*\))", inner.strip()))
+        return dict(declared)
 
     def table(self, name: str, *, unlogged: bool = False, keyed: bool = False) -> str:
         """The statement that creates it."""
@@ -34,6 +47,15 @@ class Data:
         if keyed:
             ddl = f"{ddl.removesuffix(')')}, PRIMARY KEY ({', '.join(self.key)}))"
         return ddl.replace("CREATE TABLE", "CREATE UNLOGGED TABLE") if unlogged else ddl
+
+
+def one_record(file: Path, folder: Path) -> Path:
+    """The header of a CSV file and its first record, in a file of its own."""
+    path = folder / f"{file.stem}-one.csv"
+    with file.open(newline="", encoding="utf-8") as whole, path.open("w", newline="", encoding="utf-8") as one:
+        csv.field_size_limit(1 << 30)
+        csv.writer(one, lineterminator="\n").writerows(islice(csv.reader(whole), 2))
+    return path
 
 
 def _lineitem(folder: Path, rows: int) -> Path:

@@ -13,27 +13,29 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from bench.rig import Server
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+T = TypeVar("T", int, float)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """One run of a command. Times in seconds; ``client_cpu`` is of its process and those that it waited for,
-    ``server_cpu`` of all the server's processes meanwhile. ``peak``: resident, MB. ``wal``: bytes."""
+    ``server_cpu`` of all the server's processes meanwhile. ``peak``: resident, MB. ``wal``: bytes, of the whole server.
+    None: the server is such that it cannot be known."""
 
     seconds: float
     client_cpu: float
-    server_cpu: float
+    server_cpu: float | None
     peak: float
-    wal: int
+    wal: int | None
 
 
 def run(command: Sequence[str], server: Server, *, environment: Mapping[str, str], limit: float) -> Run:
     """Run it to its end. Raises CommandFailedError where that is bad, or does not come within ``limit`` seconds."""
-    cpu, wal = server_cpu(server), server.wal()
+    cpu, wal = server.host.cpu(), server.wal()
     began = time.perf_counter()
     process = subprocess.Popen(
         command,
@@ -45,12 +47,17 @@ def run(command: Sequence[str], server: Server, *, environment: Mapping[str, str
     watch = threading.Timer(limit, os.killpg, (process.pid, signal.SIGKILL))
     watch.start()
     assert process.stderr is not None
-    with _watched(process.pid) as peak:
-        told = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
+    try:
+        with _watched(process.pid) as peak:
+            told = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)  # it has a session of its own, so no Ctrl-C reaches it
+        raise
+    finally:
+        watch.cancel()
+        process.stderr.close()
     seconds = time.perf_counter() - began
-    watch.cancel()
-    process.stderr.close()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         late = f"it was not done in {limit:g} s" if process.returncode == -signal.SIGKILL else ""
@@ -58,9 +65,9 @@ def run(command: Sequence[str], server: Server, *, environment: Mapping[str, str
     return Run(
         seconds=seconds,
         client_cpu=usage.ru_utime + usage.ru_stime,
-        server_cpu=server_cpu(server) - cpu,
+        server_cpu=_since(cpu, server.host.cpu()),
         peak=peak[0],
-        wal=server.wal() - wal,
+        wal=_since(wal, server.wal()),
     )
 
 
@@ -93,20 +100,8 @@ class CommandFailedError(Exception):
     """A command did not do what it was to; the message is the last line of what it said."""
 
 
-def server_cpu(server: Server) -> float:
-    """Seconds of CPU of all the server's processes, those that have ended included."""
-    total = 0
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            except OSError:  # it has just ended
-                continue
-            if int(folder.name) == server.pid:
-                total += sum(map(int, fields[11:15]))  # utime, stime, and those of the children it waited for (proc(5))
-            elif int(fields[1]) == server.pid:
-                total += sum(map(int, fields[11:13]))
-    return total / _TICKS
+def _since(before: T | None, after: T | None) -> T | None:
+    return None if before is None or after is None else after - before
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ Appends the file to a table that is there; dlt and awswrangler merge by the key 
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -20,7 +21,9 @@ CHUNK = 100_000
 """Records of a chunk, for those that would read the whole file at once."""
 
 
-INTERPRETER = os.environ.get("BENCH_PEERS", sys.executable)
+_OWN = Path(".venv/peers/bin/python")
+
+INTERPRETER = os.environ.get("BENCH_PEERS") or (str(_OWN) if _OWN.exists() else sys.executable)
 """The Python that has them; `make bench` gives them an environment of their own."""
 
 
@@ -33,7 +36,15 @@ class Peer:
     how: str
     needs: str
     rows: int | None = None
+    strays: bool = False  # it does not keep to the search path: it names a schema, or connects in a way of its own
 
+    def unable(self, *, own: bool) -> str | None:
+        """Why it does not run, if so. ``own``: whether the server is the benchmark's."""
+        if self.strays and not own:
+            return "it would not keep to the benchmark's schema on a user's own server"
+        return self.missing()
+
+    @functools.cache  # noqa: B019 - there are seven of them, for as long as the suite runs
     def missing(self) -> str | None:
         """Why it cannot run here, if so."""
         if self.needs.startswith("/"):
@@ -45,11 +56,13 @@ class Peer:
 PEERS = (
     Peer("adbc", "adbc_ingest of pyarrow.csv batches: binary COPY, schema given", "adbc_driver_postgresql"),
     Peer("polars", "read_csv, write_database by its ADBC engine", "polars"),
-    Peer("pgloader", "csv into a table, workers and batches as its manual advises", "/pgloader", rows=500_000),
-    Peer("dlt", "pyarrow resource, csv loader files, COPY (its fastest way into PostgreSQL)", "dlt", rows=500_000),
+    Peer("pgloader", "csv into a table, workers and batches as its manual advises", "/pgloader", 500_000, strays=True),
+    Peer(
+        "dlt", "pyarrow resource, csv loader files, COPY (its fastest way into PostgreSQL)", "dlt", 500_000, strays=True
+    ),
     Peer("pandas", "read_csv in chunks, to_sql with a COPY callable, as its manual shows", "pandas", rows=500_000),
     Peer("pandas-multi", 'to_sql(method="multi"), as most people use it', "pandas", rows=100_000),
-    Peer("awswrangler", "postgresql.to_sql in chunks of a thousand, as its manual shows", "awswrangler", rows=50_000),
+    Peer("awswrangler", "postgresql.to_sql in chunks of a thousand, as its manual shows", "awswrangler", 50_000, True),
 )
 
 UNAVAILABLE = {
@@ -99,7 +112,7 @@ def _polars(file: Path, dsn: str, table: str, _key: str) -> None:
 def _pgloader(file: Path, dsn: str, table: str, _key: str) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".load") as command:
         command.write(
-            f"LOAD CSV FROM '{file}' INTO {dsn}&tablename={table}\n"
+            f"LOAD CSV FROM '{file}' INTO {dsn}{'&' if '?' in dsn else '?'}tablename={table}\n"
             "WITH skip header = 1, fields optionally enclosed by '\"', fields escaped by double-quote,\n"
             "     fields terminated by ',', batch rows = 50000, batch size = 50MB, prefetch rows = 100000;\n"
         )
@@ -133,8 +146,14 @@ def _with_password(dsn: str) -> str:
     """dlt insists on one, though the server does not."""
     from psycopg2.extensions import parse_dsn
 
-    given = parse_dsn(dsn)
-    return f"postgresql://{given['user']}:none@localhost/{given['dbname']}?host={given['host']}"
+    given = {"host": "", "port": "5432", "password": "none", **parse_dsn(dsn)}
+    socket = given["host"].startswith("/")
+    place = (
+        f"localhost/{given['dbname']}?host={given['host']}"
+        if socket
+        else (f"{given['host']}:{given['port']}/{given['dbname']}")
+    )
+    return f"postgresql://{given['user']}:{given['password']}@{place}"
 
 
 def _engine(dsn: str):
@@ -182,11 +201,10 @@ def _awswrangler(file: Path, dsn: str, table: str, _key: str) -> None:
     import pg8000
     from psycopg2.extensions import parse_dsn
 
-    given = parse_dsn(dsn)
-    where = (
-        {"unix_sock": f"{given['host']}/.s.PGSQL.5432"} if given["host"].startswith("/") else {"host": given["host"]}
-    )
-    connection = pg8000.connect(user=given["user"], database=given["dbname"], password="postgres", **where)
+    given = {"port": "5432", "password": "postgres", **parse_dsn(dsn)}
+    socket = f"{given['host']}/.s.PGSQL.{given['port']}"
+    where = {"unix_sock": socket} if given["host"].startswith("/") else {"host": given["host"], "port": given["port"]}
+    connection = pg8000.connect(user=given["user"], database=given["dbname"], password=given["password"], **where)
     for chunk in pandas.read_csv(file, chunksize=CHUNK):
         awswrangler.postgresql.to_sql(chunk, connection, table, "public", mode="append", chunksize=1000)
     connection.close()

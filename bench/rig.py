@@ -12,6 +12,12 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import psycopg2
+
+from bench.hosts import Host, LocalProcesses
+from loader import ledger
 
 DDL = """CREATE TABLE {} (
     l_orderkey bigint, l_partkey bigint, l_suppkey bigint, l_linenumber integer,
@@ -29,13 +35,22 @@ def options(description: str | None, *, scale: float) -> argparse.Namespace:
 
 
 class Server:
-    """A PostgreSQL of this run's own."""
+    """A PostgreSQL to measure: the benchmark's own, or (``own`` is False) its user's, in a schema for the benchmark.
 
-    def __init__(self, dsn: str, data: Path, binaries: Path) -> None:
+    ``psql``: the program. ``host``: where its processes are. ``folder``: of its data and its socket, None where it is
+    not on this machine's disk.
+    """
+
+    def __init__(
+        self, dsn: str, psql: str, host: Host, *, own: bool = True, folder: Path | None = None, about: str = "embedded"
+    ) -> None:
         self.dsn = dsn
-        self.pid = int((data / "postmaster.pid").read_text().split()[0])
-        self.psql = str(binaries / "psql")
-        self._psql = [str(binaries / "psql"), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", dsn]
+        self.psql = psql
+        self.host = host
+        self.own = own
+        self.folder = folder
+        self.about = about
+        self._psql = [psql, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", dsn]
 
     def execute(self, *statements: str) -> None:
         subprocess.run([*self._psql, *(f"--command={each}" for each in statements)], check=True)
@@ -60,9 +75,30 @@ class Server:
         command = [*self._psql, "--tuples-only", "--no-align", f"--command={query}"]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    def wal(self) -> int:
-        """Bytes of WAL since the server was made."""
-        return int(self.ask("SELECT pg_current_wal_lsn() - '0/0'"))
+    def wal(self) -> int | None:
+        """Bytes of WAL since the server was made, all of its databases together; None where it does not say."""
+        try:
+            return int(self.ask("SELECT pg_current_wal_lsn() - '0/0'"))
+        except subprocess.CalledProcessError:
+            if self.own:
+                raise
+            return None
+
+    def checkpoint(self) -> None:
+        """So that no run pays for the one before it. A user's own server may not allow it, and does without."""
+        command = [*self._psql, "--command=CHECKPOINT"]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode and self.own:
+            raise SystemExit(f"CHECKPOINT: {done.stderr.strip()}")
+
+    def forget_loads(self) -> None:
+        """The ledger as it is before the first load, and nothing that loads have left."""
+        self.execute("SET client_min_messages = warning", "DROP SCHEMA IF EXISTS loader CASCADE")
+        connection = psycopg2.connect(self.dsn)
+        try:
+            ledger.migrate(connection)
+        finally:
+            connection.close()
 
 
 @contextlib.contextmanager
@@ -74,12 +110,17 @@ def open_server(folder: Path, settings: Mapping[str, str] | None = None) -> Iter
     started = get_server(folder / "postgres", cleanup_mode="delete")
     try:
         if settings:
-            Server(started.get_uri(), folder / "postgres", started.bin_path).configure(settings)
+            _embedded(started, folder / "postgres").configure(settings)
             started.stop()
             started.start()
-        yield Server(started.get_uri(), folder / "postgres", started.bin_path)
+        yield _embedded(started, folder / "postgres")
     finally:
         started.cleanup()
+
+
+def _embedded(started: Any, data: Path) -> Server:
+    postmaster = int((data / "postmaster.pid").read_text().split()[0])
+    return Server(started.get_uri(), str(started.bin_path / "psql"), LocalProcesses(postmaster), folder=data)
 
 
 def lineitem(folder: Path, scale: float) -> Path:

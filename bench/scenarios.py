@@ -5,14 +5,15 @@ from __future__ import annotations
 import gzip
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.data import Data
 from bench.objects import BUCKET
 from bench.peers import INTERPRETER, PEERS, Peer
 from bench.rig import Server
+from bench.shapes import SHAPES
 
 LIMIT = 240.0
 """Seconds that one run may take."""
@@ -35,7 +36,7 @@ class Bench:
 
     def few(self, rows: int) -> Path:
         """A file of fewer rows, for those that take too long for more."""
-        path = self.folder / "few" / str(rows)
+        path = self.folder / "few" / self.data.name / str(rows)
         path.mkdir(parents=True, exist_ok=True)
         made = list(path.glob("**/*.csv"))
         return made[0] if made else self.data.make(path, rows)
@@ -43,25 +44,40 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """Somebody who loads ``rows`` rows of the file into ``table`` by a command."""
+    """Somebody who loads ``rows`` rows of the file into ``table`` by a command. ``checked``: whether the table must be,
+    row for row, what psql makes of the file. ``environment``: variables beside those that point to the bucket."""
 
     name: str
     table: str
     rows: int
     command: Sequence[str]
-    checked: bool = True  # whether the table must be, row for row, what psql makes of the file
+    checked: bool = True
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """``prepare`` makes a contender's table as it is before; ``contenders`` are those that run, the loader first."""
+    """``prepare`` makes a contender's table as it is before; ``contenders`` are those that run, the loader first.
+    ``share``: of the rows that the suite was asked for, beside the file's own. ``pinned``: the server and the client
+    have a core each. ``peers``: whether others than psql run. ``starts``: those whose start is measured as well, by a
+    file of one record."""
 
     name: str
     what: str
     prepare: Callable[[Bench, str], None]
     contenders: Callable[[Bench], list[Contender]]
     data: tuple[str, ...] = ("lineitem",)
-    share: float = 1.0  # of the rows that the suite was asked for
+    share: float = 1.0
+    pinned: bool = False
+    peers: bool = False
+    starts: Callable[[Bench], list[Contender]] | None = None
+
+    def rows(self, data: Data, asked: int) -> int:
+        """Of the file, where the suite was asked for so many."""
+        return max(int(asked * self.share * data.share), 1)
+
+
+LOADER, WITHOUT_KERNEL = "loader", "loader, without kernel"
 
 
 def loader(bench: Bench, name: str, *options: str, file: Path | None = None, checked: bool = True) -> Contender:
@@ -69,7 +85,12 @@ def loader(bench: Bench, name: str, *options: str, file: Path | None = None, che
     source = f"s3://{BUCKET}/{(file or bench.file).relative_to(bench.folder)}"
     spec = ["--spec", str(bench.spec("settings", ""))] if bench.data.settings and "--spec" not in options else []
     command = [sys.executable, "-m", "loader", "load", source, "--dsn", bench.server.dsn, "--table", name, "--force"]
-    return Contender("loader", name, bench.rows, [*command, *spec, *options], checked)
+    return Contender(LOADER, name, bench.rows, [*command, *spec, *options], checked)
+
+
+def without_kernel(bench: Bench) -> Contender:
+    """The same command on the Arrow lane."""
+    return replace(loader(bench, "by_arrow"), name=WITHOUT_KERNEL, environment={"LOADER_KERNEL": "off"})
 
 
 def _psql(bench: Bench, *statements: str) -> list[str]:
@@ -85,9 +106,7 @@ def copy(bench: Bench, table: str = "by_psql") -> Contender:
 def upsert(bench: Bench, table: str = "by_upsert") -> Contender:
     r"""The customary way: ``\copy`` into a temporary table, then ``INSERT … ON CONFLICT DO UPDATE``."""
     key = ", ".join(bench.data.key)
-    columns = bench.server.ask(f"SELECT string_agg(attname, ',' ORDER BY attnum) FROM pg_attribute"
-                               f" WHERE attrelid = '{table}'::regclass AND attnum > 0").split(",")  # fmt: skip
-    changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in bench.data.key)
+    changes = ", ".join(f"{name} = excluded.{name}" for name in bench.data.columns if name not in bench.data.key)
     command = _psql(
         bench,
         "SET temp_buffers = '64MB'",
@@ -101,10 +120,12 @@ def upsert(bench: Bench, table: str = "by_upsert") -> Contender:
 
 def ceiling(bench: Bench, table: str = "by_binary") -> Contender:
     r"""Ready-made binary COPY: what one backend can take at most. The file is made by the server itself."""
-    made = bench.folder / "ready.bin"
+    made = bench.folder / f"{bench.file.stem}.ready.bin"
     if not made.exists():
         server = bench.server
-        server.execute("DROP TABLE IF EXISTS model", bench.data.table("model", unlogged=True))
+        server.execute(
+            "SET client_min_messages = warning", "DROP TABLE IF EXISTS model", bench.data.table("model", unlogged=True)
+        )
         server.execute(rf"\copy model from '{bench.file}' (format csv, header)")
         server.execute(rf"\copy model to '{made}' (format binary)", "DROP TABLE model")
     return Contender(
@@ -113,7 +134,9 @@ def ceiling(bench: Bench, table: str = "by_binary") -> Contender:
 
 
 def peers(bench: Bench, names: Sequence[str]) -> list[Contender]:
-    return [_peer(bench, peer) for peer in PEERS if peer.name in names and peer.missing() is None]
+    """Those of the names that are installed, and that on a user's own server stay in the benchmark's schema."""
+    own = bench.server.own
+    return [_peer(bench, each) for each in PEERS if each.name in names and each.unable(own=own) is None]
 
 
 def _peer(bench: Bench, peer: Peer) -> Contender:
@@ -172,14 +195,57 @@ _HALF = "UPDATE {table} SET {key} = {key} + 8 WHERE {key} % 64 < 32"
 _CHANGE = "UPDATE {table} SET {column} = {value}"
 
 
+def _absent(bench: Bench, table: str) -> None:
+    """No table for those who create it; an empty one for what copies into it."""
+    if table == "by_binary":
+        _empty(bench, table)
+    else:
+        bench.server.execute("SET client_min_messages = warning", f"DROP TABLE IF EXISTS {table}")
+
+
+def _never_staged(bench: Bench, table: str) -> None:
+    """An UNLOGGED table, and an empty ledger: a load that another began would be taken up."""
+    _unlogged(bench, table)
+    bench.server.forget_loads()
+
+
 # --- who runs where
+
+
+def _lanes(bench: Bench) -> list[Contender]:
+    return [loader(bench, "by_loader"), without_kernel(bench)]
 
 
 def _straight(*names: str) -> Callable[[Bench], list[Contender]]:
     def contenders(bench: Bench) -> list[Contender]:
-        return [loader(bench, "by_loader"), copy(bench), ceiling(bench), *peers(bench, names)]
+        return [*_lanes(bench), copy(bench), ceiling(bench), *peers(bench, names)]
 
     return contenders
+
+
+def _created(bench: Bench) -> list[Contender]:
+    """The table is not there. psql creates it and copies into it in one transaction."""
+    columns = "".join(f'{name} = "{kind}"\n' for name, kind in bench.data.columns.items())
+    spec = str(bench.spec("created", f"[columns]\n{columns}"))
+    statements = (
+        "BEGIN",
+        bench.data.table("by_psql"),
+        rf"\copy by_psql from '{bench.file}' (format csv, header)",
+        "COMMIT",
+    )
+    plain = Contender(r"psql CREATE TABLE, \copy", "by_psql", bench.rows, _psql(bench, *statements))
+    return [loader(bench, "by_loader", "--spec", spec), plain, ceiling(bench)]
+
+
+def _staged(bench: Bench) -> list[Contender]:
+    """The loader by two streams, until all is staged and proved; its merge is not part of it."""
+    source = f"s3://{BUCKET}/{bench.file.relative_to(bench.folder)}"
+    command = [sys.executable, "-m", "bench.staged", source, bench.server.dsn, "by_loader", str(bench.rows)]
+    return [Contender(LOADER, "by_loader", bench.rows, command, checked=False), copy(bench)]
+
+
+def _both_lanes(bench: Bench) -> list[Contender]:
+    return [*_lanes(bench), copy(bench)]
 
 
 def _merge(bench: Bench) -> list[Contender]:
@@ -242,7 +308,7 @@ def _transformed(bench: Bench) -> list[Contender]:
 
 def _rejects(bench: Bench) -> list[Contender]:
     r"""One record in ten thousand is bad. psql would give up at the first, so it gets the file without them."""
-    bad = bench.folder / "rejects.csv"
+    bad = bench.folder / f"{bench.file.stem}.rejects.csv"
     if not bad.exists():
         with bench.file.open(encoding="utf-8") as good, bad.open("w", encoding="utf-8") as file:
             for number, line in enumerate(good):
@@ -261,6 +327,9 @@ def _straight_only(bench: Bench) -> list[Contender]:
     return [loader(bench, "by_loader"), copy(bench)]
 
 
+LARGE = 3.0
+"""What "large" means: 6 million rows where the suite is asked for its two."""
+
 SCENARIOS = {
     each.name: each
     for each in (
@@ -269,10 +338,26 @@ SCENARIOS = {
             "into an UNLOGGED table, typed and checked",
             _unlogged,
             _straight("adbc", "polars", "pgloader", "dlt", "pandas", "pandas-multi", "awswrangler"),
+            peers=True,
+            starts=_lanes,
         ),
-        Scenario("append", "into an ordinary table", _empty, _straight()),
-        Scenario("wide", "39 columns of text", _empty, _straight_only, ("wide",), 0.1),
-        Scenario("narrow", "4 columns of numbers", _empty, _straight_only, ("narrow",)),
+        Scenario("append", "into an ordinary table", _empty, _straight(), starts=_lanes),
+        Scenario("append-large", "three times as many rows", _empty, _straight(), share=LARGE, starts=_lanes),
+        Scenario("created", "into a table that the load creates", _absent, _created),
+        Scenario("created-large", "the same, three times as many rows", _absent, _created, share=LARGE),
+        Scenario(
+            "append-pinned",
+            "into an ordinary table, a core each for server and client",
+            _empty,
+            _straight(),
+            pinned=True,
+        ),
+        Scenario("two-streams", "staged by two streams, until the merge would begin", _never_staged, _staged),
+        Scenario("wide", "39 columns of text", _empty, _both_lanes, ("wide",), 0.1),
+        Scenario("wide-large", "the same, three times as many rows", _empty, _straight_only, ("wide",), 0.3),
+        Scenario("narrow", "4 columns of numbers", _empty, _both_lanes, ("narrow",)),
+        Scenario("narrow-large", "the same, five times as many rows", _empty, _straight_only, ("narrow",), 5.0),
+        *(Scenario(each.name, each.what, _empty, _straight_only, (each.name,)) for each in SHAPES),
         Scenario("ragged", "records too short, filled up (psql refuses them)", _empty, _ragged, ("ragged",), 0.5),
         Scenario("gzip", "compressed", _empty, _gzip),
         Scenario(

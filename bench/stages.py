@@ -23,17 +23,17 @@ from loader.transform import Transformer
 
 
 def stage_rates(file: Path, server: Server) -> dict[str, float]:
-    """CPU seconds, by stage: of this process, and of the server's for its COPY."""
+    """CPU seconds, by stage: of this process, and of the server's for its COPY where its processes are in /proc."""
     server.execute("SET client_min_messages = warning", "DROP TABLE IF EXISTS stages", DDL.format("stages"))
     server.execute("ALTER TABLE stages SET UNLOGGED")
     connection = psycopg2.connect(server.dsn)
     try:
-        return _measure(file, connection)
+        return _measure(file, connection, local=server.folder is not None)
     finally:
         connection.close()
 
 
-def _measure(file: Path, connection: psycopg2.extensions.connection) -> dict[str, float]:
+def _measure(file: Path, connection: psycopg2.extensions.connection, *, local: bool) -> dict[str, float]:
     spec = LoadSpec.from_dict({"table": "stages"})
     table = catalog.describe(connection, *spec.table_name)
     spent: Counter[str] = Counter()
@@ -75,11 +75,12 @@ def _measure(file: Path, connection: psycopg2.extensions.connection) -> dict[str
                 spent["encode"] += time.thread_time() - began
                 yield encoded
 
-        server_began = _backend_cpu(connection)
+        server_began = _backend_cpu(connection) if local else 0.0
         began = time.thread_time()
         copy(connection, target_name(table), names, tuples())
         spent["send"] = time.thread_time() - began - sum(spent.values())
-        spent["COPY, in the server"] = _backend_cpu(connection) - server_began
+        if local:
+            spent["COPY, in the server"] = _backend_cpu(connection) - server_began
     connection.rollback()
     return {name: round(seconds, 3) for name, seconds in spent.items()}
 

@@ -68,7 +68,7 @@ def test_a_plan_says_that_the_kernel_converts(dsn: str, file: Path, monkeypatch:
                 "columns": {name: {"type": "timestamptz", "format": "%Y", "timezone": "Asia/Tokyo"} for name in "ab"},
                 "rejects": {"max_ratio": 1},
             },
-            'it does not know columns: "a" and "b"',
+            'it does not know columns: "a", "b"',
         ),
     ],
 )
