@@ -108,7 +108,8 @@ def test_several_streams_where_there_are_several_segments(
 ) -> None:
     """The ledger says so, and the rows are those of the file."""
     report = load(database, file, spec, threads)
-    assert (report.rows_read, report.rows_inserted, report.plan) == (RECORDS, RECORDS, plan)
+    assert (report.rows_read, report.rows_inserted) == (RECORDS, RECORDS)
+    assert (report.plan or "").partition("; converted")[0] == plan
     assert query(dsn, "SELECT plan FROM loader.loads") == [(plan,)]
     assert differences(dsn, file) == 0
     assert leftovers(dsn) == []
