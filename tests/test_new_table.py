@@ -110,7 +110,7 @@ def test_several_streams_where_there_are_several_segments(
     report = load(database, file, spec, threads)
     assert (report.rows_read, report.rows_inserted) == (RECORDS, RECORDS)
     assert (report.plan or "").partition("; converted")[0] == plan
-    assert query(dsn, "SELECT plan FROM loader.loads") == [(plan,)]
+    assert query(dsn, "SELECT plan FROM loader.loads") == [(report.plan,)]
     assert differences(dsn, file) == 0
     assert leftovers(dsn) == []
 
