@@ -124,10 +124,11 @@ def as_spec(spec: LoadSpec | Mapping[str, Any] | str | os.PathLike[str]) -> Load
 class Load(Task):
     """One object's version on its way into one table. Made for one `run`.
 
-    Memory: the source's prefetch (4 parts of 4 MiB from S3, and two more that are being split; 1 chunk of a file), and
-    workers + `overlap.AHEAD` + STREAMS blocks of 1 MiB, each at most as text, as a record batch and as COPY tuples,
-    about 5 MiB: with two workers 24 + 6 × 5 MiB, beside 90 MB of libraries (110 MB with S3's). A longer record grows
-    its block, up to `blocks.RECORD_LIMIT`. Nothing grows with the file, the table, or the number of rejects.
+    Memory: the source's prefetch (3 parts of 4 MiB from S3, and two more that are being split; 1 chunk of a file), and
+    workers + `overlap.AHEAD` + STREAMS blocks of 1 MiB, each as text and as COPY tuples, about 2.5 MiB, beside 75 MB of
+    libraries. What the kernel does not take is a record batch as well: 5 MiB a block, and 35 MB more of libraries. A
+    longer record grows its block, up to `blocks.RECORD_LIMIT`. Nothing grows with the file, the table, or the number of
+    rejects.
 
     Transactions: the rejects, the running entry, and what is staged with its checkpoints commit as they go; what is
     visible in the target, the ledger's "loaded" and the end of the staging table are one transaction, on the
