@@ -126,9 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     places = parser.add_argument_group("where the results go")
-    places.add_argument("--build", type=Path, default=Options.build, help="runs of a part (default: build/bench)")
-    places.add_argument("--results", type=Path, default=Options.results, help="published (default: bench/results)")
-    places.add_argument("--docs", type=Path, default=Options.docs, help="published (default: docs)")
+    places.add_argument("--build", type=Path, default=Options().build, help="runs of a part (default: build/bench)")
+    places.add_argument("--results", type=Path, default=Options().results, help="published (default: bench/results)")
+    places.add_argument("--docs", type=Path, default=Options().docs, help="published (default: docs)")
     return parser
 
 

@@ -36,6 +36,12 @@ from loader.spec import LoadSpec
 ROOT = Path(__file__).parent.parent
 
 
+def test_where_the_results_go_by_default() -> None:
+    """A part below build/, what is published beside the docs."""
+    told = parse([])
+    assert (told.build, told.results, told.docs) == (Path("build/bench"), Path("bench/results"), Path("docs"))
+
+
 def test_a_figure_is_the_median_and_its_spread() -> None:
     assert Figure.of([3.0, 1.0, 10.0]) == Figure(3.0, 1.0, 10.0)
 
