@@ -204,12 +204,14 @@ class Splitter:
         """The same by the kernel, at a fraction of the time, where all quotes in the window are regular."""
         quote = -1 if self._dialect.quote is None else self._dialect.quote
         delimiter = self._dialect.delimiter[0]
-        size, records, lines, shortest, open_, regular = kernel.scan(self._data, at, window, delimiter, quote, last)
+        found = kernel.scan(self._data, at, window, delimiter, quote, last)
+        size, records, lines, shortest, longest, open_, regular = found
         if not size or not regular or (last and open_):
             return None
         self._usual_window = min(self._usual_window * 2, self._block_size)
         self._window = self._usual_window
-        return self._made(self._data[at : at + size], records, lines, shortest, regular=True)
+        data = self._data[at : at + size]
+        return self._made(data, records, lines, shortest, regular=True, most_lines=longest)
 
     def _grow(self, piece: bytes, found: Layout, last: bool) -> None:
         """The record at hand does not end in the window: it is longer, or broken."""
@@ -380,7 +382,15 @@ class Splitter:
         return self._made(data, records, len(found.line_ends), shortest, regular=regular, terminated=terminated)
 
     def _made(
-        self, data: bytes, records: int, lines: int, shortest: int, *, regular: bool, terminated: bool = True
+        self,
+        data: bytes,
+        records: int,
+        lines: int,
+        shortest: int,
+        *,
+        regular: bool,
+        terminated: bool = True,
+        most_lines: int | None = None,
     ) -> Block | None:
         """The next block; None where it holds no record."""
         offset, record, line = self._offset, self._record, self._line
@@ -402,6 +412,7 @@ class Splitter:
             dialect=self._dialect,
             after=self._place(),
             lines=lines,
+            most_lines=most_lines,
         )
 
     def _place(self) -> Place | None:

@@ -95,7 +95,7 @@ class Block:
     ``terminated``: False for lines that were given up after an unbalanced quote; each is a record then. ``after``:
     where the file can be taken up again; None amid broken records, where more has to be known. ``origin``: of records
     that were picked from another block, that block and each one's place in it, from 0, shape (records,). ``lines``:
-    physical lines that end in it; None where they were not counted.
+    physical lines that end in it; ``most_lines``: those of the record that has most; None where they were not counted.
     """
 
     data: bytes
@@ -110,6 +110,7 @@ class Block:
     after: Place | None = None
     origin: tuple[Block, npt.NDArray[np.int64]] | None = None
     lines: int | None = None
+    most_lines: int | None = None
 
     @cached_property
     def layout(self) -> Layout:
@@ -146,7 +147,7 @@ class Block:
     def pick(self, index: npt.NDArray[np.int64]) -> Block:
         """The records at ``index`` as a block of their own."""
         data = b"".join(self.raw(each) + b"\n" for each in index.tolist())
-        return replace(self, data=data, records=len(index), origin=(self, index), lines=None)
+        return replace(self, data=data, records=len(index), origin=(self, index), lines=None, most_lines=None)
 
     def numbers(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The numbers of the records at ``index``, however the file was cut into blocks."""
@@ -371,6 +372,7 @@ def joined(blocks: Sequence[Block]) -> Block:
         shortest=min(each.shortest for each in blocks),
         regular=all(each.regular for each in blocks),
         lines=None,
+        most_lines=None,
     )
 
 

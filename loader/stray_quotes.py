@@ -30,6 +30,8 @@ def find_swallowed(block: Block, fields: int) -> Swallowed:
     """
     if block.lines is not None and block.lines + (not block.data.endswith((b"\n", b"\r"))) <= block.records:
         return NONE_SWALLOWED  # each is a line of its own
+    if block.regular and block.most_lines is not None and block.most_lines < LINES:
+        return NONE_SWALLOWED
     found = block.layout
     if fields < 2 or not block.terminated or not len(found.quotes) or len(found.line_ends) <= len(found.ends):
         return NONE_SWALLOWED

@@ -219,7 +219,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
     if (run_through(text_run, &program, data, size, room, NULL) != records) abort();
     express_scan(data, size, program.delimiter, program.quote, program.has_quote, 1, &scan);
     if (!scan.open && scan.records != (size_t)records) abort();
-    const uint64_t scanned[6] = {scan.cut, scan.records, scan.lines, scan.shortest, (uint64_t)scan.open, (uint64_t)scan.regular};
+    const uint64_t scanned[7] = {scan.cut, scan.records, scan.lines, scan.shortest, scan.longest, (uint64_t)scan.open,
+                                (uint64_t)scan.regular};
     note(scanned, sizeof scanned);
     free(data);
     return 0;

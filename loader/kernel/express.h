@@ -135,6 +135,7 @@ typedef struct {
     size_t cut;              /* past the last record end */
     size_t records, lines;   /* that end up to there */
     size_t shortest;         /* bytes of a record, its line end included */
+    size_t longest;          /* lines of a record */
     int open;                /* the bytes end inside quotes */
     int regular;             /* quotes stand around whole fields, or are doubled in them */
 } Scan;

@@ -508,8 +508,9 @@ static PyObject *scan_bytes(PyObject *module, PyObject *arguments) {
                  &scan);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&data);
-    return Py_BuildValue("nnnnNN", (Py_ssize_t)scan.cut, (Py_ssize_t)scan.records, (Py_ssize_t)scan.lines,
-                         (Py_ssize_t)scan.shortest, PyBool_FromLong(scan.open), PyBool_FromLong(scan.regular));
+    return Py_BuildValue("nnnnnNN", (Py_ssize_t)scan.cut, (Py_ssize_t)scan.records, (Py_ssize_t)scan.lines,
+                         (Py_ssize_t)scan.shortest, (Py_ssize_t)scan.longest, PyBool_FromLong(scan.open),
+                         PyBool_FromLong(scan.regular));
 }
 
 static PyMethodDef methods[] = {
@@ -522,7 +523,7 @@ static PyMethodDef methods[] = {
     {"assemble", assemble, METH_VARARGS,
      "assemble(tuples, made, places, kept) -> tuples: those that are kept, with the fields of `made` for the open ones"},
     {"scan", scan_bytes, METH_VARARGS,
-     "scan(data, start, size, delimiter, quote, final) -> (cut, records, lines, shortest, open, regular); quote: -1 for none"},
+     "scan(data, start, size, delimiter, quote, final) -> (cut, records, lines, shortest, longest, open, regular); quote: -1 for none"},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_express", "See loader.kernel.", 0, methods,

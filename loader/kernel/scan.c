@@ -14,6 +14,7 @@ static void end_records(const uint8_t *data, size_t base, uint64_t all_ends, uin
         ++*lines;
         if (!(record_ends >> bit & 1)) continue;
         if (end - scan->cut < scan->shortest) scan->shortest = end - scan->cut;
+        if (*lines - scan->lines > scan->longest) scan->longest = *lines - scan->lines;
         scan->cut = end;
         scan->records++;
         scan->lines = *lines;
@@ -22,7 +23,7 @@ static void end_records(const uint8_t *data, size_t base, uint64_t all_ends, uin
 
 /* Finds the records that end in `data`. `final`: nothing follows, so what is left is a record as well. */
 void express_scan(const uint8_t *data, size_t size, uint8_t delimiter, uint8_t quote, int has_quote, int final, Scan *scan) {
-    const Scan nothing = {0, 0, 0, size, 0, 1};
+    const Scan nothing = {0, 0, 0, size, 0, 0, 1};
     size_t lines = 0;
     Before before = RECORD_START;
     uint8_t last[64];
@@ -39,6 +40,7 @@ void express_scan(const uint8_t *data, size_t size, uint8_t delimiter, uint8_t q
     }
     scan->open = before.inside != 0;
     if (final && !scan->open && scan->cut < size) {
+        if (lines - scan->lines + 1 > scan->longest) scan->longest = lines - scan->lines + 1;
         scan->records++;
         scan->cut = size;
         scan->lines = lines;
