@@ -41,7 +41,7 @@ def test_the_slowest_part_binds() -> None:
     assert Staging(1, 2).binds == "reading"
     assert Staging(16, 2).binds == "copying"
     assert Staging(16, 32).binds == "reading"
-    assert Staging(64, 8).seconds == Staging(16, 8).seconds
+    assert Staging(64, 8).seconds == Staging(32, 8).seconds
     assert Staging(4, 32).seconds == pytest.approx(Staging(1, 32).seconds / 4)
 
 
