@@ -444,7 +444,7 @@ static NOINLINE int put_marked_tuple(const Job *job, size_t start, size_t end, u
     return put_tuple(job, start, end, marks, run);
 }
 
-static int note_odd(Run *run, size_t start, size_t end) {
+int note_odd(Run *run, size_t start, size_t end) {
     if (run->odd_count == run->odd_room) {
         const size_t room = run->odd_room ? run->odd_room * 2 : 64;
         Odd *odd = realloc(run->odd, room * sizeof(Odd));

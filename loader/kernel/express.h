@@ -130,6 +130,9 @@ static inline size_t scratch_size(const Program *program, size_t input_size) {
 
 typedef enum { DONE, NO_ROOM, NO_MEMORY } Outcome;
 
+/* Notes the record of bytes `start` to `end` as left for another lane; 0 without memory. */
+int note_odd(Run *run, size_t start, size_t end);
+
 /* What a splitter has to know of bytes that begin where a record does. */
 typedef struct {
     size_t cut;              /* past the last record end */

@@ -110,19 +110,6 @@ static int put_record(const Task *task, const Part *part, size_t end, Run *run) 
     return 1;
 }
 
-static int note_odd(Run *run, size_t start, size_t end) {
-    if (run->odd_count == run->odd_room) {
-        const size_t room = run->odd_room ? run->odd_room * 2 : 64;
-        Odd *odd = realloc(run->odd, room * sizeof(Odd));
-        if (!odd) return 0;
-        run->odd = odd;
-        run->odd_room = room;
-    }
-    const Odd found = {run->record, (int64_t)start, (int64_t)end};
-    run->odd[run->odd_count++] = found;
-    return 1;
-}
-
 static Outcome end_record(const Task *task, const Part *part, size_t end, Run *run) {
     const Program *program = task->program;
     const size_t length = end - part->start;
