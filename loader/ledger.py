@@ -238,16 +238,6 @@ def claim(connection: Connection, load_id: int, attempt: int) -> None:
         raise DatabaseUnavailableError(f"load {load_id}: another attempt at it has begun since")
 
 
-def is_under_way_by_shards(connection: Connection, target: str, bucket: str | None, key: str) -> bool:
-    """Whether a version of the object is being loaded by shards, or may be taken up by them."""
-    statement = (
-        "SELECT 1 FROM loader.loads WHERE target = %s AND bucket IS NOT DISTINCT FROM %s AND key = %s"
-        " AND shard_plan IS NOT NULL"
-        " AND (state IN ('sharded', 'running') OR (state IN ('failed', 'paused') AND retryable)) LIMIT 1"
-    )
-    return bool(rows(connection, statement, (target, bucket, key)))
-
-
 def is_loaded(connection: Connection, load_id: int) -> bool:
     """Whether the load took effect."""
     return bool(rows(connection, "SELECT 1 FROM loader.loads WHERE load_id = %s AND state = 'loaded'", (load_id,)))

@@ -205,10 +205,7 @@ class Load(Task):
             if plan.guarded and self._begins_new(connection, plan, keeper, records):
                 plan = replace(plan, straight=True)
             form = self.form(plan, Dialect.of(records.csv))
-            with (
-                self.lanes(plan, entry.load_id, lambda: keeper.left, form) as lanes,
-                self.lanes(plan, entry.load_id, lambda: keeper.left) as again,
-            ):
+            with self.lanes(plan, entry.load_id, lambda: keeper.left, form) as lanes:
                 counts = _way(plan)(
                     connection=connection,
                     database=self.database,
@@ -217,7 +214,7 @@ class Load(Task):
                     plan=plan,
                     records=records,
                     work=lanes.convert,
-                    again=again.convert,
+                    again=lanes.convert_again,
                     form=form,
                     threads=self.threads,
                     keeper=keeper,

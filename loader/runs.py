@@ -65,6 +65,15 @@ def find_open_plan(connection: Connection, errand: Errand) -> ShardPlan | None:
     return None
 
 
+def is_open(connection: Connection, target: str, bucket: str | None, key: str) -> bool:
+    """Whether a version of the object is being loaded by shards, or may be taken up by them."""
+    statement = (
+        "SELECT 1 FROM loader.loads WHERE target = %s AND bucket IS NOT DISTINCT FROM %s AND key = %s"
+        f" AND shard_plan IS NOT NULL AND ({_OPEN}) LIMIT 1"
+    )
+    return bool(rows(connection, statement, (target, bucket, key)))
+
+
 def take_up(connection: Connection, plan: ShardPlan, waited: float, *, follows: int = 0) -> Entry:
     """Enter that the shards are being merged, and commit. Needs the target's turn. ``follows``: see `Standing`.
     Raises LoaderError where this attempt has lost its claim."""

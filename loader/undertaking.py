@@ -16,7 +16,7 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader import catalog, checkpoints, ledger
+from loader import catalog, checkpoints, ledger, runs
 from loader.account import Account
 from loader.callbacks import call
 from loader.cores import available_cores, positive
@@ -303,7 +303,7 @@ def note_unopened(database: Database, spec: LoadSpec, report: LoadReport, how: H
             errand = Errand(missing, target, spec, how.force, how.replay_of, how.sequencer)
             if ledger.is_settled(connection, errand):
                 return
-            if ledger.is_under_way_by_shards(connection, target, missing.bucket, missing.key):
+            if runs.is_open(connection, target, missing.bucket, missing.key):
                 return  # another attempt would end the one that goes well
             entry = ledger.enter(connection, errand)
             told = replace(report, load_id=entry.load_id, attempts=entry.attempts, handovers=entry.handovers)
