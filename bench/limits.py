@@ -41,7 +41,7 @@ class Job:
 
 
 def lineitem_job(server: Server, source: str, rows: int) -> Job:
-    """A file of lineitem into a new table, which nobody remembers to have loaded before."""
+    """A file of lineitem into a new table; the ledger knows no earlier load of it."""
 
     def renew() -> None:
         quietly = "SET client_min_messages = warning"

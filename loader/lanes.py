@@ -68,7 +68,7 @@ class Lanes:
         if sure is None:
             encoded = self._arrow.convert(block)
         elif self._form is not None:
-            encoded = _with_rest(block, sure, self._arrow.convert if sure.rest is not None else None)
+            encoded = _with_rest(block, sure, self._arrow.convert(sure.rest) if sure.rest is not None else None)
         elif sure.rest is None:
             encoded = Encoded(block, sure.tuples, sure.kept, NO_REJECTS, sure.filtered, keys=sure.keys)
         else:
@@ -178,11 +178,10 @@ def _text(plan: Plan, constants: Mapping[str, str], form: CsvForm) -> Express | 
     )
 
 
-def _with_rest(block: Block, sure: Sure, through_arrow: Callable[[Block], Encoded] | None) -> Encoded:
-    """What the kernel made of a block, and after it what Arrow makes of the rest, as records of a CSV."""
-    if sure.rest is None or through_arrow is None:
+def _with_rest(block: Block, sure: Sure, rest: Encoded | None) -> Encoded:
+    """What the kernel made of a block, and after it what Arrow made of the rest, as records of a CSV."""
+    if sure.rest is None or rest is None:
         return Encoded(block, b"", sure.kept, NO_REJECTS, 0, lines=Lines(sure.tuples, NO_PLACES))
-    rest = through_arrow(sure.rest)
     assert rest.lines is not None
     assert sure.rest.origin is not None
     lines = Lines(sure.tuples + rest.lines.data, sure.rest.origin[1][rest.lines.rejected])

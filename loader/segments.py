@@ -62,12 +62,6 @@ SOON = 2.0
 """Seconds after which a load's pace shows how long it will take; so much is lost where it turns out to be long."""
 
 
-NOTHING_SAVED = (
-    "it was being copied straight into the table, so nothing of it was staged, and the same call begins anew"
-)
-"""What to say of a straight load that comes to rest."""
-
-
 class Unbroken:
     """Hands blocks out to one COPY, which cannot be continued.
 
@@ -143,6 +137,10 @@ def staged_so_far(records: int) -> str:
     if not records:
         return "nothing of it was staged, and the same call begins anew"
     return f"{records:,} records are staged, and the same call goes on from there"
+
+
+NOTHING_SAVED = f"it was being copied straight into the table, so {staged_so_far(0)}"
+"""What to say of a straight load that comes to rest."""
 
 
 def copy_segments(segments: Segments, database: Database, staging: Fillable) -> Generator[Checkpoint]:
