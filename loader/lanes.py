@@ -58,7 +58,7 @@ class Lanes:
         self._form = form
         self._express = _express(plan, constants) if form is None else _text(plan, constants, form)
         self._opened: ArrowLane | None = None
-        self._other: Lanes | None = None
+        self._judge: ArrowLane | None = None
         self._lock = threading.Lock()
         self._stack = ExitStack()
 
@@ -78,19 +78,22 @@ class Lanes:
         return replace(encoded, swallowed=find_swallowed(block, self._plan.fields))
 
     def convert_again(self, block: Block) -> Encoded:
-        """The same of a block of which PostgreSQL refused a record: in binary form, after each record was judged."""
+        """The same of a block of which PostgreSQL refused a record: in binary form, after each record was judged.
+
+        Not by the kernel, which would hand on what it leaves by other places than the block's.
+        """
         return self._judging.convert(block)
 
     @property
-    def _judging(self) -> Lanes:
-        """The lanes of binary form, made when the first block needs them."""
-        if self._form is None:
-            return self
+    def _judging(self) -> ArrowLane:
+        """The Arrow lane of binary form, made when the first block needs it."""
         with self._lock:
-            if self._other is None:
-                lanes = Lanes(self._plan, self._constants, self._database, self._left, name=self._name)
-                self._other = self._stack.enter_context(lanes)
-            return self._other
+            if self._judge is None:
+                from loader.arrow_lane import ArrowLane
+
+                lane = ArrowLane(self._plan, self._constants, self._database, self._left, name=self._name)
+                self._judge = self._stack.enter_context(lane)
+            return self._judge
 
     def count_convertible(self, block: Block) -> int:
         """How many records of ``block`` convert, each to the type of its column; 0 where the block makes no sense. The
