@@ -420,6 +420,7 @@ def reject(
     PostgreSQL's code, where it refused."""
     block, index = block.whence(index)
     raw = block.raw(index)
+    kept = as_in_file(raw, block.dialect)
     return Reject(
         record=block.record + index,
         line=block.line_of(index),
@@ -427,8 +428,8 @@ def reject(
         column=column,
         reason=reason,
         message=brief(message, _fields(raw, block.dialect) if len(message) > SHOWN else ()),
-        raw=as_in_file(raw[:RAW_LIMIT], block.dialect),
-        raw_length=len(raw),
+        raw=kept[:RAW_LIMIT],
+        raw_length=len(kept),
         sqlstate=sqlstate,
     )
 

@@ -89,8 +89,9 @@ class Reject:
 
     ``record`` counts from 1 at the first record after the header; ``line`` counts physical lines from 1 at
     the top of the file; ``offset`` is the first byte of the record, from 0, in the file's text after
-    decompression and transcoding to UTF-8. ``raw`` is the record as it stood in the file, without its line
-    end, cut at `records.RAW_LIMIT` bytes, and ``raw_length`` the bytes of the whole of it. ``reason`` is a key
+    decompression and transcoding to UTF-8. ``raw`` is the record in UTF-8, with bytes that could not be decoded
+    as they stood in the file, without its line end, cut at `records.RAW_LIMIT` bytes; ``raw_length`` is the
+    length in bytes of the same before it was cut. ``reason`` is a key
     of `REASONS`, ``sqlstate`` the code of PostgreSQL's refusal where it was PostgreSQL that refused (manual,
     appendix A).
     """

@@ -162,6 +162,21 @@ def test_of_a_long_record_the_beginning_is_kept_and_its_length(dsn: str, tmp_pat
     assert (done.stdout, done.stderr) == ("a,b\nx,short\n", f"loader: {left_out[0]}\n")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "record"),
+    [("shift_jis", b"x,\x82"), ("cp1252", b"x,\x81\x8d"), ("utf-8", b"x,\xff"), ("euc_jp", b"x,\xa4\xa2\xff")],
+)
+def test_a_record_that_cannot_be_decoded_is_whole(dsn: str, tmp_path: Path, encoding: str, record: bytes) -> None:
+    """Its length is that of what is kept of it, so it is exported."""
+    query(dsn, "CREATE TABLE t (a int, b text)")
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"a,b\n" + record + b"\n")
+    load(path, dsn, csv={"encoding": encoding})
+    kept = record.replace(b"\xa4\xa2", "あ".encode())
+    assert query(dsn, "SELECT raw_length FROM loader.rejects") == [(len(kept),)]
+    assert exported(dsn) == (b"a,b\n" + kept + b"\n", [])
+
+
 # --- the file that they are written to
 
 
