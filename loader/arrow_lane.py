@@ -12,11 +12,13 @@ from typing import Self
 
 from loader.csv_form import CsvForm
 from loader.database import Database
+from loader.errors import TransformError
 from loader.judge import Judge
 from loader.lane import TextLane
 from loader.parse import Parser
 from loader.plan import Plan
 from loader.records import Block, Encoded
+from loader.rows import Rows
 from loader.transform import Transformer
 
 
@@ -38,6 +40,7 @@ class ArrowLane:
         name: str,
     ) -> None:
         csv = plan.spec.csv
+        self._name = name
         self._server = TextLane(database, plan.columns, plan.session_zone, left)
         self._parser = Parser(plan.reading, plan.fields, csv.null, name=name, pad=csv.ragged == "pad")
         self._transformer = Transformer(plan.reading, constants, key=plan.key, hook=plan.hook, filter=plan.filter)
@@ -47,9 +50,19 @@ class ArrowLane:
     def convert(self, block: Block) -> Encoded:
         """The records of ``block`` as COPY's bytes. Raises WidenColumn, LoaderError and psycopg2.Error."""
         rows = self._transformer.convert(self._parser.parse(block))
-        if self._transformer.looks:
-            rows = self._transformer.finish(self._judge.show(rows))
+        if self._transformer.hooks:
+            rows = self._judge.withdraw(self._hooked(self._judge.show(rows)))
+        if self._transformer.filters:
+            rows = self._judge.withdraw(self._transformer.finish(self._judge.show(rows)))
         return self._judge.encode(rows)
+
+    def _hooked(self, rows: Rows) -> Rows:
+        """After the hook. Raises TransformError, which names the file and the records."""
+        try:
+            return self._transformer.hooked(rows)
+        except TransformError as error:
+            numbers = rows.block.numbers(rows.index)
+            raise TransformError(f"{self._name}: records {numbers[0]:,} to {numbers[-1]:,}: {error}") from error
 
     def count_convertible(self, block: Block) -> int:
         """How many records of ``block`` convert, each to the type of its column; the server is not asked.

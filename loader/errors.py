@@ -119,7 +119,7 @@ class ForeignFormatError(ShapeError):
 
 
 class TransformError(LoaderError):
-    """A hook raised, or returned something else than as many rows of the same columns."""
+    """A hook raised, or returned something else than as many rows of the same columns, or values without a text."""
 
 
 class LimitError(LoaderError):

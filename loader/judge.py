@@ -20,6 +20,7 @@ from loader.rejects import RejectGroup, Rejects
 from loader.report import reason_of
 from loader.rows import Doubtful, Rows, run_of
 from loader.values import brief, shown
+from loader.wire import has_form
 
 
 class Judge:
@@ -87,6 +88,9 @@ class Judge:
         rejects = _refused(rows.block, asked, judged)
         index = asked.index[judged.kept]
         for column, type_, values in zip(self._columns, self._types, texts.columns, strict=True):
+            if type_.form == "text":  # any text can be shown, also one that `withdraw` sends to the server again
+                typed.append(values)
+                continue
             array, bad = convert(values, type_)
             typed.append(array)
             rejects += Rejects([_unrepresentable(rows.block, index, np.flatnonzero(bad & ~unseen), values, column)])
@@ -96,17 +100,32 @@ class Judge:
         batch, index = _in_order((rows.batch, rows.index), (seen, index[~unseen]))
         return replace(rows, batch=batch, index=index, rejects=rows.rejects + rejects, doubtful=None)
 
+    def withdraw(self, rows: Rows) -> Rows:
+        """With those of the rows that were shown doubtful again of which only the server can make the bytes."""
+        asked: npt.NDArray[np.bool_] = np.zeros(len(rows.index), bool)
+        suspects = []
+        for column, type_, values in zip(self._columns, self._types, rows.batch.columns, strict=True):
+            if not (known := has_form(values, type_)).all():
+                asked |= ~known
+                suspects.append(column.name)
+        return _doubtful(rows, asked, suspects) if suspects else rows
+
 
 def _all_doubtful(rows: Rows) -> Rows:
     """Every record for the server, in the file's order."""
+    return _doubtful(rows, np.ones(len(rows.index), bool), rows.batch.schema.names)
+
+
+def _doubtful(rows: Rows, asked: npt.NDArray[np.bool_], suspects: Sequence[str]) -> Rows:
+    """The records ``asked`` for the server as well, beside those that are doubtful, in the file's order."""
     names = rows.batch.schema.names
-    asked = Doubtful.of(rows.batch.columns, names, rows.index, suspects=names)
+    chosen = rows.batch if asked.all() else rows.batch.filter(arrays.booleans(asked))
+    made = Doubtful.of(chosen.columns, names, rows.index[asked], suspects=suspects)
     if rows.doubtful is not None:
-        texts, index = _in_order((asked.texts, asked.index), (rows.doubtful.texts, rows.doubtful.index))
-        asked = replace(asked, texts=texts, index=index)
-    return replace(
-        rows, batch=rows.batch.slice(0, 0), index=rows.index[:0], doubtful=asked if len(asked.index) else None
-    )
+        texts, index = _in_order((made.texts, made.index), (rows.doubtful.texts, rows.doubtful.index))
+        made = Doubtful(texts, index, made.suspects | rows.doubtful.suspects)
+    rest = replace(rows, batch=rows.batch.slice(0, 0), index=rows.index[:0]) if asked.all() else rows.keep(~asked)
+    return replace(rest, doubtful=made if len(made.index) else None)
 
 
 def _in_order(

@@ -316,5 +316,5 @@ def copy(
         return run_copy(connection, copying(table, columns, freeze=freeze, form=form), stream, size=COPY_SIZE)
     except Exception:
         if stream.error is not None:
-            raise stream.error from None
+            raise stream.error from stream.error.__cause__  # and not from psycopg2's word for it
         raise

@@ -1,8 +1,9 @@
 """Rows as parsed → rows as the table wants them, column by column and all values at once.
 
 The order for a column: null texts (already NULL), its ``transform`` chain, ``default``, then ``format`` or the
-type's own rules, then NOT NULL and length. For the record: the hook, then the filter. A text that the client
-cannot convert makes its record doubtful, for the server to judge, and never touches its neighbours.
+type's own rules, then NOT NULL and length. For the record: the hook, whose values are judged in turn, then the
+filter. A text that the client cannot convert makes its record doubtful, for the server to judge, and never touches its
+neighbours.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import pyarrow.compute as pc
 from loader import arrays
 from loader.columns import LoadColumn, WidenColumn
 from loader.convert import Mask, convert, decode, fits, has_nul
+from loader.errors import TransformError
+from loader.given import UnfitError, as_given
 from loader.records import Block, first_invalid_byte, reject_each
 from loader.rejects import RejectGroup, Rejects
 from loader.rows import Doubtful, Rows
@@ -74,9 +77,14 @@ class Transformer:
         self._defaults = {column.name: typed_default(column) for column in columns if column.default is not None}
 
     @property
-    def looks(self) -> bool:
-        """Whether a hook or a filter wants to see the records."""
-        return self._hook is not None or self._filter is not None
+    def hooks(self) -> bool:
+        """Whether a hook wants to see the records."""
+        return self._hook is not None
+
+    @property
+    def filters(self) -> bool:
+        """Whether a filter does."""
+        return self._filter is not None
 
     def convert(self, rows: Rows) -> Rows:
         """The rows as values of their columns' types.
@@ -86,6 +94,24 @@ class Transformer:
         """
         faults: list[_Fault] = []
         made = [self._column(column, rows, faults) for column in self._columns]
+        return self._settled(rows, made, faults)
+
+    def hooked(self, rows: Rows) -> Rows:
+        """The rows as the hook gives them back, each value judged as one of the file is.
+
+        There are no doubtful ones among ``rows``, but there may be afterwards. Raises TransformError.
+        """
+        if self._hook is None or not rows.batch.num_rows:
+            return rows
+        given = self._hook(rows.batch, rows.block.numbers(rows.index))
+        faults: list[_Fault] = []
+        made = [
+            self._given(column, values, faults) for column, values in zip(self._columns, given.columns, strict=True)
+        ]
+        return self._settled(rows, made, faults)
+
+    def _settled(self, rows: Rows, made: Sequence[_Made], faults: list[_Fault]) -> Rows:
+        """The rows with the values that were ``made``, without those that have ``faults`` or are doubtful."""
         batch = pa.RecordBatch.from_arrays([each.array for each in made], schema=schema_of(self._columns))
         converted = replace(rows, batch=batch)
         doubtful = [each.doubtful for each in made if each.doubtful is not None and each.doubtful.any()]
@@ -108,9 +134,7 @@ class Transformer:
         )
 
     def finish(self, rows: Rows) -> Rows:
-        """The rows after the hook and the filter, which see whole records. Raises TransformError."""
-        if self._hook is not None and rows.batch.num_rows:
-            rows = replace(rows, batch=self._hook(rows.batch))
+        """The rows that the filter keeps."""
         return rows if self._filter is None else _filtered(rows, self._filter)
 
     def _column(self, column: LoadColumn, rows: Rows, faults: list[_Fault]) -> _Made:
@@ -124,6 +148,29 @@ class Transformer:
         else:
             default = self._defaults.get(column.name)
             made = _Made(given if default is None else _filled(given, default))
+        return self._checked(column, made, faults)
+
+    def _given(self, column: LoadColumn, values: pa.Array, faults: list[_Fault]) -> _Made:
+        """What a hook gave back for a column. Raises TransformError."""
+        try:
+            given = as_given(values, column.type)
+        except UnfitError as error:
+            assert self._hook is not None
+            raise TransformError(
+                f'the hook "{self._hook.name}" returned {values.type} for "{column.name}", which is {column.type.name}'
+            ) from error
+        made = _Made(given)
+        if pa.types.is_string(given.type) or pa.types.is_binary(given.type):
+            raw = given.cast(pa.binary())
+            texts, bad = decode(raw)
+            _note(faults, column, bad, "invalid_encoding", raw)
+            _note(faults, column, has_nul(texts), "nul_byte", texts)
+            array, odd = convert(texts, column.type, column.zone)
+            made = _Made(array, texts, odd)
+        return self._checked(column, made, faults)
+
+    def _checked(self, column: LoadColumn, made: _Made, faults: list[_Fault]) -> _Made:
+        """Note values that are too long, or missing where there must be one."""
         if column.type.max_length is not None:
             _note(faults, column, ~fits(made.array, column.type), "value_too_long", made.texts)
         if made.array.null_count and (column.not_null or column.name in self._key):

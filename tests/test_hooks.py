@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -34,23 +35,94 @@ def short(batch):
 
 
 def renamed(batch):
-    return batch.rename_columns(["x", "y"])
+    return batch.rename_columns(["x", "y", "loader_record"])
+
+
+def fewer(batch):
+    return batch.select(["a"])
+
+
+def more(batch):
+    return batch.append_column("c", batch.column("a"))
+
+
+def twice(batch):
+    return pa.RecordBatch.from_arrays([batch.column("a"), batch.column("a")], ["a", "a"])
+
+
+def nothing(batch):
+    return None
+
+
+def table(batch):
+    return pa.Table.from_batches([batch])
+
+
+def uneven(batch):
+    return pa.RecordBatch.from_arrays([batch.column("a"), pa.array(["x"])], ["a", "b"])
+
+
+def others(batch):
+    return batch.take(pa.array([0] * batch.num_rows))
+
+
+def unnumbered(batch):
+    return batch.set_column(2, "loader_record", pa.array(["x"] * batch.num_rows))
+
+
+def reordered(batch):
+    return batch.take(pa.array(range(batch.num_rows - 1, -1, -1)))
+
+
+def columns_reordered(batch):
+    return batch.select(["b", "a"])
+
+
+def anew(batch):
+    return pa.record_batch({"a": [1.5] * batch.num_rows, "b": batch.column("b")})
+
+
+def frame_reordered(frame: "pandas.DataFrame"):
+    return frame.iloc[::-1]
+
+
+def frame_reset(frame: "pandas.DataFrame"):
+    return frame.iloc[::-1].reset_index(drop=True)
+
+
+def frame_short(frame: "pandas.DataFrame"):
+    return frame.iloc[1:]
+
+
+def frame_twice(frame: "pandas.DataFrame"):
+    return frame.iloc[[0, 0]]
+
+
+def frame_of_one_name(frame: "pandas.DataFrame"):
+    frame.columns = ["a", "a"]
+    return frame
+
+
+def frame_none(frame: "pandas.DataFrame"):
+    frame["a"] = 1
+
+
+def frame_of_objects(frame: "pandas.DataFrame"):
+    frame["a"] = object()
+    return frame
+
+
+def frame_of_complex(frame: "pandas.DataFrame"):
+    frame["a"] = 1j
+    return frame
 
 
 def untyped(batch):
     return batch.to_pydict()
 
 
-def unfit(batch):
-    return pa.record_batch({"a": pa.array([1.5] * batch.num_rows), "b": batch.column("b")})
-
-
 def failing(batch):
     raise KeyError("c")
-
-
-def odd(batch):
-    return pa.record_batch({"a": [[1], [2]], "b": batch.column("b")})
 
 
 def leaving(batch):
@@ -98,23 +170,59 @@ def test_a_hook_over_frames() -> None:
     assert made.to_pylist() == [{"a": 1, "b": "X"}, {"a": None, "b": None}]
 
 
+RESET = "returned a frame with another index than it was given, and the index says which record a row is of"
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("short", "returned 1 rows for 2; leave rows out with \"filter\""),
+        ("short", 'returned 1 rows for 2; leave rows out with "filter"'),
         ("renamed", r"returned the columns \['x', 'y'\], not \['a', 'b'\]"),
+        ("fewer", r"returned the columns \['a'\], not \['a', 'b'\]"),
+        ("more", r"returned the columns \['a', 'b', 'c'\], not \['a', 'b'\]"),
+        ("twice", 'returned several columns of one name: "a"'),
         ("untyped", "returned dict, not a RecordBatch"),
-        ("unfit", "returned values that do not fit"),
+        ("nothing", "returned NoneType, not a RecordBatch"),
+        ("table", "returned Table, not a RecordBatch"),
+        ("uneven", "raised ValueError: Arrays were not all the same length"),
+        ("others", 'returned other records than it was given, by the column "loader_record"'),
+        ("unnumbered", 'returned something else than the records\' numbers in the column "loader_record"'),
         ("failing", "raised KeyError: 'c'"),
-        ("odd", r"returned values that do not fit: .*; \"a\" is list<.*> and has to be int64"),
         ("leaving", "raised SystemExit: 0"),
+        ("frame_reset", RESET),
+        ("frame_twice", RESET),
+        ("frame_short", 'returned 1 rows for 2; leave rows out with "filter"'),
+        ("frame_of_one_name", 'returned several columns of one name: "a"'),
+        ("frame_none", "returned NoneType, not a DataFrame"),
+        ("frame_of_objects", 'returned a value of type object in the column "a", of which there is no text'),
+        ("frame_of_complex", 'returned a column "a" of complex128 that Arrow cannot hold'),
     ],
-)  # fmt: skip
+)
 def test_a_hook_that_does_what_it_must_not(name: str, message: str) -> None:
     """The error names it and says what was wrong."""
     expected = rf'^the hook "trips:{name}" {message}'
     with pytest.raises(TransformError, match=expected):
         find_hook(f"trips:{name}")(BATCH)
+
+
+@pytest.mark.parametrize("name", ["reordered", "frame_reordered", "columns_reordered"])
+def test_a_row_is_its_records_wherever_it_is(name: str) -> None:
+    """By the numbers of the records, which go with the rows."""
+    numbers = np.array([7, 9])
+    assert find_hook(f"trips:{name}")(BATCH, numbers).to_pylist() == BATCH.to_pylist()
+
+
+def test_a_batch_that_is_made_anew_is_in_its_order() -> None:
+    """Its columns may be of other types, which are for the loader to judge."""
+    made = find_hook("trips:anew")(BATCH)
+    assert made.to_pylist() == [{"a": 1.5, "b": "x"}, {"a": 1.5, "b": None}]
+
+
+def test_a_column_of_the_tables_may_have_the_name_of_the_records() -> None:
+    """The records' is longer then."""
+    batch = pa.record_batch({"loader_record": ["x", "y"]})
+    assert find_hook("trips:annotated")(batch) == batch
+    assert find_hook("trips:others")(pa.record_batch({"loader_record": ["x"]})).to_pylist() == [{"loader_record": "x"}]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ SHELVES: list[set[str]] = [
     {"columns", "fields", "limits", "steps", "wire"},
     {"csv_form"},
     {"convert", "records"},
-    {"kernel", "respell", "s3_checksums", "stray_quotes"},
+    {"given", "kernel", "respell", "s3_checksums", "stray_quotes"},
     {"rows"},
     {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
     {"catalog", "cuts", "hybrid", "lane", "sniff", "source"},
