@@ -18,6 +18,7 @@ from loader.lane import TextLane
 from loader.parse import Parser
 from loader.plan import Plan
 from loader.records import Block, Encoded
+from loader.repertoire import Repertoire
 from loader.rows import Rows
 from loader.transform import Transformer
 
@@ -26,7 +27,8 @@ class ArrowLane:
     """Parses, transforms and encodes the blocks of one load. Safe to share between threads.
 
     ``name`` is the source's, for messages. ``constants`` stand for the placeholders of ``value`` columns. ``left``: how
-    many more rejects the load may have. ``form``: records go as a CSV.
+    many more rejects the load may have. ``form``: records go as a CSV. ``repertoire``: the characters that the database
+    has, None where it has all.
     """
 
     def __init__(
@@ -38,14 +40,17 @@ class ArrowLane:
         form: CsvForm | None = None,
         *,
         name: str,
+        repertoire: Repertoire | None = None,
     ) -> None:
         csv = plan.spec.csv
         self._name = name
-        self._server = TextLane(database, plan.columns, plan.session_zone, left)
+        self._server = TextLane(database, plan.columns, plan.session_zone, left, repertoire)
         self._parser = Parser(plan.reading, plan.fields, csv.null, name=name, pad=csv.ragged == "pad")
         self._transformer = Transformer(plan.reading, constants, key=plan.key, hook=plan.hook, filter=plan.filter)
         key = () if plan.straight else plan.key
-        self._judge = Judge(self._server, plan.reading, key=key, with_position=not plan.straight, form=form)
+        self._judge = Judge(
+            self._server, plan.reading, key=key, with_position=not plan.straight, form=form, lacks=self._server.lacks
+        )
 
     def convert(self, block: Block) -> Encoded:
         """The records of ``block`` as COPY's bytes. Raises WidenColumn, LoaderError and psycopg2.Error."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +28,7 @@ class Judge:
 
     ``key``: columns whose values are followed, see `rising`.
     ``form``: records go in that form, and nobody is asked before.
+    ``lacks``: which texts hold a character that the database's encoding lacks, see `TextLane.lacks`.
     ``by_server``: there is a column whose values only the server can make the bytes of, so all records go its way.
     """
 
@@ -39,8 +40,10 @@ class Judge:
         key: Sequence[str],
         with_position: bool,
         form: CsvForm | None = None,
+        lacks: Callable[[pa.Array], npt.NDArray[np.bool_] | None] = lambda _values: None,
     ) -> None:
         self._form = form
+        self._lacks = lacks
         self._lane = lane
         self._columns = columns
         self._types = [column.type for column in columns]
@@ -55,6 +58,8 @@ class Judge:
             rows = _all_doubtful(rows)
             if self._form is not None:
                 return self._as_text(rows, self._form)
+        else:
+            rows = self._unrepresentable(rows)
         tuples = encode(rows, self._types, with_position=self._with_position)
         kept, rejects = rows.batch.num_rows, rows.rejects
         if rows.doubtful is not None:
@@ -66,6 +71,14 @@ class Judge:
             rejects += _refused(rows.block, asked, judged)
         keys = run_of([rows.batch.column(name) for name in self._key]) if self._key and rows.doubtful is None else None
         return Encoded(rows.block, tuples, kept, rejects, rows.filtered, rows.short, rows.long, keys)
+
+    def _unrepresentable(self, rows: Rows) -> Rows:
+        """With the records doubtful that hold a character that the database's encoding lacks: the server says which."""
+        asked: npt.NDArray[np.bool_] = np.zeros(len(rows.index), bool)
+        for type_, values in zip(self._types, rows.batch.columns, strict=True):
+            if type_.form == "text" and (lacking := self._lacks(values)) is not None:
+                asked |= lacking
+        return _doubtful(rows, asked, ()) if asked.any() else rows
 
     def _as_text(self, rows: Rows, form: CsvForm) -> Encoded:
         """All records as CSV."""
@@ -93,7 +106,7 @@ class Judge:
                 continue
             array, bad = convert(values, type_)
             typed.append(array)
-            rejects += Rejects([_unrepresentable(rows.block, index, np.flatnonzero(bad & ~unseen), values, column)])
+            rejects += Rejects([_unshown(rows.block, index, np.flatnonzero(bad & ~unseen), values, column)])
             unseen |= bad
         batch = pa.RecordBatch.from_arrays(typed, schema=rows.batch.schema)
         seen = batch.filter(arrays.booleans(~unseen))
@@ -154,7 +167,7 @@ def _refused_alike(block: Block, asked: Doubtful, refusals: Sequence[Refusal]) -
     )
 
 
-def _unrepresentable(
+def _unshown(
     block: Block, index: npt.NDArray[np.int64], bad: npt.NDArray[np.int64], values: pa.Array, column: LoadColumn
 ) -> RejectGroup:
     def message(number: int) -> str:

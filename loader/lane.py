@@ -15,7 +15,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from io import BytesIO
 from types import TracebackType
@@ -35,6 +35,7 @@ from loader.database import Database, translate, without_internals
 from loader.errors import DatabaseError
 from loader.faults import is_servers
 from loader.records import POSITION
+from loader.repertoire import Repertoire
 from loader.rows import Doubtful
 from loader.statements import HEADER, TRAILER, copy, execute
 from loader.statements import rows as rows_of
@@ -42,6 +43,10 @@ from loader.statements import rows as rows_of
 _TABLE = sql.Identifier("pg_temp", "loader_lane")
 
 Numbers = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+UNREPRESENTABLE = "22P05"
+"""SQLSTATE untranslatable_character (manual, appendix A)."""
 
 ONE_BY_ONE = 1000
 """Rows that are copied at once where refusals are found one by one: each costs sending the rest of them again."""
@@ -72,6 +77,8 @@ class TextLane:
     """A load's way to ask. Its sessions are opened when they are first needed, one for each thread that asks.
 
     ``session_zone`` is the zone of the sessions: where a column's own ``zone`` differs, its texts are read there.
+    ``repertoire``: the characters that the database's encoding has, None where it has all. Texts with others are
+    refused here, because such a character fails every statement that it is sent with.
     ``left``: how many more rejects the load may have. A batch with more refusals than that ends the load, so no more
     are looked for in it, and the rest of its records is neither kept nor refused.
     """
@@ -82,8 +89,10 @@ class TextLane:
         columns: Sequence[LoadColumn],
         session_zone: str,
         left: Callable[[], int] = lambda: sys.maxsize,
+        repertoire: Repertoire | None = None,
     ) -> None:
         self._database = database
+        self._repertoire = repertoire
         self._left = left
         self._columns = list(columns)
         self._zoned = [
@@ -176,6 +185,7 @@ class TextLane:
         self, connection: Connection, asked: Doubtful, judged: Judged, positions: Numbers | None = None
     ) -> Judged:
         """Put those of ``judged.kept`` into the table that it takes, with their ``positions`` or else their rows."""
+        judged = self._representable(connection, asked, judged)
         lines = _Lines(asked.texts, np.arange(asked.texts.num_rows) if positions is None else positions)
         kept: list[Numbers] = []
         refusals: list[Refusal] = []
@@ -208,6 +218,34 @@ class TextLane:
                 break
         chosen = np.concatenate(kept) if kept else np.empty(0, np.int64)
         return Judged(chosen, (*judged.refusals, *refusals))
+
+    def lacks(self, values: pa.Array) -> Mask | None:
+        """Which texts hold a character that the database's encoding lacks; None where there is none to be found."""
+        found = self._lacked(values, self._database.session)
+        return None if not found else np.array([not found.isdisjoint(each or "") for each in values.to_pylist()], bool)
+
+    def _lacked(self, values: pa.Array, session: Callable[[], AbstractContextManager[Connection]]) -> set[str]:
+        if self._repertoire is None:
+            return set()
+        data = arrays.ends_and_bytes(values)[1]
+        return set() if (data < 128).all() else self._repertoire.lacked(data.tobytes().decode(), session)
+
+    def _representable(self, connection: Connection, asked: Doubtful, judged: Judged) -> Judged:
+        """Without the records that hold a character that the database's encoding lacks."""
+        refusals: dict[int, Refusal] = {}
+        for column, values in zip(self._columns, asked.texts.columns, strict=True):
+            if not (lacked := self._lacked(values, lambda: nullcontext(connection))):
+                continue
+            assert self._repertoire is not None
+            for row in np.setdiff1d(judged.kept, list(refusals)).tolist():
+                text = values[row].as_py() or ""
+                if not lacked.isdisjoint(text):
+                    first = next(each for each in text if each in lacked)
+                    refusals[row] = Refusal(row, column.name, UNREPRESENTABLE, self._repertoire.why(first))
+        if not refusals:
+            return judged
+        kept = np.setdiff1d(judged.kept, list(refusals))
+        return Judged(kept, (*judged.refusals, *refusals.values()))
 
     def _try(self, connection: Connection, lines: _Lines, rows: Numbers) -> tuple[int, psycopg2.Error] | None:
         """COPY the rows if it takes them all; else what it refused, and the table is as it was."""

@@ -25,6 +25,7 @@ from loader.names import listed
 from loader.plan import Plan
 from loader.records import Block, Encoded
 from loader.rejects import NO_REJECTS
+from loader.repertoire import repertoire_of
 from loader.stray_quotes import find_swallowed
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ class Lanes:
         self._left = left
         self._name = name
         self._form = form
+        self._repertoire = repertoire_of(plan.encoding)
+        self._changes_case = any(step.name in ("upper", "lower") for column in plan.columns for step in column.steps)
+        self._made = _made_characters(plan, constants) if self._repertoire is not None else frozenset()
         self._express = _express(plan, constants) if form is None else _text(plan, constants, form)
         self._opened: ArrowLane | None = None
         self._judge: ArrowLane | None = None
@@ -64,7 +68,7 @@ class Lanes:
 
     def convert(self, block: Block) -> Encoded:
         """The records of ``block`` as COPY's bytes. Raises WidenColumn, LoaderError and psycopg2.Error."""
-        sure = self._express.take(block) if self._express is not None else None
+        sure = None if self._express is None or self._is_lacking(block) else self._express.take(block)
         if sure is None:
             encoded = self._arrow.convert(block)
         elif self._form is not None:
@@ -76,6 +80,17 @@ class Lanes:
                 sure.tuples, sure.kept, sure.keys, block, filtered=sure.filtered
             )
         return replace(encoded, swallowed=find_swallowed(block, self._plan.fields))
+
+    def _is_lacking(self, block: Block) -> bool:
+        """Whether the database's encoding may lack a character of what becomes of the block: then its texts are looked
+        at one by one, which the kernel does not."""
+        if self._repertoire is None or (block.data.isascii() and not self._made):
+            return False
+        text = block.data.decode("utf-8", "replace")
+        met = set(text) | self._made
+        if self._changes_case:
+            met |= set("".join(met).upper() + "".join(met).lower())
+        return bool(self._repertoire.lacked(met, self._database.session))
 
     def convert_again(self, block: Block) -> Encoded:
         """The same of a block of which PostgreSQL refused a record: in binary form, after each record was judged.
@@ -91,7 +106,14 @@ class Lanes:
             if self._judge is None:
                 from loader.arrow_lane import ArrowLane
 
-                lane = ArrowLane(self._plan, self._constants, self._database, self._left, name=self._name)
+                lane = ArrowLane(
+                    self._plan,
+                    self._constants,
+                    self._database,
+                    self._left,
+                    name=self._name,
+                    repertoire=self._repertoire,
+                )
                 self._judge = self._stack.enter_context(lane)
             return self._judge
 
@@ -110,7 +132,15 @@ class Lanes:
             if self._opened is None:
                 from loader.arrow_lane import ArrowLane
 
-                lane = ArrowLane(self._plan, self._constants, self._database, self._left, self._form, name=self._name)
+                lane = ArrowLane(
+                    self._plan,
+                    self._constants,
+                    self._database,
+                    self._left,
+                    self._form,
+                    name=self._name,
+                    repertoire=self._repertoire,
+                )
                 self._opened = self._stack.enter_context(lane)
             return self._opened
 
@@ -121,6 +151,15 @@ class Lanes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+
+def _made_characters(plan: Plan, constants: Mapping[str, str]) -> frozenset[str]:
+    """Characters beyond ASCII that the spec may put into values."""
+    texts = list(constants.values())
+    for column in plan.columns:
+        arguments = (each for step in column.steps for argument in step.args for each in argument)
+        texts += [column.default or "", column.value or "", *arguments]
+    return frozenset(character for text in texts for character in text if not character.isascii())
 
 
 NAMED = 3

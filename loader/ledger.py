@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from importlib.resources import files
@@ -25,6 +25,7 @@ from psycopg2.extensions import encodings
 from loader.database import end_overdue
 from loader.deadline import Deadline
 from loader.errors import BusyError, DatabaseUnavailableError, PausedError
+from loader.repertoire import repertoire_of, server_encoding
 from loader.report import REASONS, ROW_COUNTS, LoadReport, Reject
 from loader.spec import CsvSpec, LoadSpec
 from loader.statements import execute, insert, rows, stream
@@ -383,11 +384,16 @@ def _raw(raw: bytes, spelt: Callable[[str], str]) -> tuple[str, psycopg2.Binary 
 def spelling(connection: Connection) -> Callable[[str], str]:
     """How texts from files are spelt so that any database can store them: NUL, and whatever characters its
     encoding lacks, as Python writes them in strings."""
-    codec = encodings.get(connection.info.parameter_status("server_encoding") or "UTF8", "ascii")
+    encoding = server_encoding(connection)
+    codec, repertoire = encodings.get(encoding, "ascii"), repertoire_of(encoding)
 
     def spelt(text: str) -> str:
         text = text.replace("\0", "\\x00")
-        return text if codec == "utf_8" else text.encode(codec, "backslashreplace").decode(codec)
+        if codec == "utf_8":
+            return text
+        text = text.encode(codec, "backslashreplace").decode(codec)
+        lacked = repertoire.lacked(text, lambda: nullcontext(connection)) if repertoire is not None else ()
+        return text.translate({ord(each): each.encode("ascii", "backslashreplace").decode() for each in lacked})
 
     return spelt
 

@@ -14,6 +14,7 @@ from loader.errors import SpecError
 from loader.merge import check_rules, merge_key
 from loader.pgtypes import ColumnType
 from loader.records import Block
+from loader.repertoire import BY_OTHER_LENGTHS
 from loader.spec import ColumnSpec, LoadSpec
 from loader.tables import Table
 
@@ -45,7 +46,7 @@ class Plan:
     to begin again would cost little; else into a staging table.
     ``guarded``: only the rows that the target has keep the load from going straight, and the target itself would refuse
     a key that it has. ``renamed``: straight into a table that the load creates, under another name until it is full
-    (see `ways.Renamed`). ``found``: see `checkpoints`.
+    (see `ways.Renamed`). ``found``: see `checkpoints`. ``encoding``: the database's, by PostgreSQL's name.
     """
 
     spec: LoadSpec
@@ -65,6 +66,7 @@ class Plan:
     hook: Hook | None
     filter: Filter | None
     notes: tuple[str, ...]
+    encoding: str = "UTF8"
 
     @property
     def block_records(self) -> int:
@@ -105,11 +107,13 @@ def make_plan(
     resumable: bool,
     large: bool = False,
     several: bool = False,
+    encoding: str = "UTF8",
 ) -> Plan:
     """Settle the columns, the key, the way into the target, the hook and the filter.
 
     ``found``: what earlier attempts found out; ``resumable``: the load is to leave checkpoints behind.
     ``large``: it is so large that it would have to on its first attempt, too; ``several``: several streams would pay.
+    ``encoding``: the database's.
     Raises SpecError, ShapeError or TableError; nothing has been read or changed then.
     """
     notes: tuple[str, ...] = ()
@@ -126,7 +130,8 @@ def make_plan(
     inferred = {each.name: each.type or "text" for each in guessed if each.name in new}
     if inferred:
         notes = ("types of columns were inferred from the first records", *_widening_notes(found.widened))
-    match = replace(match, columns=_travelling(match.columns, column_types, careful=found.careful))
+    counted = encoding in BY_OTHER_LENGTHS
+    match = replace(match, columns=_travelling(match.columns, column_types, careful=found.careful, counted=counted))
     match = replace(match, columns=_to_be_proved(match.columns, inferred))
     may_go_straight = not (resumable or found.careful or found.staged or match.added)
     _check_formats(match.columns)
@@ -156,6 +161,7 @@ def make_plan(
         hook=_hook(spec),
         filter=_filter(spec, match.columns, session_zone),
         notes=notes + match.notes,
+        encoding=encoding,
     )
 
 
@@ -199,12 +205,15 @@ def _is_renamed(
     return gains and not large if key else gains or resumable
 
 
-def _travelling(columns: tuple[LoadColumn, ...], column_types: ColumnTypes, *, careful: bool) -> tuple[LoadColumn, ...]:
-    """The columns with how their types travel."""
+def _travelling(
+    columns: tuple[LoadColumn, ...], column_types: ColumnTypes, *, careful: bool, counted: bool
+) -> tuple[LoadColumn, ...]:
+    """The columns with how their types travel. ``counted``: only the server can count a text's characters."""
     types = column_types([column.type.name for column in columns])
 
     def travelling(type_: ColumnType) -> ColumnType:
-        return type_.judged if careful and type_.hopeful else type_
+        by_server = (careful and type_.hopeful) or (counted and type_.max_length is not None)
+        return type_.judged if by_server else type_
 
     return tuple(replace(column, type=travelling(types[column.type.name])) for column in columns)
 

@@ -21,6 +21,7 @@ from loader.lanes import Lanes, how_converted
 from loader.merge import Counts
 from loader.plan import Plan, make_plan
 from loader.reading import Records, open_records, text_of
+from loader.repertoire import server_encoding
 from loader.report import ROW_COUNTS, LoadReport
 from loader.sniff import sniffed
 from loader.source import Source
@@ -149,6 +150,7 @@ class Task:
             resumable=again or large,
             large=large,
             several=self.threads > 1 and text > self.spec.segment_size,
+            encoding=server_encoding(connection),
         )
         return replace(plan, notes=named + plan.notes)
 

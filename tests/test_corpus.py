@@ -18,7 +18,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from support.copying import columns_of, copy_one_by_one, in_order, output_of, records_of, rows
 from support.effort import LONG
-from support.postgres import run_alone
+from support.postgres import encoded_database, run_alone
 
 import loader
 import loader.reading
@@ -112,7 +112,7 @@ def schema(database: str, case: Case) -> Iterator[tuple[Connection, str, str]]:
     name = f"c{uuid.uuid4().hex[:12]}"
     settings = {"search_path": f"{name},public", **SETTINGS, **case.settings}
     options = " ".join("-c " + f"{key}={value}".replace(" ", "\\ ") for key, value in settings.items())
-    dsn = psycopg2.extensions.make_dsn(database, options=options)
+    dsn = psycopg2.extensions.make_dsn(database, options=options, client_encoding="UTF8")
     connection = psycopg2.connect(dsn)
     try:
         if connection.server_version // 10000 < case.postgres:
@@ -286,6 +286,43 @@ def test_how_a_file_is_cut_into_blocks_changes_nothing(
         monkeypatch.setattr(loader.reading, "split", functools.partial(split, block_size=size))
         with schema(database, case) as (connection, dsn, name):
             check(case, run(connection, dsn, name, case, tmp_path))
+
+
+@pytest.fixture(scope="module", params=["LATIN1", *(("EUC_JP", "WIN1252", "SQL_ASCII") if LONG else ())])
+def other_database(servers: Any, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The DSN of a database of another encoding than UTF-8."""
+    with encoded_database(servers(SERVERS[0]), request.param) as dsn:
+        yield dsn
+
+
+BEYOND_ASCII = [case for case in CASES if not (case.data.isascii() or case.error is not None)]
+PLAIN = [case for case in CASES if case not in BEYOND_ASCII]
+
+
+@pytest.mark.without_kernel
+@pytest.mark.parametrize(
+    "case", [*BEYOND_ASCII, *PLAIN] if LONG else [*BEYOND_ASCII[::2], *PLAIN[::8]], ids=lambda case: case.name
+)
+def test_a_file_comes_out_the_same_in_a_database_of_another_encoding(
+    other_database: str, case: Case, tmp_path: Path
+) -> None:
+    """But for what is COPY's word, and records with characters that the database lacks: they are unrepresentable."""
+    with schema(other_database, case) as (connection, dsn, name):
+        outcome = run(connection, dsn, name, case, tmp_path)
+        lacking = {each["record"] for each in outcome.rejects if each["reason"] == "unrepresentable"}
+        if case.copy:
+            with connection.cursor() as cursor:
+                cursor.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier(name, "t")))
+            table, refused = copied(connection, name, case)
+            assert [each["record"] for each in outcome.rejects] == refused
+            assert in_order(outcome.rows or []) == in_order(table)
+        elif not lacking:
+            check(case, outcome)
+        else:
+            assert outcome.error is None
+            others = [each for each in outcome.rejects if each["record"] not in lacking]
+            wanted = [each for each in case.rejects if each["record"] not in lacking]
+            assert [_as_asked(got, wanted, place) for place, got in enumerate(others)] == wanted
 
 
 def test_the_corpus_is_large_and_every_case_says_what_it_is() -> None:

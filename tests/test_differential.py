@@ -21,9 +21,21 @@ from loader import kernel
 EXAMPLES = effort(60, 500)
 
 
-@pytest.fixture(scope="module", params=["embedded-18", "system-15", *(["embedded-17"] if LONG else [])])
+PLACES = ["embedded-18", "system-15", *(["embedded-17"] if LONG else [])]
+
+
+@pytest.fixture(scope="module", params=PLACES)
 def place(servers: Any, request: pytest.FixtureRequest) -> Iterator[Arena]:
     with arena(servers(request.param)) as made:
+        yield made
+
+
+@pytest.fixture(
+    scope="module", params=["LATIN1", *(["EUC_JP", "WIN1252", "SQL_ASCII", "EUC_JIS_2004"] if LONG else [])]
+)
+def other_place(servers: Any, request: pytest.FixtureRequest) -> Iterator[Arena]:
+    """A database of another encoding than UTF-8."""
+    with arena(servers("embedded-18"), request.param) as made:
         yield made
 
 
@@ -41,6 +53,15 @@ def test_the_loader_takes_what_copy_takes_and_rejects_what_copy_refuses(place: A
     """Equal rows in their text output, and the same records refused."""
     example = data.draw(examples(place.values), "example")
     loaded, copied = place.compare(example)
+    check(loaded, copied)
+
+
+@pytest.mark.without_kernel
+@given(data=st.data())
+@settings(EFFORT, max_examples=EXAMPLES // 3)
+def test_so_it_does_in_a_database_of_another_encoding(other_place: Arena, data: st.DataObject) -> None:
+    """A character that the database lacks is refused by both, with its record."""
+    loaded, copied = other_place.compare(data.draw(examples(other_place.values), "example"))
     check(loaded, copied)
 
 

@@ -38,7 +38,7 @@ SHELVES: list[set[str]] = [
     {"parts", "report", "spec_text"},
     {"rejects"},
     {"proof", "spec"},
-    {"columns", "fields", "limits", "steps", "wire"},
+    {"columns", "fields", "limits", "repertoire", "steps", "wire"},
     {"csv_form"},
     {"convert", "records"},
     {"given", "kernel", "respell", "s3_checksums", "stray_quotes"},

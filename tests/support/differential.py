@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import tomllib
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from psycopg2.extensions import connection as Connection
 import loader
 from loader.database import Database
 from support.copying import copy_one_by_one, output_of, rows
-from support.postgres import run_alone
+from support.postgres import encoded_database
 
 TYPES_OF_OUR_OWN = {
     "mood": "CREATE TYPE mood AS ENUM ('sad', 'ok', 'very happy', 'a,b')",
@@ -460,15 +459,11 @@ def _basic(text: str) -> str:
 
 
 @contextmanager
-def arena(server: str) -> Iterator[Arena]:
-    """A database of its own on ``server``, dropped afterwards."""
-    name = f"differential_{uuid.uuid4().hex}"
-    run_alone(server, f"CREATE DATABASE {name} STRATEGY file_copy")
-    head, separator, tail = server.partition("?")
-    with tempfile.TemporaryDirectory() as folder:
-        made = Arena(f"{head.rpartition('/')[0]}/{name}{separator}{tail}", Path(folder))
+def arena(server: str, encoding: str = "UTF8") -> Iterator[Arena]:
+    """A database of its own on ``server``, of that encoding, dropped afterwards."""
+    with tempfile.TemporaryDirectory() as folder, encoded_database(server, encoding) as dsn:
+        made = Arena(dsn, Path(folder))
         try:
             yield made
         finally:
             made.close()
-            run_alone(server, f"DROP DATABASE {name} WITH (FORCE)")

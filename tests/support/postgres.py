@@ -137,6 +137,16 @@ def of_database(server: str, name: str) -> str:
     return f"{head.rpartition('/')[0]}/{name}{separator}{tail}"
 
 
+@contextlib.contextmanager
+def encoded_database(server: str, encoding: str) -> Iterator[str]:
+    """The DSN of a database of that encoding, which is dropped afterwards. Sessions are in UTF-8."""
+    name = f"encoded_{uuid.uuid4().hex}"
+    create = f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
+    run_alone(server, f"{create} STRATEGY file_copy")
+    yield psycopg2.extensions.make_dsn(of_database(server, name), client_encoding="UTF8")
+    run_alone(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @functools.cache
 def with_ledger(server: str) -> str:
     """A database of that server in which there is nothing but the ledger, to copy: that takes half as long as a first
