@@ -1,6 +1,7 @@
 """Look for files that the loader and COPY read differently, for as long as told: ``python tests/fuzz.py SECONDS``.
 
-Each file is loaded with the kernel and without it, too: the rows and the rejects have to be the same.
+Each file is loaded with the kernel and without it, and with hooks that change nothing: the rows and the rejects have to
+be the same.
 
 A counterexample is made as small as it can be and printed as a case of tests/corpus/; the exit code is then 1.
 """
@@ -13,7 +14,8 @@ import sys
 import time
 
 from hypothesis import HealthCheck, given, seed, settings
-from support.differential import KNOWN_TO_KERNEL, Arena, Example, arena, check, examples
+from support.differential import KNOWN_TO_KERNEL, Arena, Example, arena, check, check_hooked, examples
+from support.identity import HOOKS
 from support.postgres import open_server
 
 from loader import kernel
@@ -44,6 +46,8 @@ def _round(place: Arena, number: int) -> str | None:
         try:
             loaded, copied = place.compare(example)
             check(loaded, copied)
+            for hook in HOOKS:
+                check_hooked(*place.with_hook_and_without(example, hook))
             if kernel.COMPILED:
                 with_kernel, without = place.with_kernel_and_without(example)
                 assert with_kernel == without, (with_kernel, without)
@@ -64,8 +68,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("seconds", type=float, nargs="?", default=600)
     parser.add_argument("--server", default="embedded-18", help="embedded-18, embedded-16 or system-15")
+    parser.add_argument("--encoding", default="UTF8", help="of the database, such as LATIN1")
     options = parser.parse_args()
-    with open_server(options.server) as server, arena(server) as place:
+    with open_server(options.server) as server, arena(server, options.encoding) as place:
         found = fuzz(place, options.seconds)
     if found is not None:
         print(found)

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from support.differential import KNOWN_TO_KERNEL, Arena, Dialect, Example, arena, check, examples
+from support.differential import KNOWN_TO_KERNEL, Arena, Dialect, Example, arena, check, check_hooked, examples
 from support.effort import LONG, effort
+from support.identity import HOOKS
 
 from loader import kernel
 
@@ -63,6 +64,15 @@ def test_so_it_does_in_a_database_of_another_encoding(other_place: Arena, data: 
     """A character that the database lacks is refused by both, with its record."""
     loaded, copied = other_place.compare(data.draw(examples(other_place.values), "example"))
     check(loaded, copied)
+
+
+@pytest.mark.parametrize("place", ["embedded-18"], indirect=True)
+@given(data=st.data())
+@settings(EFFORT, max_examples=EXAMPLES // 3)
+def test_a_hook_that_changes_nothing_changes_nothing(place: Arena, data: st.DataObject) -> None:
+    """Nor do values that it cannot be shown become others."""
+    example = data.draw(examples(place.values), "example")
+    check_hooked(*place.with_hook_and_without(example, data.draw(st.sampled_from(HOOKS), "hook")))
 
 
 @pytest.mark.skipif(not kernel.COMPILED, reason="the kernel is not compiled here")

@@ -12,6 +12,9 @@ from support.effort import LONG
 from support.postgres import encoded_database, query
 
 import loader
+from loader.database import Database
+from loader.pipeline import How, load_one
+from loader.shards import finish, load_shard, plan_shards
 
 ENCODINGS = ("LATIN1", *(("EUC_JP", "WIN1252", "KOI8R", "EUC_JIS_2004", "EUC_TW") if LONG else ("EUC_JP", "WIN1252")))
 
@@ -166,3 +169,58 @@ def test_a_database_that_stores_bytes_counts_them(server: str, tmp_path: Path) -
         report = load(dsn, path)
         assert report.rows_inserted == 2
         assert [each[:4] for each in rejects(dsn)] == [(2, 3, "a", "value_too_long")]
+
+
+def test_lengths_are_those_of_the_databases_characters(server: str, tmp_path: Path) -> None:
+    """JIS X 0213 has one character for some pairs of Unicode's."""
+    with encoded_database(server, "EUC_JIS_2004") as dsn:
+        query(dsn, "CREATE TABLE t (a varchar(1), b text)")
+        path = tmp_path / "t.csv"
+        path.write_text("a,b\nか\u309a,1\nかか,2\nか,☃\n", "utf-8")
+        report = load(dsn, path)
+        assert report.rows_inserted == 2
+        assert [each[:4] for each in rejects(dsn)] == [(2, 3, "a", "value_too_long")]
+
+
+def test_escapes_of_json_are_the_servers(latin1: str, tmp_path: Path) -> None:
+    """Where jsonb would have to make a character of one that the database lacks, it refuses the record."""
+    query(latin1, "DROP TABLE IF EXISTS t; CREATE TABLE t (n int, a jsonb)")
+    path = tmp_path / "t.csv"
+    path.write_text('n,a\n1,"""\\u00e4"""\n2,"""\\u20ac"""\n3,"""€"""\n4,"""ä"""\n', "utf-8")
+    load(latin1, path)
+    assert [each[:4] for each in rejects(latin1)] == [(2, 3, "a", "unrepresentable"), (3, 4, "a", "unrepresentable")]
+    assert query(latin1, "SELECT n, a #>> '{}' FROM t ORDER BY 1") == [(1, "ä"), (4, "ä")]
+
+
+@pytest.mark.parametrize("way", ["renamed", "staged", "sharded", "by workers"])
+def test_a_large_load_goes_on_past_what_the_database_lacks(latin1: str, tmp_path: Path, way: str) -> None:
+    """In segments, over several streams, and by shards: each record is rejected once, at its own place."""
+    query(latin1, "DROP TABLE IF EXISTS t")
+    if way != "renamed":
+        query(latin1, "CREATE TABLE t (n int PRIMARY KEY, a text)")
+    path = tmp_path / "t.csv"
+    count = 30_000
+    lines = [
+        f"{number},{'€' if number % 9_000 == 5 else 'ä'} a text that makes the record longer" for number in range(count)
+    ]
+    path.write_text("n,a\n" + "\n".join(lines) + "\n", "utf-8")
+    spec: dict[str, Any] = {
+        "table": "t",
+        "segment_mb": 1,
+        "columns": {"n": "int", "a": "text"},
+        "rejects": {"max_ratio": 1},
+    }
+    spec |= {} if way == "renamed" else {"mode": "merge", "key": ["n"]}
+    database = Database(latin1)
+    if way == "sharded":
+        plan = plan_shards(str(path), loader.LoadSpec.from_dict(spec), database, shards=3)
+        report = finish(plan, [load_shard(plan, number, database, threads=1) for number in range(3)], database)
+    else:
+        how = How(threads=2, workers=2 if way == "by workers" else 1, force=True)
+        report = load_one(str(path), loader.LoadSpec.from_dict(spec), database, how)
+    database.close()
+    assert way != "renamed" or "renamed" in (report.plan or "")
+    assert (report.rows_inserted, report.rows_rejected) == (count - 4, 4)
+    expected = [(number + 1, number + 2, "a", "unrepresentable") for number in range(5, count, 9_000)]
+    assert [each[:4] for each in rejects(latin1)] == expected
+    assert query(latin1, "SELECT count(*) FROM t WHERE a LIKE 'ä %'") == [(count - 4,)]

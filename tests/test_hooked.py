@@ -15,21 +15,10 @@ from psycopg2 import sql
 from support.copying import copy_one_by_one
 from support.differential import KNOWN_TO_KERNEL, POOLS, TYPES_OF_OUR_OWN
 from support.effort import LONG
+from support.identity import HOOKS
 from support.postgres import query
 
 import loader
-
-IDENTITIES = """
-import pyarrow as pa
-
-
-def arrow(batch):
-    return batch
-
-
-def frame(frame: "pandas.DataFrame"):
-    return frame
-"""
 
 HEAD = """
 import datetime as dt
@@ -108,9 +97,11 @@ def sparse(types: Sequence[str]) -> tuple[str, list[bytes]]:
 
 @pytest.mark.parametrize("types", [OF_THE_CLIENT, OF_THE_SERVER], ids=["client", "server"])
 @pytest.mark.parametrize("server", ["embedded-18", *(["system-15", "embedded-17"] if LONG else [])], indirect=True)
-def test_a_hook_that_changes_nothing_changes_nothing(dsn: str, tmp_path: Path, package: Path, types: list[str]) -> None:
+def test_a_hook_that_changes_nothing_changes_nothing(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, types: list[str]
+) -> None:
     """The rows are those of COPY to the letter, but for values that a hook cannot be shown, which are rejected."""
-    (package / "same.py").write_text(IDENTITIES)
+    monkeypatch.setenv("LOADER_HOOKS", "support")
     query(dsn, ";".join(TYPES_OF_OUR_OWN.values()))
     columns, records = sparse(types)
     path = tmp_path / "t.csv"
@@ -121,7 +112,7 @@ def test_a_hook_that_changes_nothing_changes_nothing(dsn: str, tmp_path: Path, p
     connection.commit()
     connection.close()
     copied = dict(query(dsn, "SELECT n, r::text FROM copied r"))
-    for hook in (None, "same:arrow", "same:frame"):
+    for hook in (None, *HOOKS):
         query(dsn, f"DROP TABLE IF EXISTS t; CREATE TABLE t {columns}")
         load(dsn, path, hook, csv={"header": False})
         found = {number: reason for number, _, _, reason, _ in rejects(dsn)}
