@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 from uuid import UUID
@@ -304,7 +306,17 @@ def _spelled_nested(values: pa.Array, type_: ColumnType) -> pa.Array:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    """As JSON, decimals with all of their digits. Raises TypeError for what JSON has not, such as bytes."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_json(str(name))}: {_json(each)}' for name, each in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_json, value))}]"
+    if isinstance(value, Decimal):
+        return str(value)
+    return json.dumps(str(value) if isinstance(value, _SPELT_IN_JSON) else value, ensure_ascii=False)
+
+
+_SPELT_IN_JSON = (date, time, timedelta, UUID)
 
 
 def _array_texts(values: pa.Array, element: ColumnType) -> Iterator[str | None]:

@@ -193,6 +193,7 @@ TAKEN = [
     ("timestamptz[]", "pa.array([[dt.datetime(2024, 7, 1, 12)]])", '{"2024-07-01 12:00:00+02"}'),
     ("jsonb", "pa.array([{'a': [1, None], 'b': 'ü'}])", '{"a": [1, null], "b": "ü"}'),
     ("jsonb", "pa.array([[1, 2.5]])", "[1.0, 2.5]"),
+    ("jsonb", "pa.array([{'a': Decimal('1.50'), 'b': dt.date(2024, 1, 5)}])", '{"a": 1.50, "b": "2024-01-05"}'),
     ("json", "pa.array([[('a', 1)]], pa.map_(pa.string(), pa.int64()))", '{"a": 1}'),
     ("jsonb[]", "pa.array([[{'a': 1}]])", '{"{\\"a\\": 1}"}'),
     ("mood", "pa.array(['ok'])", "ok"),
@@ -356,6 +357,7 @@ def made(batch):
     ("type_name", "code", "message"),
     [
         ("int", "pa.array([[1]])", 'returned list<item: int64> for "c", which is integer'),
+        ("jsonb", "pa.array([{'a': b'x'}])", 'returned struct<a: binary> for "c", which is jsonb'),
         ("text", "pa.array([{'a': 1}])", 'returned struct<a: int64> for "c", which is text'),
         ("inet", "pa.array([b'x'])", 'returned binary for "c", which is inet'),
     ],
