@@ -90,7 +90,8 @@ bench: setup .venv/peers/.ready  ## everybody beside psql on one server: makes d
 fuzz: setup  ## the kernel against COPY and Arrow, files cut anywhere, files against COPY, a third of the time each: make fuzz SECONDS=600 FIELDS=50000000 (of the kernel, whatever the time)
 	$(BIN)/python tests/fuzz_kernel.py $(shell expr $(or $(SECONDS),600) / 3) $(if $(FIELDS),--fields $(FIELDS))
 	$(BIN)/python tests/fuzz_cuts.py $(shell expr $(or $(SECONDS),600) / 3)
-	$(BIN)/python tests/fuzz.py $(shell expr $(or $(SECONDS),600) / 3)
+	$(BIN)/python tests/fuzz.py $(shell expr $(or $(SECONDS),600) / 6)
+	$(BIN)/python tests/fuzz.py $(shell expr $(or $(SECONDS),600) / 6) --encoding LATIN1
 
 sanitize: setup  ## the kernel under AddressSanitizer and UBSan, at random and, where clang is, by coverage: make sanitize SECONDS=600
 	$(BIN)/python tests/sanitize.py $(or $(SECONDS),600)
