@@ -83,7 +83,7 @@ LOOK_EVERY = 1.0
 
 
 GRACE = 5.0
-"""Seconds that a COPY has to come to its end when somebody asks to stop, and it is worth saving."""
+"""Seconds that a COPY has to end when somebody asks to stop, and what it copied is worth saving."""
 
 
 class PlanChangedError(Exception):
@@ -190,19 +190,19 @@ class Straight(Way):
         """
         assert checkpoint is None
         with ExitStack() as stack:
-            stopping = self._stopping() if self._saves else self.deadline.calling(self.connection.cancel)
-            stack.enter_context(stopping)
-            self.make_ready()
-            indexes = self._set_aside()
+            with self._waiting():
+                self.make_ready()
+                indexes = self._set_aside()
             encoded = stack.enter_context(self.encoded(self.records))
             if indexes is not None:
                 encoded = self._until_wanted(encoded, stack.enter_context(self.database.session()))
             try:
                 copied = self._copy(encoded)
                 bound(self.connection, self.deadline)
-                self.complete()
-                if indexes is not None:
-                    indexes.put_back(self.connection)
+                with self._waiting():
+                    self.complete()
+                    if indexes is not None:
+                        indexes.put_back(self.connection)
             except psycopg2.errors.UniqueViolation:
                 if not self.plan.key:
                     raise
@@ -229,7 +229,8 @@ class Straight(Way):
             saves=self._saves,
         )
         pages = pages_of(self.connection, plan.table) if self.source.size > segment else 0
-        copied = self._copy_in(names, blocks.tuples())
+        with self._stopping() if self._saves else self._waiting():
+            copied = self._copy_in(names, blocks.tuples())
         if blocks.stopped:
             assert blocks.after is not None
             saved = self._save(copied, blocks.after, pages)
@@ -241,10 +242,14 @@ class Straight(Way):
         """Whether it is to save what it has copied when somebody asks to stop."""
         return not self.plan.key and self.source.size > self.plan.spec.segment_size
 
+    def _waiting(self) -> AbstractContextManager[None]:
+        """A statement that runs meanwhile is canceled when somebody asks to stop."""
+        return self.deadline.calling(self.connection.cancel)
+
     @contextmanager
     def _stopping(self) -> Iterator[None]:
-        """When somebody asks to stop, the COPY is given no more and ends. Where it waits, for a lock say, it is
-        canceled after `GRACE`."""
+        """When somebody asks to stop, the COPY gets no more blocks and ends. Where it waits, for a lock say, it is
+        canceled after `GRACE`. To save what it copied takes as long as it takes: to cancel that would lose it all."""
         canceling: list[threading.Timer] = []
 
         def cancel_soon() -> None:
