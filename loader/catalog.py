@@ -18,9 +18,18 @@ from loader.statements import execute, rows
 from loader.tables import Table, TableColumn
 from loader.values import shown
 
+BEHIND_VIEWS = """
+    SELECT v.oid AS view, d.refobjid AS oid FROM pg_class v JOIN pg_rewrite r ON r.ev_class = v.oid
+      JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+     WHERE v.relkind = 'v' AND d.refclassid = 'pg_class'::regclass"""
+"""What each view is made of, also what it only reads: the catalog does not tell the two apart."""
+
 _RELATION = """
     WITH RECURSIVE named AS (SELECT to_regclass(%s)::oid AS oid),
     tree AS (SELECT oid FROM named UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON tree.oid = i.inhparent),
+    behind AS (SELECT oid FROM named UNION
+               SELECT b.oid FROM behind JOIN (<behind views>) AS b ON b.view = behind.oid),
+    below AS (SELECT oid FROM behind UNION SELECT i.inhrelid FROM pg_inherits i JOIN below ON below.oid = i.inhparent),
     triggers AS (SELECT t.tgtype FROM pg_trigger t JOIN tree ON tree.oid = t.tgrelid
                   WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 1 = 1 AND t.tgtype & 66 <> 0)
     SELECT c.oid, n.nspname, c.relname, c.relkind::text,
@@ -31,9 +40,10 @@ _RELATION = """
            EXISTS (SELECT FROM triggers t WHERE t.tgtype & CASE c.relkind WHEN 'p' THEN 28 ELSE 20 END <> 0),
            row_security_active(c.oid),
            ARRAY(SELECT DISTINCT CASE r.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END
-                   FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled <> 'D')
+                   FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled <> 'D'),
+           (SELECT min(f.oid::regclass::text) FROM pg_class f JOIN below USING (oid) WHERE f.relkind = 'f')
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN named ON named.oid = c.oid
-"""
+""".replace("<behind views>", BEHIND_VIEWS)
 # tgtype: bit 0 for each row, 1 before, 2 on insert, 3 on delete, 4 on update, 6 instead. An update that moves a row to
 # another partition deletes and inserts it.
 
@@ -76,7 +86,8 @@ def describe(connection: Connection, schema: str | None, name: str) -> Table:
     """The table as the catalog has it; one with ``oid`` None where it does not exist yet.
 
     Without ``schema`` the session's search_path decides, and where the table is absent its first schema.
-    Raises TableError for what is no table that rows can be put into, and for the schemas that no load may change.
+    Raises TableError for what is no table that rows can be put into, for foreign tables, and for the schemas that no
+    load may change.
     """
     quoted = rows(connection, "SELECT quote_ident(%s), quote_ident(%s)", (schema or "", name))[0]
     found = rows(connection, _RELATION, (f"{quoted[0]}.{quoted[1]}" if schema else quoted[1],))
@@ -84,10 +95,16 @@ def describe(connection: Connection, schema: str | None, name: str) -> Table:
         schema = schema or _creation_schema(connection)
         _refuse_reserved(schema, name)
         return Table(schema, name)
-    oid, nspname, relname, kind, plain, referenced, fills_in, owned, has_triggers, is_secured, rules = found[0]
+    oid, nspname, relname, kind, plain, referenced, fills_in, owned, has_triggers, is_secured, rules, foreign = found[0]
     _refuse_reserved(nspname, relname)
     if kind not in ("r", "p", "v", "f"):
         raise TableError(f"{nspname}.{relname}: is not a table")
+    if foreign is not None:
+        what = "is a foreign table" if kind == "f" else f"has rows in the foreign table {foreign}"
+        raise TableError(
+            f"{nspname}.{relname}: {what}, whose server commits before the ledger does, so a load could take effect "
+            "twice; load into the table on its own server"
+        )
     columns = tuple(TableColumn(*each) for each in rows(connection, _COLUMNS, (oid,)))
     key = tuple(each for (each,) in rows(connection, _PRIMARY_KEY, (oid,)))
     unique = tuple(frozenset(names) for (names,) in rows(connection, _UNIQUE, (oid,)))
@@ -109,8 +126,8 @@ def describe(connection: Connection, schema: str | None, name: str) -> Table:
 
 
 def _leaves_out(kind: str, *, has_triggers: bool, is_secured: bool) -> str:
-    """See `Table`; what is behind a view or a foreign table is not looked at."""
-    if kind in ("v", "f"):
+    """See `Table`; what is behind a view is not looked at."""
+    if kind == "v":
         return "a trigger or policy"
     return " or ".join([*(["a trigger"] if has_triggers else []), *(["row security"] if is_secured else [])])
 

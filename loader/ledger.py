@@ -22,9 +22,11 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 from psycopg2.extensions import encodings
 
+from loader.catalog import BEHIND_VIEWS
 from loader.database import end_overdue
 from loader.deadline import Deadline
 from loader.errors import BusyError, DatabaseUnavailableError, PausedError
+from loader.pooler import refused
 from loader.report import REASONS, ROW_COUNTS, LoadReport, Reject
 from loader.spec import CsvSpec, LoadSpec
 from loader.statements import execute, insert, rows, stream
@@ -77,32 +79,68 @@ def _installed_version(connection: Connection) -> int:
 
 TURN_KEY = "hashtextextended('loader ' || %s, 0)"
 
+_TURN_LOCK = """
+    SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1
+       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+       AND (classid::bigint << 32 | objid::bigint) ="""
+"""Sessions that hold or want the lock whose key comes next; with ``AND pid = pg_backend_pid()`` after it, this one."""
+
 
 @contextmanager
-def turn(connection: Connection, target: str, *, wait: float, deadline: Deadline) -> Iterator[float]:
+def turn(
+    connection: Connection, target: str, *, wait: float, deadline: Deadline, oid: int | None = None
+) -> Iterator[float]:
     """Hold the turn of the table ``target``; gives the seconds that it took to get it.
 
-    Loads into one table go one after the other, in the order in which they asked. The lock is the session's: it
-    outlives commits and rollbacks, and dies with the connection. Raises BusyError (retryable) after
-    ``wait`` seconds, or when the deadline comes first, and PausedError where the deadline was told to stop.
+    Loads into one table go one after the other, in the order in which they asked; with ``oid``, the table's, also those
+    into tables and views that share rows with it. The locks are the session's: they outlive commits and rollbacks, and
+    die with the connection. Raises BusyError (retryable) where one was not to be had for ``wait`` seconds, or when the
+    deadline comes first, PausedError where the deadline was told to stop, and SetupError where a session of this load's
+    shares its connection to the server with others.
     """
     began = time.monotonic()
-    _take_turn(connection, target, min(wait, deadline.left), deadline)
+    keys = _take_turn(connection, target, min(wait, deadline.left), deadline, oid)
     try:
         yield time.monotonic() - began
     finally:
         if not connection.closed:
             connection.rollback()
-            rows(connection, f"SELECT pg_advisory_unlock({TURN_KEY})", (target,))
+            rows(connection, "SELECT pg_advisory_unlock(key) FROM unnest(%s::bigint[]) AS key", (keys,))
             connection.commit()
 
 
-def _take_turn(connection: Connection, target: str, patience: float, deadline: Deadline) -> None:
+_SHARED = f"""
+    WITH RECURSIVE shared AS (
+        SELECT %(oid)s::oid AS oid
+         UNION
+        SELECT next.oid FROM shared, LATERAL (
+            SELECT inhparent AS oid FROM pg_inherits WHERE inhrelid = shared.oid
+             UNION ALL SELECT b.oid FROM ({BEHIND_VIEWS}) AS b WHERE b.view = shared.oid) AS next)
+    SELECT hashtextextended('loader rows of ' || c.oid, 0) FROM shared JOIN pg_class c USING (oid)
+     WHERE c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid) ORDER BY c.oid"""
+"""Keys of the tables whose rows a load may write: for a partition or a child the topmost parents, for a view the tables
+behind it, else the table itself. All loads take them in this one order, each after its target's own turn."""
+
+
+def _take_turn(
+    connection: Connection, target: str, patience: float, deadline: Deadline, oid: int | None = None
+) -> list[int]:
+    """Gives the keys of the locks that it took."""
     end_overdue(connection)  # a holder whose process is frozen may have it for ever
     with deadline.calling(connection.cancel):
-        execute(connection, "SELECT set_config('lock_timeout', %s, true)", (f"{max(1, int(patience * 1000))}ms",))
+        timeout = f"{max(1, int(patience * 1000))}ms"
+        ((_, keys, held),) = rows(
+            connection,
+            f"SELECT set_config('lock_timeout', %(timeout)s, true), {TURN_KEY.replace('%s', '%(target)s')}"
+            f" || ARRAY({_SHARED}), EXISTS ({_TURN_LOCK} {TURN_KEY.replace('%s', '%(target)s')}"
+            " AND pid = pg_backend_pid())",
+            {"timeout": timeout, "target": target, "oid": oid},
+        )
+        if held:  # it would be had a second time, beside the load that has it on this connection
+            connection.rollback()
+            raise refused(f"{target}: what leads to its database")
         try:
-            execute(connection, f"SELECT pg_advisory_lock({TURN_KEY})", (target,))
+            execute(connection, "SELECT pg_advisory_lock(key) FROM unnest(%s::bigint[]) AS key", (keys,))
         except (psycopg2.errors.LockNotAvailable, psycopg2.errors.QueryCanceled) as error:
             connection.rollback()
             if deadline.stopped:
@@ -115,6 +153,7 @@ def _take_turn(connection: Connection, target: str, patience: float, deadline: D
                 f"{target}: another load has had its turn for {patience:g} seconds", error.pgcode
             ) from error
     connection.commit()
+    return list(keys)
 
 
 # --- one load
@@ -309,7 +348,7 @@ def finish(
     ``handover``: it stopped because its time was up. ``created``: this transaction creates the table. ``error_type``:
     the class of the error that it failed with. Raises
     DatabaseUnavailableError where another attempt at the load has begun since: then this one has lost its turn, and its
-    outcome is none.
+    outcome is none. Raises SetupError for a success where it is not this connection to the server that has the turn.
     """
     told = ("rows_read", *ROW_COUNTS, "bytes_read", "version", "retryable", "plan", "rejects_entered")
     values = {name: getattr(report, name) for name in told}
@@ -325,11 +364,14 @@ def finish(
         f"UPDATE loader.loads l SET {assignments}, finished_at = clock_timestamp(), seen_at = clock_timestamp(),"
         f" last_error = coalesce(%(error)s, last_error),"
         f" applied = CASE WHEN %(state)s = 'loaded' THEN {applied} ELSE applied END"
-        " WHERE load_id = %(load_id)s AND attempts = %(attempts)s AND state = 'running'",
+        " WHERE load_id = %(load_id)s AND attempts = %(attempts)s AND state = 'running'"
+        f" AND (%(state)s <> 'loaded' OR EXISTS ({_TURN_LOCK} {TURN_KEY.replace('%s', 'l.target')}"
+        " AND pid = pg_backend_pid()))",
         {**values, "load_id": report.load_id, "attempts": report.attempts},
     )
     if not touched:
-        raise DatabaseUnavailableError(f"load {report.load_id}: another attempt at it has begun since")
+        claim(connection, report.load_id or 0, report.attempts)
+        raise refused(f"load {report.load_id}: has not the turn that it took, so what leads to its database")
 
 
 def keep_rejects(connection: Connection, load_id: int, rejects: Sequence[Reject]) -> None:
@@ -428,11 +470,8 @@ def find_replays(connection: Connection, load_id: int) -> list[int]:
 
 
 _STATE = f"""
-    CASE WHEN state <> 'running' OR EXISTS (
-        SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1
-           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-           AND (classid::bigint << 32 | objid::bigint) = {TURN_KEY.replace("%s", "l.target")}
-    ) THEN state ELSE 'died' END"""
+    CASE WHEN state <> 'running' OR EXISTS ({_TURN_LOCK} {TURN_KEY.replace("%s", "l.target")})
+    THEN state ELSE 'died' END"""
 """A load is running as long as somebody holds its table's turn; "died" stands in no table, it is what can be seen."""
 
 

@@ -163,8 +163,10 @@ class Undertaking:
         how, account = self._how, self._account
         with self._clear_errors(), self._database.session() as connection:
             ledger.migrate(connection)
-            account.table = str(catalog.describe(connection, *self._spec.table_name))
-            with ledger.turn(connection, account.table, wait=how.wait, deadline=how.deadline) as waited:
+            table = catalog.describe(connection, *self._spec.table_name)
+            account.table = str(table)
+            turn = ledger.turn(connection, account.table, wait=how.wait, deadline=how.deadline, oid=table.oid)
+            with turn as waited:
                 ledger.close_dead(connection, account.table)
                 if account.entry.load_id and ledger.is_loaded(connection, account.entry.load_id):
                     return self._loaded_after_all(connection)
