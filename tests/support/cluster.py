@@ -110,7 +110,11 @@ class Cluster:
     def start(self) -> None:
         """Start it, after a crash with recovery, and wait until it can be connected to."""
         given = " ".join(f"-c {name}='{value}'" for name, value in self.options.items())
-        self._control("-o", given, "-l", self._log, "start")
+        try:
+            self._control("-o", given, "-l", self._log, "start")
+        except RuntimeError as error:
+            error.add_note(self._log.read_text(errors="replace")[-2000:])
+            raise
 
     def stop(self, mode: str = "fast") -> None:
         self._control("-m", mode, "stop")
