@@ -395,7 +395,7 @@ class Trial:
     def late(self) -> bool:
         """Whether a version takes effect after a newer one, too."""
         if "versions" in self.has:
-            return self.versions == "delta"
+            return self.versions == "delta" and self.mode != "replace"
         return self.mode == "append" and "delta" in self.has
 
     def _spoil_s3(self) -> None:
@@ -538,7 +538,7 @@ class Trial:
         effects = self._effects(target)
         self._check_effects(effects)
         self._check_others(target, {effect.put.version for effect in effects if effect.forced})
-        uploads = self._in_their_order(effects)
+        uploads = self._written(effects)
         expected = digest(table_after(uploads, self.mode, keyed=self.keyed))
         found = query(dsn, DIGEST.format(self.table))[0]
         self._hold(
@@ -591,11 +591,16 @@ class Trial:
         """What a forced call is for: a version, or what an object is just then."""
         return put if put.version_id is not None else put.place
 
-    def _in_their_order(self, effects: list[Effect]) -> list[Upload]:
-        """What made the table, as if it had come in this order."""
-        if self.mode == "merge" and self.late:
-            effects = sorted(effects, key=lambda each: each.put.number)
-        return [each.upload for each in effects]
+    def _written(self, effects: list[Effect]) -> list[Upload]:
+        """What each of them wrote: of a version that was merged late, no row whose key a newer one had set."""
+        files = [each.upload for each in effects]
+        if self.mode != "merge" or not self.late:
+            return files
+        for number, effect in enumerate(effects):
+            newer = [each for each in effects[:number] if not effect.forced and each.put.is_newer_than(effect.put)]
+            keys = {key for each in newer for key, _ in each.upload.rows}
+            files[number] = replace(effect.upload, rows=tuple(row for row in effect.upload.rows if row[0] not in keys))
+        return files
 
     def _check_others(self, target: str, forced: set[str]) -> None:
         """What did not take effect came too late, or is of what an object is no more, or is of a version that was
@@ -637,7 +642,7 @@ class Trial:
 
     def _check_seen(self, seen: set[tuple[int, ...]], effects: list[Effect]) -> None:
         """The table as it was after so many effects, and nothing in between."""
-        states = [self._in_their_order(effects[:count]) for count in range(len(effects) + 1)]
+        states = [self._written(effects[:count]) for count in range(len(effects) + 1)]
         possible = {glance(table_after(each, self.mode, keyed=self.keyed)) for each in states}
         self._hold(seen <= possible, f"a reader saw {seen - possible}")
 

@@ -27,6 +27,10 @@ class Put:
     version_id: str | None
     sequencer: str | None
 
+    def is_newer_than(self, other: Put) -> bool:
+        """Of two of one object."""
+        return self.place is other.place and self.number > other.number
+
 
 @dataclass(eq=False)
 class Place:
