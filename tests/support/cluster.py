@@ -125,6 +125,7 @@ class Cluster:
     def kill(self) -> None:
         """All its processes at once, as the kernel does when memory is short."""
         server = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
+        server.suspend()  # or it makes another one just now, which lives on and keeps the next server from starting
         processes = [server, *server.children(recursive=True)]
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
