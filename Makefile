@@ -106,8 +106,8 @@ kernel-arm64:  ## the kernel of arm64, run by qemu, makes the same bytes (Debian
 wheel: setup  ## the wheel and the sdist, in dist/, tried in clean environments, where no compiler works
 	$(BIN)/python tests/wheel.py
 
-chaos: setup  ## loads that die in every way, and tables that must be right: make chaos SECONDS=600 SEED=1
-	$(BIN)/python tests/chaos.py --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
+chaos: setup  ## loads that die in every way, and tables that must be right: make chaos SECONDS=600 SEED=1 WITHOUT=ddl,roles
+	$(BIN)/python tests/chaos.py --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) $(if $(WITHOUT),--without $(WITHOUT))
 
 odd: setup  ## what odd values cost: lineitem with one in each block, and in each hundred records (about two minutes)
 	$(BIN)/python -m bench.odd

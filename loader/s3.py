@@ -334,7 +334,8 @@ class S3Source:
         """Whether this version was stored after that one of the same key; None where S3 cannot tell.
 
         Versions of a key are listed from the newest to the oldest (Amazon S3 API Reference, ListObjectVersions). Where
-        listing them is not permitted, the version that the key has now is newer than any other.
+        listing them is not permitted, the version that the key has now is newer than any other. Raises SourceError,
+        retryable, where S3 does not answer now: a guess would leave out a version for good.
         """
         version = self._pinned
         try:
@@ -342,14 +343,16 @@ class S3Source:
                 if listed in (version.version_id, version_id):
                     return listed == version.version_id
             return None
-        except _FAILURES:
+        except _FAILURES as error:
+            _raise_if_passing(error, version.uri)
             return self._is_current()
 
     def _is_current(self) -> bool | None:
         version = self._pinned
         try:
             head = self._client.head_object(Bucket=version.bucket, Key=version.key)
-        except _FAILURES:
+        except _FAILURES as error:
+            _raise_if_passing(error, version.uri)
             return None
         return True if head.get("VersionId") == version.version_id else None
 
@@ -547,6 +550,13 @@ def _clear_errors(name: str) -> Iterator[None]:
         yield
     except _FAILURES as error:
         raise _translate(error, name) from error
+
+
+def _raise_if_passing(error: Exception, name: str) -> None:
+    """Raise the error as this package's where the same request may succeed later."""
+    failure = _translate(error, name)
+    if failure.retryable:
+        raise failure from error
 
 
 def _translate(error: Exception, name: str) -> SourceError:
