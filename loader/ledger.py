@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LedgerState = Literal["running", "paused", "sharded", "loaded", "superseded", "failed"]
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 8
 """The newest of the files in ``schema/``, which bring the ledger from one version to the next."""
 
 _MIGRATION_LOCK = 0x6C6F616465720001  # "loader" and a number: any constant of its own will do
@@ -302,12 +302,14 @@ def finish(
     *,
     handover: bool = False,
     created: bool = False,
+    unlogged: bool = False,
     error_type: str | None = None,
 ) -> None:
     """Enter an attempt's outcome in the transaction that is open: for a success that of the merge.
 
-    ``handover``: it stopped because its time was up. ``created``: this transaction creates the table. ``error_type``:
-    the class of the error that it failed with. Raises
+    ``handover``: it stopped because its time was up. ``created``: this transaction creates the table. ``unlogged``:
+    a crash of the server empties the table, and with it a note of this load, by which the next one knows that
+    the rows are there. ``error_type``: the class of the error that it failed with. Raises
     DatabaseUnavailableError where another attempt at the load has begun since: then this one has lost its turn, and its
     outcome is none.
     """
@@ -317,7 +319,7 @@ def finish(
     spelt = spelling(connection)
     values |= {"notes": [spelt(note) for note in report.notes], "error": report.error and spelt(report.error)}
     values |= {"state": state, "handovers": report.handovers + handover}
-    values |= {"created": created, "error_type": error_type}
+    values |= {"created": created, "unlogged": unlogged, "error_type": error_type}
     assignments = ", ".join(f"{name} = %({name})s" for name in values)
     applied = "(SELECT coalesce(max(applied), 0) + 1 FROM loader.loads o WHERE o.target = l.target)"
     touched = execute(
@@ -330,6 +332,8 @@ def finish(
     )
     if not touched:
         raise DatabaseUnavailableError(f"load {report.load_id}: another attempt at it has begun since")
+    if unlogged:
+        execute(connection, "INSERT INTO loader.unlogged_loads (load_id) VALUES (%s)", (report.load_id,))
 
 
 def keep_rejects(connection: Connection, load_id: int, rejects: Sequence[Reject]) -> None:
