@@ -403,6 +403,17 @@ def test_a_table_that_moves_while_a_load_waits_for_its_turn(
 
 
 @pytest.mark.usefixtures("keyed", "two_schemas")
+def test_what_could_not_be_opened_is_entered_where_its_table_is(
+    dsn: str, database: Database, before: Before, s3: Any
+) -> None:
+    """The failure, too, is under the name that the table has when its turn has come."""
+    before("take the turn", "ALTER TABLE public.t SET SCHEMA second")
+    with pytest.raises(loader.SourceError):
+        load_one(s3.uri("nothing.csv"), LoadSpec.from_dict({"table": "t"}), database, How())
+    assert query(dsn, LEDGER) == [("second.t", "failed")]
+
+
+@pytest.mark.usefixtures("keyed", "two_schemas")
 def test_a_name_that_means_another_table_each_time(dsn: str, database: Database, file: Path, before: Before) -> None:
     """The load gives up in a sentence, and can be asked for again."""
     there = iter(["second", "first"] * 5)
