@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 LedgerState = Literal["running", "paused", "sharded", "loaded", "superseded", "failed"]
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 8
 """The newest of the files in ``schema/``, which bring the ledger from one version to the next."""
 
 _MIGRATION_LOCK = 0x6C6F616465720001  # "loader" and a number: any constant of its own will do
@@ -341,12 +341,14 @@ def finish(
     *,
     handover: bool = False,
     created: bool = False,
+    unlogged: bool = False,
     error_type: str | None = None,
 ) -> None:
     """Enter an attempt's outcome in the transaction that is open: for a success that of the merge.
 
-    ``handover``: it stopped because its time was up. ``created``: this transaction creates the table. ``error_type``:
-    the class of the error that it failed with. Raises
+    ``handover``: it stopped because its time was up. ``created``: this transaction creates the table. ``unlogged``:
+    a crash of the server empties the table, and with it a note of this load, by which the next one knows that
+    the rows are there. ``error_type``: the class of the error that it failed with. Raises
     DatabaseUnavailableError where another attempt at the load has begun since: then this one has lost its turn, and its
     outcome is none. Raises SetupError for a success where it is not this connection to the server that has the turn.
     """
@@ -356,7 +358,7 @@ def finish(
     spelt = spelling(connection)
     values |= {"notes": [spelt(note) for note in report.notes], "error": report.error and spelt(report.error)}
     values |= {"state": state, "handovers": report.handovers + handover}
-    values |= {"created": created, "error_type": error_type}
+    values |= {"created": created, "unlogged": unlogged, "error_type": error_type}
     assignments = ", ".join(f"{name} = %({name})s" for name in values)
     applied = "(SELECT coalesce(max(applied), 0) + 1 FROM loader.loads o WHERE o.target = l.target)"
     touched = execute(
@@ -372,6 +374,8 @@ def finish(
     if not touched:
         claim(connection, report.load_id or 0, report.attempts)
         raise refused(f"load {report.load_id}: has not the turn that it took, so what leads to its database")
+    if unlogged:
+        execute(connection, "INSERT INTO loader.unlogged_loads (load_id) VALUES (%s)", (report.load_id,))
 
 
 def keep_rejects(connection: Connection, load_id: int, rejects: Sequence[Reject]) -> None:

@@ -30,8 +30,17 @@ from loader.spec import LoadSpec
 from loader.tables import Table
 from loader.tally import Progress, RejectKeeper
 from loader.task import Task
-from loader.undertaking import PLAINLY, TURN_WAIT, How, Undertaking, for_version, note_unopened, within_cores
-from loader.ways import PlanChangedError, Renamed, Staged, Straight, begins_new
+from loader.undertaking import (
+    PLAINLY,
+    TURN_WAIT,
+    How,
+    Undertaking,
+    for_version,
+    note_unopened,
+    plan_anew,
+    within_cores,
+)
+from loader.ways import PlanChangedError, Renamed, Staged, Straight, TargetChangedError, begins_new
 from loader.workers import load_by_workers
 
 __all__ = ["PLAINLY", "How", "Load", "as_spec", "load", "load_one"]
@@ -152,18 +161,25 @@ class Load(Task):
             raise
 
     def _hope(self, connection: Connection, entry: Entry) -> LoadReport:
-        """Load it in the hope that the target takes every record, and that the types that were inferred hold.
+        """Load it in the hope that the target takes every record and stays as it is, and that the types that were
+        inferred hold.
 
-        Where one does not, begin again: with care, or with a wider type.
+        Where one does not, begin again: with care, with a plan for the target as it is by then, or with a wider type.
         """
         self.account.expected = ()
         checkpoint = checkpoints.find(connection, entry.load_id)
         found = checkpoint.found if checkpoint else Found()
+        changes = 0
         while True:
             if checkpoint is None:
                 self.start_over(connection, entry.load_id)
             try:
                 return self._flow(connection, entry, checkpoint, found)
+            except TargetChangedError:
+                changes += 1
+                plan_anew(connection, self.spec, self.account, changes=changes)
+                checkpoint = checkpoints.find(connection, entry.load_id)  # what is staged may be the same for it
+                continue
             except PlanChangedError:
                 found = Found()
             except NotStraightError as reason:
@@ -231,7 +247,8 @@ class Load(Task):
         records = self.open_records(chunks, table)
         self.account.tally.form = records.form
         ledger.note_file(connection, entry.load_id, records.header, records.csv)
-        return records, self.plan(connection, records, table, found, again=entry.attempts > 1)
+        again = entry.attempts > 1 or further
+        return records, self.plan(connection, records, table, found, again=again)
 
     def _begins_new(self, connection: Connection, plan: Plan, keeper: RejectKeeper, records: Records) -> bool:
         """Whether the file is worth a trial of going straight, and its first records look like that."""

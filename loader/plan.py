@@ -82,7 +82,10 @@ class Plan:
         """SHA-256 of all that decides what staged rows look like, beside the spec: where it differs, rows that were
         staged before are not those that would be staged now."""
         types = [
-            (each.name, each.type.name, each.type.wire, each.type.labels, each.zone, *filter(None, [each.collation]))
+            (
+                *(each.name, each.type.name, each.type.wire, each.type.labels, each.zone, each.not_null),
+                *filter(None, [each.collation]),
+            )
             for each in self.columns
         ]
         settled = [str(self.table), self.key, types, self.fields, self.session_zone, asdict(self.found), STAGED_FORM]

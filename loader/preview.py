@@ -24,6 +24,7 @@ from loader.spec import LoadSpec
 from loader.staging import Staging, copying
 from loader.standing import find_standing, why_not_due
 from loader.statements import execute
+from loader.tables import Table
 from loader.target import keying, target_name
 from loader.task import Task
 from loader.undertaking import PLAINLY
@@ -87,7 +88,7 @@ def _preview(source: Source, spec: LoadSpec, database: Database, connection: Con
         table=str(table),
         mode=spec.mode,
         key=plan.key,
-        verdict=_verdict(connection, source, spec, str(table)),
+        verdict=_verdict(connection, source, spec, table),
         way=_way(plan, source.size),
         lane=load.lane(plan, records),
         columns=tuple(_column(each.name, each.type.name, each.field, records.header) for each in plan.columns),
@@ -105,14 +106,14 @@ def _column(name: str, type_name: str, field: int | None, header: tuple[str, ...
     return Column(name, type_name, f"field {field + 1}" if header is None else header[field])
 
 
-def _verdict(connection: Connection, source: Source, spec: LoadSpec, target: str) -> str:
+def _verdict(connection: Connection, source: Source, spec: LoadSpec, table: Table) -> str:
     if not ledger.is_current(connection):
         return "due: there is no ledger yet, or one of an earlier version"
-    errand = Errand(source, target, spec)
-    standing = find_standing(connection, errand, source)
+    errand = Errand(source, str(table), spec)
+    standing = find_standing(connection, errand, source, table)
     if standing.verdict == "due":
         return "due"
-    return f"nothing would be done: {why_not_due(connection, errand, standing, source)}"
+    return f"nothing would be done: {why_not_due(connection, errand, standing, source, table)}"
 
 
 def _way(plan: Plan, size: int) -> str:

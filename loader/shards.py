@@ -223,6 +223,7 @@ class _Planning(Undertaking):
             attempt=entry.attempts,
             digest=plan.digest,
             found=asdict(self._found),
+            target=(plan.table.schema, plan.table.name),
         )
         runs.open_plan(connection, entry.load_id, made)
         self._made = made
@@ -256,7 +257,9 @@ def load_shard(
             raise SourceChangedError(f"{plan.uri}: is another version than load {plan.load_id} was planned for")
         spec = LoadSpec.from_stored(plan.spec, origin="shard plan")
         how = How(threads=threads, deadline=deadline, progress=progress)
-        return ShardLoad(plan, number, Task(source, spec, database, how)).run(known)
+        load = Task(source, spec, database, how)
+        load.account.target = plan.target or spec.table_name
+        return ShardLoad(plan, number, load).run(known)
 
 
 # --- the end

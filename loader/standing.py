@@ -28,6 +28,7 @@ from loader.names import listed
 from loader.source import Source
 from loader.spec import LoadSpec
 from loader.statements import rows
+from loader.tables import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +56,29 @@ class _Applied:
 @dataclass(frozen=True, slots=True)
 class _Lifetime:
     """What the ledger knows of the table's present life. Loads that were ``applied`` before ``since`` are not in it: a
-    load found no table since then and created one, or there is no table now. ``follows``: the load after which their
-    versions are due again. It is another one for each life, so that the ledger's unique indexes stay what keeps a
-    version from taking effect twice."""
+    load found no table since then and created one, or a crash emptied it, or there is no table now. ``follows``: the
+    load after which their versions are due again. It is another one for each life, so that the ledger's unique indexes
+    stay what keeps a version from taking effect twice."""
 
     since: int = 0
     follows: int = 0
 
 
-def find_standing(connection: Connection, errand: Errand, source: Source) -> Standing:
-    """What is to be done about the errand, by the ledger and by whether its table exists. Needs the target's turn.
+def find_standing(connection: Connection, errand: Errand, source: Source, table: Table) -> Standing:
+    """What is to be done about the errand, by the ledger and by whether its ``table`` exists and has lost its rows.
+    Needs the target's turn.
 
     A local file's version is its content, and hashing reads it whole: that is done only where a file of its size was
     loaded before.
 
     A load that took effect on a table that was dropped since vouches for nothing, so its version is due again. The
-    order of versions outlives the table: one that is older than what was loaded stays superseded. A table that was
-    dropped and created by hand looks like the one before, and the ledger still vouches for its loads.
+    order of versions outlives the table: one that is older than what was loaded stays superseded. The same goes for
+    an UNLOGGED table whose rows a crash of the server threw away. A table that was dropped and created by hand looks
+    like the one before, and the ledger still vouches for its loads.
     """
     if errand.forced:
         return _DUE
-    life = _lifetime(connection, errand)
+    life = _lifetime(connection, errand, table)
     same = _same(connection, errand, source, life.since)
     if same is not None and same.applied >= life.since:
         last = None if errand.replay_of is not None or has_order(source) else _last(connection, errand, source)
@@ -104,23 +107,29 @@ _APPLIED = "coalesce(applied, 0)"  # versions 1 and 2 did not number what they l
 _COLUMNS = f"load_id, source, version, sequencer, last_modified, {_APPLIED}"
 
 
-def _lifetime(connection: Connection, errand: Errand) -> _Lifetime:
+_LOST = """unlogged AND NOT EXISTS (SELECT FROM loader.unlogged_loads u WHERE u.load_id = l.load_id)
+    AND EXISTS (SELECT FROM pg_class c WHERE c.oid = %(oid)s AND c.relkind = 'r' AND c.relpersistence = 'u')"""
+"""Whether a crash has emptied the target since the load; see `ledger.finish`. A table that is logged by now keeps what
+it has."""
+
+
+def _lifetime(connection: Connection, errand: Errand, table: Table) -> _Lifetime:
     """See `_Lifetime`. A table that was not there is created in the transaction that enters the load, so the ledger
     always knows."""
-    exists = describe(connection, *errand.spec.table_name).oid is not None
     found = rows(
         connection,
-        f"SELECT load_id, {_APPLIED} FROM loader.loads WHERE state = 'loaded' AND target = %s AND (created OR NOT %s)"
+        f"SELECT load_id, {_APPLIED}, created AND %(oid)s IS NOT NULL AND NOT ({_LOST}) FROM loader.loads l"
+        f" WHERE state = 'loaded' AND target = %(target)s AND (created OR %(oid)s IS NULL OR {_LOST})"
         f" ORDER BY {_APPLIED} DESC, load_id DESC LIMIT 1",
-        (errand.target, exists),
+        {"target": errand.target, "oid": table.oid},
     )
     if not found:
         return _Lifetime()
-    load_id, applied = found[0]
-    return _Lifetime(since=applied if exists else applied + 1, follows=load_id)
+    load_id, applied, is_in_it = found[0]
+    return _Lifetime(since=applied if is_in_it else applied + 1, follows=load_id)
 
 
-def why_not_due(connection: Connection, errand: Errand, standing: Standing, source: Source) -> str:
+def why_not_due(connection: Connection, errand: Errand, standing: Standing, source: Source, table: Table) -> str:
     """Why the errand is skipped, in one sentence that says how to load it anyway, and in what this call differs from
     the load by which the version took effect."""
     if standing.verdict == "superseded" and errand.replay_of is not None:
@@ -132,7 +141,7 @@ def why_not_due(connection: Connection, errand: Errand, standing: Standing, sour
         newer = f"a newer version of it was loaded before, by load {standing.load_id}"
         return f"{newer}: add --force to load this one anyway"
     recorded = find_load(connection, standing.load_id)
-    key = describe(connection, *errand.spec.table_name).primary_key
+    key = describe(connection, table.schema, table.name).primary_key
     differences = _differences(recorded["spec"], errand.spec, key) if recorded else []
     same = "" if standing.uri == source.uri else f", as {standing.uri}"
     if not differences:

@@ -29,6 +29,7 @@ class Table:
     no two rows have the same values. ``empty``: seen to have no rows. ``leaves_out``: what may keep a record out of the
     table, or a row from being updated, without an error, in words such as "a trigger"; empty where nothing does.
     ``rules``: the commands ("INSERT", "UPDATE", "DELETE") that its rewrite rules change. ``view``: it is a view.
+    ``unlogged``: a crash of the server empties it. ``lockable``: LOCK TABLE can be had on it by this role.
     """
 
     schema: str
@@ -45,6 +46,8 @@ class Table:
     leaves_out: str = ""
     rules: frozenset[str] = frozenset()
     view: bool = False
+    unlogged: bool = False
+    lockable: bool = True
 
     def __str__(self) -> str:
         """``schema.name``: what messages call it, and what the ledger knows it by, so no two tables have the same."""

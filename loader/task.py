@@ -98,7 +98,7 @@ class Task:
                 f"{report.source}: {_sum_of(report)}; this is a defect of the loader, nothing was loaded"
             )
         checkpoints.forget(connection, account.entry.load_id)
-        ledger.finish(connection, report, "loaded", created=plan.table.oid is None)
+        ledger.finish(connection, report, "loaded", created=plan.table.oid is None, unlogged=plan.table.unlogged)
         connection.commit()
         return report
 
@@ -120,7 +120,7 @@ class Task:
 
     def target(self, connection: Connection) -> Table:
         """The table that it goes into, as it is now."""
-        table = catalog.describe(connection, *self.spec.table_name)
+        table = catalog.describe(connection, *self.account.target)
         return replace(table, empty=table.oid is not None and is_empty(connection, table))
 
     def plan(

@@ -22,7 +22,7 @@ from loader.callbacks import call
 from loader.cores import available_cores, positive
 from loader.database import Database, translate
 from loader.deadline import NEVER, Deadline
-from loader.errors import DatabaseError, LoaderError, PausedError, SourceCorruptedError, recalled
+from loader.errors import BusyError, DatabaseError, LoaderError, PausedError, SourceCorruptedError, recalled
 from loader.faults import backoff, of_sqlstate
 from loader.ledger import Entry, Errand
 from loader.leftovers import clear_leftovers
@@ -32,6 +32,7 @@ from loader.source import Missing, Source
 from loader.spec import LoadSpec
 from loader.staging import drop_tables
 from loader.standing import Standing, find_standing, has_order, why_not_due
+from loader.tables import Table
 from loader.tally import Progress
 from loader.values import brief
 
@@ -114,6 +115,69 @@ def within_cores(how: How) -> How:
     return replace(how, workers=cores, notes=(*how.notes, note))
 
 
+RESOLUTIONS = 5
+"""Times that a name may come to mean another table while a load waits for the turn of the one that it meant."""
+
+CHANGES = 5
+"""Times that one attempt plans anew because its target was changed since it was planned for."""
+
+
+class TargetMovedError(DatabaseError):
+    """The name of the target, which the search_path resolves, means another table than the one whose turn is held."""
+
+    retryable = True
+
+
+@contextmanager
+def turn_of(
+    connection: Connection,
+    name: tuple[str | None, str],
+    told: Callable[[Table], object] = lambda _table: None,
+    *,
+    wait: float,
+    deadline: Deadline,
+) -> Iterator[tuple[Table, float]]:
+    """Hold the turn of the table that ``name`` means; gives where that is, and the seconds that it took.
+
+    While it waits, the table may be moved, dropped, or hidden by another of the search_path: then the turn is given
+    back, and that of the right table taken. ``told`` is told of each before it is waited for. Raises as `ledger.turn`
+    does, and BusyError after `RESOLUTIONS` turns of tables that were not meant any more.
+    """
+    waited = 0.0
+    for _ in range(RESOLUTIONS):
+        table = catalog.locate(connection, *name)
+        told(table)
+        left = max(0.0, wait - waited)
+        with ledger.turn(connection, str(table), wait=left, deadline=deadline, oid=table.oid) as more:
+            waited += more
+            now = catalog.locate(connection, *name)
+            if str(now) == str(table) and table.oid in (None, now.oid):
+                yield now, waited
+                return
+    why = f"{table}: was moved, or another table put in its place, {RESOLUTIONS} times while its turn was waited for"
+    raise BusyError(why, _LOCK_NOT_AVAILABLE)
+
+
+def plan_anew(connection: Connection, spec: LoadSpec, account: Account, *, changes: int) -> None:
+    """The target was changed since it was planned for: end the transaction, so that it can be planned for once more.
+
+    Raises TargetMovedError as `check_meant` does, and BusyError where it was changed ``changes`` times, which is so
+    often that to go on would be a race.
+    """
+    connection.rollback()
+    check_meant(connection, spec, account)
+    if changes >= CHANGES:
+        why = f"{account.table}: was altered or replaced {changes} times while this load was under way"
+        raise BusyError(why, _LOCK_NOT_AVAILABLE)
+
+
+def check_meant(connection: Connection, spec: LoadSpec, account: Account) -> None:
+    """Raise TargetMovedError where the spec's name means another table than the one whose turn is held."""
+    now = str(catalog.locate(connection, *spec.table_name))
+    if now != account.table:
+        raise TargetMovedError(f'{account.table}: "{spec.table}" means {now} by now, so the load begins anew there')
+
+
 Attempt = Callable[[Connection, Entry], LoadReport]
 """One attempt, on the connection that holds the table's turn. It has committed when it gives its report."""
 
@@ -163,17 +227,14 @@ class Undertaking:
         how, account = self._how, self._account
         with self._clear_errors(), self._database.session() as connection:
             ledger.migrate(connection)
-            table = catalog.describe(connection, *self._spec.table_name)
-            account.table = str(table)
-            turn = ledger.turn(connection, account.table, wait=how.wait, deadline=how.deadline, oid=table.oid)
-            with turn as waited:
+            with turn_of(connection, self._name, account.aim, wait=how.wait, deadline=how.deadline) as (table, waited):
                 ledger.close_dead(connection, account.table)
                 if account.entry.load_id and ledger.is_loaded(connection, account.entry.load_id):
                     return self._loaded_after_all(connection)
                 errand = Errand(self._source, account.table, self._spec, how.force, how.replay_of, how.sequencer)
-                standing = find_standing(connection, errand, self._source)
+                standing = find_standing(connection, errand, self._source, table)
                 if standing.verdict != "due":
-                    return self._not_due(connection, errand, standing, waited)
+                    return self._not_due(connection, errand, standing, table, waited)
                 self._recall(connection, errand)
                 account.entry = entry = self._enter(connection, errand, standing, waited)
                 try:
@@ -188,6 +249,11 @@ class Undertaking:
                 clear_leftovers(connection)
                 return report
 
+    @property
+    def _name(self) -> tuple[str | None, str]:
+        """The table's schema, None where the search_path is to find it, and its name."""
+        return self._spec.table_name
+
     def _enter(self, connection: Connection, errand: Errand, standing: Standing, waited: float) -> Entry:
         """Enter the attempt."""
         return ledger.enter(connection, errand, follows=standing.follows, waited=waited)
@@ -196,9 +262,11 @@ class Undertaking:
         if self._how.told is not None:
             call("told", self._how.told, what, {"load_id": self._account.entry.load_id, **facts})
 
-    def _not_due(self, connection: Connection, errand: Errand, standing: Standing, waited: float) -> LoadReport:
+    def _not_due(
+        self, connection: Connection, errand: Errand, standing: Standing, table: Table, waited: float
+    ) -> LoadReport:
         account = self._account
-        account.notes = (why_not_due(connection, errand, standing, self._source),)
+        account.notes = (why_not_due(connection, errand, standing, self._source, table),)
         if standing.verdict == "loaded":
             account.entry = Entry(standing.load_id)
             return account.report("skipped")
@@ -262,7 +330,8 @@ class Undertaking:
             handover = isinstance(error, PausedError) and error.handover
             kind = type(error).__name__ if isinstance(error, LoaderError) else None
             ledger.finish(connection, report, "paused" if paused else "failed", handover=handover, error_type=kind)
-            if lasting or isinstance(error, SourceCorruptedError):  # nobody knows which of the bytes were wrong
+            if lasting or isinstance(error, SourceCorruptedError | TargetMovedError):
+                # nobody knows which of the bytes were wrong; or nobody comes back to a table that is not meant any more
                 checkpoints.forget(connection, report.load_id)
             if isinstance(error, SourceCorruptedError):
                 ledger.forget_rejects(connection, report.load_id)
@@ -299,9 +368,9 @@ def note_unopened(database: Database, spec: LoadSpec, report: LoadReport, how: H
     """Enter the failure of a load whose object could not even be opened, as far as the database can be reached."""
     with suppress(psycopg2.Error, LoaderError), database.session() as connection:
         ledger.migrate(connection)
-        target = str(catalog.describe(connection, *spec.table_name))
         missing = Missing(report.source, report.version)
-        with ledger.turn(connection, target, wait=1.0, deadline=how.deadline):
+        with turn_of(connection, spec.table_name, wait=1.0, deadline=how.deadline) as (table, _):
+            target = str(table)
             errand = Errand(missing, target, spec, how.force, how.replay_of, how.sequencer)
             if ledger.is_settled(connection, errand):
                 return

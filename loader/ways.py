@@ -28,7 +28,7 @@ import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader import checkpoints, ledger
+from loader import catalog, checkpoints, ledger
 from loader.account import Account
 from loader.blocks import no_longer_than
 from loader.checkpoints import NOTHING, Checkpoint
@@ -63,7 +63,7 @@ from loader.staging import WIDEST, Staging, copy, pages_per_range
 from loader.statements import execute, execute_all
 from loader.tables import Table
 from loader.tally import Books, RejectKeeper
-from loader.target import SetAside, creating, is_wanted, keying, set_aside_indexes, target_name, widening
+from loader.target import SetAside, creating, hold, is_wanted, keying, set_aside_indexes, target_name, widening
 
 STREAMS = 2
 """COPY streams into a staging table, or a new one. Two load it in half the time of one where client and server have
@@ -88,6 +88,10 @@ GRACE = 5.0
 
 class PlanChangedError(Exception):
     """What was staged by an earlier attempt is not what would be staged now."""
+
+
+class TargetChangedError(Exception):
+    """The target is not the table any more that the load was planned for. What is staged may be of use yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +134,39 @@ class Way:
         )
 
     def make_ready(self) -> None:
-        """The target has every column of the load after this, in the transaction that fills it."""
-        execute_all(self.connection, readying(self.plan))
+        """The target is the one that was planned for, stays so, and has every column of the load after this, in the
+        transaction that fills it. Raises TargetChangedError where it is another by now."""
+        if self.plan.table.oid is not None:
+            self._hold_target()
+        try:
+            execute_all(self.connection, readying(self.plan))
+        except psycopg2.errors.DuplicateTable:
+            raise self._changed() from None
+        except psycopg2.errors.UniqueViolation as error:
+            if error.diag.schema_name != "pg_catalog":
+                raise
+            raise self._changed() from None  # two sessions created it at the same time
+
+    def _hold_target(self) -> None:
+        """Lock the target, and see whether it is what the plan says of it: columns, keys, triggers and all."""
+        planned = replace(self.plan.table, empty=False)
+        try:
+            hold(self.connection, planned, alone=bool(self.plan.added))
+        except psycopg2.ProgrammingError:  # it was dropped, or is no table, or no table of this role's any more
+            if self.connection.closed:
+                raise
+            self.connection.rollback()
+            if self._described() == planned:
+                raise
+            raise self._changed() from None
+        if self._described() != planned:
+            raise self._changed()
+
+    def _described(self) -> Table:
+        return catalog.describe(self.connection, self.plan.table.schema, self.plan.table.name)
+
+    def _changed(self) -> TargetChangedError:
+        return TargetChangedError(f"{self.plan.table}: was altered, replaced, created or dropped meanwhile")
 
     def complete(self) -> None:
         """A new table has its key after this. Raises psycopg2's UniqueViolation where two rows have the same."""
@@ -580,12 +615,12 @@ class Ahead:
         try:
             bound(connection, self._way.deadline)
             with self._way.deadline.calling(connection.cancel):
+                if self._next is None:
+                    self._way.make_ready()
                 self._merge.ready_parts()
                 if not self._merge.looks_new(first, past):
                     self._give_up()
                     return False
-                if self._next is None:
-                    self._way.make_ready()
                 self.written += self._merge.insert_part(first, past)
             self._next = past
         except psycopg2.Error as error:
