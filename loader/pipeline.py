@@ -30,11 +30,20 @@ from loader.spec import LoadSpec
 from loader.tables import Table
 from loader.tally import Progress, RejectKeeper
 from loader.task import Task
-from loader.undertaking import PLAINLY, TURN_WAIT, How, Undertaking, for_version, note_unopened, within_cores
+from loader.undertaking import (
+    PLAINLY,
+    TURN_WAIT,
+    How,
+    Undertaking,
+    for_version,
+    note_unopened,
+    with_token,
+    within_cores,
+)
 from loader.ways import PlanChangedError, Renamed, Staged, Straight, begins_new
 from loader.workers import load_by_workers
 
-__all__ = ["PLAINLY", "How", "Load", "as_spec", "load", "load_one"]
+__all__ = ["PLAINLY", "How", "Load", "as_spec", "load", "load_one", "with_token"]
 
 TRIAL_FROM = 16 << 20
 """Bytes of an object from which on it pays to find out whether it may go straight into a table that has rows."""
@@ -96,7 +105,7 @@ def load_one(
     a callback of ``how`` raises, after the load has come to its end: it is then entered as failed and can be continued.
     """
     try:
-        how = within_cores(how)
+        how = with_token(within_cores(how))
         if how.workers > 1:
             loaded = load_by_workers(uri, spec, database, how, version_id=version_id, s3=s3)
             if isinstance(loaded, LoadReport):

@@ -74,7 +74,7 @@ def find_standing(connection: Connection, errand: Errand, source: Source) -> Sta
     dropped and created by hand looks like the one before, and the ledger still vouches for its loads.
     """
     if errand.forced:
-        return _DUE
+        return _find_by_token(connection, errand, source)
     life = _lifetime(connection, errand)
     same = _same(connection, errand, source, life.since)
     if same is not None and same.applied >= life.since:
@@ -88,6 +88,18 @@ def find_standing(connection: Connection, errand: Errand, source: Source) -> Sta
 
 
 _DUE = Standing("due")
+
+
+def _find_by_token(connection: Connection, errand: Errand, source: Source) -> Standing:
+    """A forced errand is due, whatever was loaded, unless its request took effect already. What the object holds now,
+    the spec and the table do not matter: the request was for what they were then."""
+    found = rows(
+        connection,
+        "SELECT load_id, source FROM loader.loads WHERE state = 'loaded' AND target = %s AND coalesce(bucket, '') = %s"
+        " AND key = %s AND replay_of IS NOT DISTINCT FROM %s AND forced AND token = %s",
+        (errand.target, source.bucket or "", source.key, errand.replay_of, errand.token),
+    )
+    return Standing("loaded", *found[0]) if found else _DUE
 
 
 def _newer(connection: Connection, errand: Errand, source: Source) -> _Applied | None:
@@ -131,6 +143,11 @@ def why_not_due(connection: Connection, errand: Errand, standing: Standing, sour
     if standing.verdict == "superseded":
         newer = f"a newer version of it was loaded before, by load {standing.load_id}"
         return f"{newer}: add --force to load this one anyway"
+    if errand.forced:
+        return (
+            f"load {standing.load_id} did what this very request to load it by force asks for: the request came again; "
+            "a new one loads it once more"
+        )
     recorded = find_load(connection, standing.load_id)
     key = describe(connection, *errand.spec.table_name).primary_key
     differences = _differences(recorded["spec"], errand.spec, key) if recorded else []

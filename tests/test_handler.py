@@ -502,7 +502,7 @@ def test_what_it_was_told_it_tells_itself(dsn: str, s3: Any, hurried: Callable[[
     asked: list[dict[str, Any]] = []
     with lambda_service(asked) as endpoint, reinvoking(endpoint):
         handler({**event, "force": True, "handover": 4}, hurried())
-    assert asked == [{**event, "force": True, "handover": 5}]
+    assert asked == [{**event, "force": True, "token": "request", "handover": 5}]
     assert handler(asked[0], Context())["loads"][0]["state"] == "loaded"
     assert query(dsn, "SELECT forced, state, attempts FROM loader.loads ORDER BY load_id") == [
         (False, "loaded", 1),
