@@ -136,6 +136,8 @@ def _plan(event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         )
         facts: dict[str, Any] = {"load_id": plan.load_id, "shards": len(plan.ranges), "why": plan.why}
         telemetry.log("planned", verdict=plan.verdict, **facts)
+        if plan.verdict == "settled":
+            telemetry.tell_report(LoadReport.from_dict(plan.report or {}))
     place.write(plan.to_dict())
     answer = {"plan": place.to_dict(), "round": 0, **facts}
     if plan.verdict != "split":

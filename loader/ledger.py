@@ -311,6 +311,12 @@ def note_file(connection: Connection, load_id: int, header: Sequence[str] | None
     connection.commit()
 
 
+def note_newer(connection: Connection, load_id: int, newer: Sequence[int]) -> None:
+    """Enter, in the transaction that is open, which loads of newer versions this one, which came late, left alone."""
+    if newer:
+        execute(connection, "UPDATE loader.loads SET overtaken_by = %s WHERE load_id = %s", (list(newer), load_id))
+
+
 def finish(
     connection: Connection,
     report: LoadReport,

@@ -19,6 +19,7 @@ from loader.columns import WidenColumn
 from loader.database import Database
 from loader.errors import LoaderError, UsageError
 from loader.fields import Dialect
+from loader.late import overtaking
 from loader.ledger import Entry
 from loader.plan import Plan
 from loader.reading import Head, Records
@@ -202,6 +203,9 @@ class Load(Task):
             # the head was read alone, and is compared with nothing; from the beginning on, all bytes are
             raise PlanChangedError from error
         self.types = plan.inferred
+        drop_overtaken = overtaking(self)
+        if drop_overtaken:  # what newer versions have overtaken can only be taken out of a staging table
+            plan = replace(plan, straight=False, guarded=False)
         with RejectKeeper(
             self.database,
             entry.load_id,
@@ -228,6 +232,7 @@ class Load(Task):
                     threads=self.threads,
                     keeper=keeper,
                     account=account,
+                    drop_overtaken=drop_overtaken,
                 ).go(checkpoint)
             keeper.settle(account.tally.counts.read)
         return self.conclude(connection, records, plan, counts)

@@ -188,6 +188,7 @@ class Undertaking:
                 standing = find_standing(connection, errand, self._source)
                 if standing.verdict != "due":
                     return self._not_due(connection, errand, standing, waited)
+                account.newer = standing.newer
                 self._recall(connection, errand)
                 account.entry = entry = self._enter(connection, errand, standing, waited)
                 try:
@@ -220,7 +221,7 @@ class Undertaking:
         checkpoints.forget(connection, account.entry.load_id)
         drop_tables(connection, account.entry.load_id)
         ledger.forget_rejects(connection, account.entry.load_id)
-        report = account.report("skipped")
+        report = replace(account.report("skipped"), superseded_by=standing.load_id)
         ledger.finish(connection, report, "superseded")
         connection.commit()
         return report

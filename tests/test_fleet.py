@@ -130,6 +130,19 @@ def test_an_execution_that_forces_does_so_once(dsn: str, s3: Any, tmp_path: Path
     assert query(dsn, "SELECT count(*) FROM lines") == [(3 * 800,)]
 
 
+def test_an_execution_that_comes_too_late_is_counted(
+    dsn: str, s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As superseded, where each version is a snapshot."""
+    tell(tmp_path, 'versions = "snapshot"' + SPEC + COLUMNS)
+    late = execution(s3, body())
+    Execution("load-2", {"source": s3.uri(KEY), "version_id": s3.put(KEY, body(400))}).run()
+    capsys.readouterr()
+    assert late.run()["verdict"] == "done"
+    assert '"LoadsSuperseded": [1.0]' in capsys.readouterr().out
+    assert query(dsn, "SELECT count(*) FROM lines") == [(400,)]
+
+
 def test_what_cannot_be_split_is_loaded_by_one_function(dsn: str, s3: Any, tmp_path: Path) -> None:
     """And the ledger says why."""
     tell(tmp_path, SPEC.replace("*.csv", "*.csv.gz") + COLUMNS)

@@ -10,7 +10,14 @@ from typing import Any
 from chaos import World, world
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from support import victim
 from support.clock import PATIENCE
 from support.effort import effort
@@ -26,13 +33,14 @@ _numbers = itertools.count()
 
 
 class Model:
-    """Which versions of an object have had their effect, in their order."""
+    """Which versions of an object have had their effect, in their order; of ``deltas`` each has, whenever it comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, deltas: bool) -> None:
+        self.deltas = deltas
         self.applied: list[int] = []
 
     def deliver(self, version: int) -> None:
-        if version > max(self.applied, default=-1):
+        if version not in self.applied and (self.deltas or version > max(self.applied, default=-1)):
             self.applied.append(version)
 
 
@@ -44,11 +52,15 @@ class Once(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.table = f"once_{next(_numbers)}"
-        self.model = Model()
+        self.model = Model(deltas=True)
         self.uploads: list[Upload] = []
         self.ids: list[str | None] = []
         query(self.here.server.dsn, f"CREATE TABLE {self.table} (id bigint, v text)")
         self.s3 = S3(self.here.endpoint, versioned=True)
+
+    @initialize(deltas=st.booleans())
+    def say_what_versions_hold(self, deltas: bool) -> None:
+        self.model.deltas = deltas
 
     @rule(seed=st.integers(0, 10**6))
     def upload(self, seed: int) -> None:
@@ -103,7 +115,12 @@ class Once(RuleBasedStateMachine):
         return Job(
             uri=self.s3.uri(KEY),
             dsn=self.here.server.dsn,
-            spec={"table": self.table, "segment_mb": 1, "rejects": {"max_ratio": 1}},
+            spec={
+                "table": self.table,
+                "segment_mb": 1,
+                "rejects": {"max_ratio": 1},
+                "versions": "delta" if self.model.deltas else "snapshot",
+            },
             environment=self.here.environment,
             told=str(self.here.folder / "told"),
             version_id=self.ids[version],
@@ -127,7 +144,7 @@ class Once(RuleBasedStateMachine):
 
 
 def test_a_version_takes_effect_once_whatever_happens() -> None:
-    """And in the order of the versions. More examples: $LOADER_ONCE_EXAMPLES."""
+    """And of snapshots in their order. More examples: $LOADER_ONCE_EXAMPLES."""
     with world() as Once.here:
         run_state_machine_as_test(
             Once,
