@@ -423,7 +423,7 @@ STATUS_COLUMNS = (
     "finished_at", "attempts", "handovers", "resumes", "waited", "retryable", "last_error", "seen_at",
 )  # fmt: skip
 
-FILE_COLUMNS = ("bucket", "key", "header", "dialect", "spec", "sequencer", "token")
+FILE_COLUMNS = ("bucket", "key", "header", "dialect", "spec", "sequencer", "token", "overtaken_by")
 """What there is to know of one load beyond its status: how its file was written, and what it was told."""
 
 
