@@ -5,7 +5,8 @@ becomes what it would be if the versions had come in their order. Which keys tho
 each is read once more, by the way on which it was loaded, into a staging table of its own.
 
 That table is created, filled and dropped in the transaction of the merge, so that nothing of it is left, however the
-attempt ends. Memory: as for the load itself.
+attempt ends; another attempt reads the versions anew, so all of them and the merge have to fit into one invocation's
+time. Memory: as for the load itself.
 """
 
 from __future__ import annotations
