@@ -18,6 +18,7 @@ from loader.report import LoadReport, State
 from loader.rising import Rising
 from loader.source import Source
 from loader.spec import LoadSpec
+from loader.standing import Applied
 from loader.tables import Table
 from loader.tally import Progress, RejectKeeper, Tally
 
@@ -29,7 +30,8 @@ class Account:
     """Everything that goes into a load's report, gathered by whoever comes to know it.
 
     ``target``: the table's schema, None where the search_path is to find it, and its name. ``staged``: records that are
-    behind a checkpoint. ``expected``: what the next pass from the beginning has to meet, see `checksums.ByteCheck`."""
+    behind a checkpoint. ``expected``: what the next pass from the beginning has to meet, see `checksums.ByteCheck`.
+    ``newer``: loads whose keys it must leave alone, see `standing.Standing`."""
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class Account:
         self.entry = Entry(0)  # 0: there is none in the ledger
         self.keeper: RejectKeeper | None = None
         self.notes: tuple[str, ...] = ()
+        self.newer: tuple[Applied, ...] = ()
         self.staged = 0
         self.limits = Limits.of(spec)
         self.expected: tuple[Mark, ...] = ()

@@ -19,6 +19,7 @@ from loader.cuts import SHARD_BITS
 from loader.database import translated
 from loader.decode import without
 from loader.errors import DatabaseError, LimitError, LoaderError, RejectLimitError, ShapeError, TransformError
+from loader.late import overtaking
 from loader.ledger import Entry, Errand
 from loader.merge import Counts as Merged
 from loader.merge import Merge
@@ -225,6 +226,7 @@ class Finishing(Undertaking):
             threads=load.threads,
             keeper=keeper,
             account=load.account,
+            drop_overtaken=overtaking(load),
             parts=proof.parts,
             shards=plan,
             sums=self._sums,

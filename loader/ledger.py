@@ -164,7 +164,8 @@ class Errand:
     """What is asked for: one version of an object, into one table, by one spec.
 
     ``forced``: whatever was loaded before. ``replay_of``: the load whose rejects these records are. ``sequencer``: of
-    the S3 event which told of the version, None where there was none.
+    the S3 event which told of the version, None where there was none. ``token``: of a forced one, which request it is:
+    all attempts of one call have the same, and so has an event that is delivered again.
     """
 
     source: Source | Missing
@@ -173,6 +174,7 @@ class Errand:
     forced: bool = False
     replay_of: int | None = None
     sequencer: str | None = None
+    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +224,19 @@ def enter(connection: Connection, errand: Errand, *, follows: int = 0, waited: f
     return entry
 
 
-IDENTITY = ("target", "bucket", "key", "pin", "fingerprint", "forced", "replay_of")
+IDENTITY = ("target", "bucket", "key", "pin", "fingerprint", "forced", "replay_of", "token")
 
-SAME = " AND ".join(f"{name} IS NOT DISTINCT FROM %({name})s" for name in IDENTITY)
+_EQUAL = {name: f"{name} IS NOT DISTINCT FROM %({name})s" for name in IDENTITY}
+
+SAME = " AND ".join(_EQUAL.values())
 """The condition of rows of ``loader.loads`` that are attempts at one errand, with the parameters of `identity`."""
+
+_ALIKE = " AND ".join(condition for name, condition in _EQUAL.items() if name != "token")
+"""The same of errands that ask for the same thing, by whatever request."""
+
+_GIVEN_UP = "forced AND state IN ('paused', 'failed') AND shard_plan IS NULL"
+"""Forced loads that another request may go on with, as the same command does after Ctrl-C. The request that had begun
+such a load begins anew if it comes again. Shards may be under way though nobody holds the turn, so those stay."""
 
 
 def identity(errand: Errand) -> dict[str, Any]:
@@ -242,17 +253,21 @@ def identity(errand: Errand) -> dict[str, Any]:
         errand.spec.fingerprint(),
         errand.forced,
         errand.replay_of,
+        errand.token,
     )
     return dict(zip(IDENTITY, values, strict=True))
 
 
 def _continue(connection: Connection, values: Mapping[str, Any]) -> Entry | None:
-    begun = f"SELECT max(load_id) FROM loader.loads WHERE {SAME} AND state <> 'loaded'"
+    begun = (
+        f"SELECT load_id FROM loader.loads WHERE {_ALIKE} AND state <> 'loaded' AND ({_EQUAL['token']} OR {_GIVEN_UP})"
+        f" ORDER BY {_EQUAL['token']} DESC, load_id DESC LIMIT 1"
+    )
     found = rows(
         connection,
         "UPDATE loader.loads SET state = 'running', attempts = attempts + 1, waited = waited + %(waited)s,"
         " error = NULL, retryable = false, finished_at = NULL, seen_at = clock_timestamp(), version = %(version)s,"
-        " size = %(size)s, last_modified = %(last_modified)s, follows = %(follows)s,"
+        " size = %(size)s, last_modified = %(last_modified)s, follows = %(follows)s, token = %(token)s,"
         f" sequencer = coalesce(%(sequencer)s, sequencer) WHERE load_id = ({begun})"
         " RETURNING load_id, attempts, handovers, resumes, waited",
         dict(values),
@@ -277,9 +292,10 @@ def claim(connection: Connection, load_id: int, attempt: int) -> None:
         raise DatabaseUnavailableError(f"load {load_id}: another attempt at it has begun since")
 
 
-def is_loaded(connection: Connection, load_id: int) -> bool:
-    """Whether the load took effect."""
-    return bool(rows(connection, "SELECT 1 FROM loader.loads WHERE load_id = %s AND state = 'loaded'", (load_id,)))
+def is_loaded(connection: Connection, load_id: int, token: str | None) -> bool:
+    """Whether the load took effect, for the request of that ``token`` where it is a forced one."""
+    statement = "SELECT 1 FROM loader.loads WHERE load_id = %s AND state = 'loaded' AND token IS NOT DISTINCT FROM %s"
+    return bool(rows(connection, statement, (load_id, token)))
 
 
 def is_settled(connection: Connection, errand: Errand) -> bool:
@@ -332,6 +348,12 @@ def note_file(connection: Connection, load_id: int, header: Sequence[str] | None
         (names, json.dumps(asdict(csv)), load_id),
     )
     connection.commit()
+
+
+def note_newer(connection: Connection, load_id: int, newer: Sequence[int]) -> None:
+    """Enter, in the transaction that is open, which loads of newer versions this one, which came late, left alone."""
+    if newer:
+        execute(connection, "UPDATE loader.loads SET overtaken_by = %s WHERE load_id = %s", (list(newer), load_id))
 
 
 def finish(
@@ -447,7 +469,7 @@ STATUS_COLUMNS = (
     "finished_at", "attempts", "handovers", "resumes", "waited", "retryable", "last_error", "seen_at",
 )  # fmt: skip
 
-FILE_COLUMNS = ("bucket", "key", "header", "dialect", "spec", "sequencer")
+FILE_COLUMNS = ("bucket", "key", "header", "dialect", "spec", "sequencer", "token", "overtaken_by")
 """What there is to know of one load beyond its status: how its file was written, and what it was told."""
 
 

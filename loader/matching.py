@@ -99,6 +99,17 @@ class Matching:
             ),
         )
 
+    def drop_known(self, other: Matching) -> int:
+        """Records whose keys ``other`` has staged as well leave staging; gives how many."""
+        for each in (self, other):
+            self._run(sql.SQL("ANALYZE {} ({})").format(each.staging.name, names_of(self.key)))
+        same = sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(self._value(name, "s"), other._value(name, "o")) for name in self.key
+        )
+        return self._run(
+            sql.SQL("DELETE FROM {} s USING {} o WHERE {}").format(self.staging.name, other.staging.name, same)
+        )
+
     def sample(self, staged: int) -> Sample:
         """Some of the ``staged`` rows, from all over, looked up in the target.
 

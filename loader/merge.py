@@ -36,7 +36,8 @@ FEW = 10_000
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What became of the staged records. ``left_out``: see `Written`. ``deleted`` counts rows of the table that
-    ``replace`` took out. ``course``: by which way, and why, in words for the ledger."""
+    ``replace`` took out. ``course``: by which way, and why, in words for the ledger. ``overtaken``: how many of the
+    ``duplicate`` ones are so because a newer version of the object has set their keys."""
 
     inserted: int = 0
     updated: int = 0
@@ -45,6 +46,7 @@ class Counts:
     deleted: int = 0
     course: str = ""
     left_out: int = 0
+    overtaken: int = 0
 
     @classmethod
     def of(cls, written: Written, course: str, *, duplicate: int = 0, deleted: int = 0) -> Counts:

@@ -58,6 +58,7 @@ class ShardPlan:
     digest: str = ""
     found: dict[str, Any] = field(default_factory=dict)
     forced: bool = False
+    token: str | None = None
     sequencer: str | None = None
     report: dict[str, Any] | None = None
 

@@ -19,6 +19,7 @@ from loader.columns import WidenColumn
 from loader.database import Database
 from loader.errors import LoaderError, UsageError
 from loader.fields import Dialect
+from loader.late import overtaking
 from loader.ledger import Entry
 from loader.plan import Plan
 from loader.reading import Head, Records
@@ -38,12 +39,13 @@ from loader.undertaking import (
     for_version,
     note_unopened,
     plan_anew,
+    with_token,
     within_cores,
 )
 from loader.ways import PlanChangedError, Renamed, Staged, Straight, TargetChangedError, begins_new
 from loader.workers import load_by_workers
 
-__all__ = ["PLAINLY", "How", "Load", "as_spec", "load", "load_one"]
+__all__ = ["PLAINLY", "How", "Load", "as_spec", "load", "load_one", "with_token"]
 
 TRIAL_FROM = 16 << 20
 """Bytes of an object from which on it pays to find out whether it may go straight into a table that has rows."""
@@ -105,7 +107,7 @@ def load_one(
     a callback of ``how`` raises, after the load has come to its end: it is then entered as failed and can be continued.
     """
     try:
-        how = within_cores(how)
+        how = with_token(within_cores(how))
         if how.workers > 1:
             loaded = load_by_workers(uri, spec, database, how, version_id=version_id, s3=s3)
             if isinstance(loaded, LoadReport):
@@ -209,6 +211,9 @@ class Load(Task):
             # the head was read alone, and is compared with nothing; from the beginning on, all bytes are
             raise PlanChangedError from error
         self.types = plan.inferred
+        drop_overtaken = overtaking(self)
+        if drop_overtaken:  # what newer versions have overtaken can only be taken out of a staging table
+            plan = replace(plan, straight=False, guarded=False)
         with RejectKeeper(
             self.database,
             entry.load_id,
@@ -235,6 +240,7 @@ class Load(Task):
                     threads=self.threads,
                     keeper=keeper,
                     account=account,
+                    drop_overtaken=drop_overtaken,
                 ).go(checkpoint)
             keeper.settle(account.tally.counts.read)
         return self.conclude(connection, records, plan, counts)

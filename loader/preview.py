@@ -22,7 +22,7 @@ from loader.reading import Head
 from loader.source import Source, open_source
 from loader.spec import LoadSpec
 from loader.staging import Staging, copying
-from loader.standing import find_standing, why_not_due
+from loader.standing import find_standing, has_order, why_not_due
 from loader.statements import execute
 from loader.tables import Table
 from loader.target import keying, target_name
@@ -42,8 +42,9 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """``verdict``: what the ledger has to say. ``way``: how the rows get into the table. ``lane``: by what they
-    are converted. ``statements``: in their order, with what decides about them in comments."""
+    """``versions``: what each version of the object holds, see `LoadSpec.each_version`; None where it keeps none.
+    ``verdict``: what the ledger has to say. ``way``: how the rows get into the table. ``lane``: by what they are
+    converted. ``statements``: in their order, with what decides about them in comments."""
 
     source: str
     version: str | None
@@ -51,6 +52,7 @@ class Preview:
     table: str
     mode: str
     key: tuple[str, ...]
+    versions: str | None
     verdict: str
     way: str
     lane: str
@@ -88,6 +90,7 @@ def _preview(source: Source, spec: LoadSpec, database: Database, connection: Con
         table=str(table),
         mode=spec.mode,
         key=plan.key,
+        versions=spec.each_version if has_order(source) else None,
         verdict=_verdict(connection, source, spec, table),
         way=_way(plan, source.size),
         lane=load.lane(plan, records),
@@ -112,7 +115,8 @@ def _verdict(connection: Connection, source: Source, spec: LoadSpec, table: Tabl
     errand = Errand(source, str(table), spec)
     standing = find_standing(connection, errand, source, table)
     if standing.verdict == "due":
-        return "due"
+        newer = ", ".join(str(each.load_id) for each in standing.newer)
+        return f"due; it comes late, and leaves alone the keys that these loads have set: {newer}" if newer else "due"
     return f"nothing would be done: {why_not_due(connection, errand, standing, source, table)}"
 
 

@@ -118,7 +118,7 @@ class LoadReport:
     ``bytes_read`` and ``seconds`` are those of this attempt. Of all attempts at the load together: ``attempts``,
     how many of them ``handovers`` (stopped because their time was up) and how many ``resumes`` (took up at a
     checkpoint), and seconds ``waited`` for the table's turn. ``plan``: by which way the rows got into the table, and
-    why.
+    why. ``superseded_by``: the load of a newer version, where that is why this one was skipped.
     """
 
     state: State
@@ -148,6 +148,7 @@ class LoadReport:
     notes: tuple[str, ...] = ()
     error: str | None = None
     retryable: bool = False
+    superseded_by: int | None = None
     loads: tuple[LoadReport, ...] = ()
 
     def __post_init__(self) -> None:

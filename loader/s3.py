@@ -339,10 +339,9 @@ class S3Source:
         """
         version = self._pinned
         try:
-            for listed in _versions_of(self._client, version.bucket, version.key):
-                if listed in (version.version_id, version_id):
-                    return listed == version.version_id
-            return None
+            listed = _versions_of(self._client, version.bucket, version.key)
+            found = list(islice((each for each in listed if each in (version.version_id, version_id)), 2))
+            return found[0] == version.version_id if len(found) == 2 else None  # one may be deleted by now
         except _FAILURES as error:
             _raise_if_passing(error, version.uri)
             return self._is_current()
@@ -355,6 +354,13 @@ class S3Source:
             _raise_if_passing(error, version.uri)
             return None
         return True if head.get("VersionId") == version.version_id else None
+
+    def other_version(self, version_id: str) -> S3Source:
+        """Another version of the same object, read by the same client, which stays this one's to close. Raises
+        SourceError."""
+        pinned = self._pinned
+        version, head = _pin(self._client, pinned.bucket, pinned.key, version_id)
+        return S3Source(self._client, version, head, owned=False, part_size=self._part_size, prefetch=self._prefetch)
 
     def interrupt(self) -> None:
         """End what is being read."""

@@ -3,7 +3,13 @@
 Events of S3 come at least once and in no order. The rules:
 
 - A version that was applied is not applied again.
-- A version that is older than any that was applied comes too late. What an operator forced since does not change that.
+- A version that was asked for by force is applied, once for each request (`ledger.Errand.token`), and nothing else is
+  looked at.
+- Where each version is a snapshot (`LoadSpec.each_version`), one that is older than any that was applied comes too
+  late: it is superseded. What an operator forced since does not change that. The same holds where a newer version has
+  replaced the whole table.
+- Where each version is a delta, it is applied whatever the order, and the table is the same as if they had come in
+  theirs: appended rows have no order, and of a merge, records whose keys a newer version has set stay out (`late`).
 - Which of two versions is the newer, S3 says: by the sequencers of their events where these are of one length, by when
   they were stored, and within one second by the order in which it lists them.
 - An object or file that keeps no versions is due when it differs from what was loaded under its name last, unless what
@@ -14,7 +20,7 @@ Events of S3 come at least once and in no order. The rules:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -35,22 +41,27 @@ from loader.tables import Table
 class Standing:
     """``due``: it has to be loaded. ``loaded``: it had its effect, by ``load_id``, as ``uri``. ``superseded``: by a
     newer version, which ``load_id`` loaded. ``follows``: where it is due a second time, the load since which it is:
-    that of another version, or of anything else into a table that was dropped or created since; else 0."""
+    that of another version, or of anything else into a table that was dropped or created since; else 0. ``newer``:
+    where it is due though newer versions were merged before, the loads of those; it must leave their keys alone."""
 
     verdict: Literal["due", "loaded", "superseded"]
     load_id: int = 0
     uri: str = ""
     follows: int = 0
+    newer: tuple[Applied, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class _Applied:
+class Applied:
+    """A load that took effect. ``applied``: loads into one table are numbered as they did."""
+
     load_id: int
     uri: str
     version: str
     sequencer: str | None
     last_modified: datetime
     applied: int
+    mode: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +88,7 @@ def find_standing(connection: Connection, errand: Errand, source: Source, table:
     like the one before, and the ledger still vouches for its loads.
     """
     if errand.forced:
-        return _DUE
+        return _find_by_token(connection, errand, source)
     life = _lifetime(connection, errand, table)
     same = _same(connection, errand, source, life.since)
     if same is not None and same.applied >= life.since:
@@ -85,26 +96,53 @@ def find_standing(connection: Connection, errand: Errand, source: Source, table:
         if last is not None and last.version != same.version and last.applied > same.applied:
             return Standing("due", follows=last.load_id)  # what was read just now is what the object holds now
         return Standing("loaded", same.load_id, same.uri)
-    if (newer := _newer(connection, errand, source)) is not None:
+    if (newer := _superseding(connection, errand, source)) is not None:
         return Standing("superseded", newer.load_id, newer.uri)
-    return _DUE if same is None else Standing("due", follows=life.follows)
+    follows = 0 if same is None else life.follows
+    return Standing("due", follows=follows, newer=_to_yield_to(connection, errand, source, life.since))
 
 
 _DUE = Standing("due")
 
 
-def _newer(connection: Connection, errand: Errand, source: Source) -> _Applied | None:
-    """A load by which a newer version had its effect, if there is one."""
+def _find_by_token(connection: Connection, errand: Errand, source: Source) -> Standing:
+    """A forced errand is due, whatever was loaded, unless its request took effect already. What the object holds now,
+    the spec and the table do not matter: the request was for what they were then."""
+    found = rows(
+        connection,
+        "SELECT load_id, source FROM loader.loads WHERE state = 'loaded' AND target = %s AND coalesce(bucket, '') = %s"
+        " AND key = %s AND replay_of IS NOT DISTINCT FROM %s AND forced AND token = %s",
+        (errand.target, source.bucket or "", source.key, errand.replay_of, errand.token),
+    )
+    return Standing("loaded", *found[0]) if found else _DUE
+
+
+def _superseding(connection: Connection, errand: Errand, source: Source) -> Applied | None:
+    """A load by which a newer version had its effect, so that this one has none any more; if there is one."""
     if errand.replay_of is not None:
         return _newer_than_replayed(connection, errand.replay_of)
-    if not has_order(source):
-        return None
-    return next((each for each in _others(connection, errand, source) if not _is_newer(errand, source, each)), None)
+    snapshots = errand.spec.each_version == "snapshot"
+    return next((each for each in _newer(connection, errand, source) if snapshots or each.mode == "replace"), None)
+
+
+def _to_yield_to(connection: Connection, errand: Errand, source: Source, since: int) -> tuple[Applied, ...]:
+    """The loads of newer versions that this one must not undo, for each version the last. What was applied before the
+    table's present life, which began ``since``, is not in it."""
+    if errand.replay_of is not None or errand.spec.mode != "merge" or errand.spec.each_version == "snapshot":
+        return ()
+    newer = [each for each in _newer(connection, errand, source) if each.applied >= since]
+    return tuple({each.version: each for each in sorted(newer, key=lambda each: each.applied)}.values())
+
+
+def _newer(connection: Connection, errand: Errand, source: Source) -> Iterator[Applied]:
+    """The loads by which newer versions had their effect, the likeliest first."""
+    if has_order(source):
+        yield from (each for each in _others(connection, errand, source) if not _is_newer(errand, source, each))
 
 
 _APPLIED = "coalesce(applied, 0)"  # versions 1 and 2 did not number what they loaded
 
-_COLUMNS = f"load_id, source, version, sequencer, last_modified, {_APPLIED}"
+_COLUMNS = f"load_id, source, version, sequencer, last_modified, {_APPLIED}, mode"
 
 
 _LOST = """unlogged AND NOT EXISTS (SELECT FROM loader.unlogged_loads u WHERE u.load_id = l.load_id)
@@ -140,6 +178,11 @@ def why_not_due(connection: Connection, errand: Errand, standing: Standing, sour
     if standing.verdict == "superseded":
         newer = f"a newer version of it was loaded before, by load {standing.load_id}"
         return f"{newer}: add --force to load this one anyway"
+    if errand.forced:
+        return (
+            f"load {standing.load_id} did what this very request to load it by force asks for: the request came again; "
+            "a new one loads it once more"
+        )
     recorded = find_load(connection, standing.load_id)
     key = describe(connection, table.schema, table.name).primary_key
     differences = _differences(recorded["spec"], errand.spec, key) if recorded else []
@@ -153,7 +196,7 @@ def why_not_due(connection: Connection, errand: Errand, standing: Standing, sour
     )
 
 
-_INCIDENTAL = ("mode", "key", "source", "table", "segment_mb", "rejects", "limits")
+_INCIDENTAL = ("mode", "key", "source", "table", "segment_mb", "rejects", "limits", "versions")
 """Settings that `_differences` words otherwise, or that do not change what a record becomes."""
 
 
@@ -181,7 +224,7 @@ def _key(names: Sequence[str]) -> str:
     return f"key {listed(names)}" if names else "no key"
 
 
-def _same(connection: Connection, errand: Errand, source: Source, since: int) -> _Applied | None:
+def _same(connection: Connection, errand: Errand, source: Source, since: int) -> Applied | None:
     """The load that applied this very version last, if need be one from before ``since``.
 
     A local file's version is known by its content, whatever its name. Where the errand is a replay, those of other
@@ -202,10 +245,10 @@ def _same(connection: Connection, errand: Errand, source: Source, since: int) ->
         f" ORDER BY {_APPLIED} >= %s DESC, key = %s DESC, applied DESC LIMIT 1",
         (*identity, source.digest(), since, source.key),
     )
-    return _Applied(*found[0]) if found else None
+    return Applied(*found[0]) if found else None
 
 
-def _last(connection: Connection, errand: Errand, source: Source) -> _Applied | None:
+def _last(connection: Connection, errand: Errand, source: Source) -> Applied | None:
     """The load that applied a version of this object last."""
     found = rows(
         connection,
@@ -213,10 +256,10 @@ def _last(connection: Connection, errand: Errand, source: Source) -> _Applied | 
         " AND key = %s ORDER BY applied DESC LIMIT 1",
         (errand.target, source.bucket or "", source.key),
     )
-    return _Applied(*found[0]) if found else None
+    return Applied(*found[0]) if found else None
 
 
-def _others(connection: Connection, errand: Errand, source: Source) -> list[_Applied]:
+def _others(connection: Connection, errand: Errand, source: Source) -> list[Applied]:
     """The loads of other versions of this object that may be newer than it, the likeliest first.
 
     Those whose sequencers say that they are older are left out, and so are those that were stored before, where
@@ -237,32 +280,34 @@ def _others(connection: Connection, errand: Errand, source: Source) -> list[_App
             "key": source.key,
             "version": source.version,
             "last_modified": source.last_modified,
-            "limit": OTHERS,
+            "limit": OTHERS if errand.spec.each_version == "snapshot" else None,
         },
     )
-    return [_Applied(*each) for each in found]
+    return [Applied(*each) for each in found]
 
 
 OTHERS = 100
-"""Versions of one object that are looked at. More than one is needed only where several were stored in one second."""
+"""Versions of one object that are looked at where one that is newer is enough to know. More than one are needed only
+where several were stored in one second."""
 
 
-def _newer_than_replayed(connection: Connection, load_id: int) -> _Applied | None:
-    """The newest load of another version of the object that load ``load_id`` loaded, if it was applied after that.
+def _newer_than_replayed(connection: Connection, load_id: int) -> Applied | None:
+    """The newest load of another version of the object that load ``load_id`` loaded, if it was applied after that, or
+    before, and that load came late.
 
     Of one that was appended nothing is overwritten.
     """
     found = rows(
         connection,
-        "SELECT l.load_id, l.source, l.version, l.sequencer, l.last_modified, coalesce(l.applied, 0)"
+        "SELECT l.load_id, l.source, l.version, l.sequencer, l.last_modified, coalesce(l.applied, 0), l.mode"
         " FROM loader.loads r JOIN loader.loads l ON l.target = r.target AND l.key = r.key"
         " AND l.bucket IS NOT DISTINCT FROM r.bucket"
         " WHERE r.load_id = %s AND r.mode <> 'append'"
         " AND l.state = 'loaded' AND l.replay_of IS NULL AND l.version <> r.version"
-        " AND l.applied > r.applied ORDER BY l.applied DESC LIMIT 1",
+        " AND (l.applied > r.applied OR l.load_id = ANY (r.overtaken_by)) ORDER BY l.applied DESC LIMIT 1",
         (load_id,),
     )
-    return _Applied(*found[0]) if found else None
+    return Applied(*found[0]) if found else None
 
 
 def has_order(source: Source) -> bool:
@@ -270,7 +315,7 @@ def has_order(source: Source) -> bool:
     return source.bucket is not None and not source.pin.startswith("etag:")
 
 
-def _is_newer(errand: Errand, source: Source, other: _Applied) -> bool:
+def _is_newer(errand: Errand, source: Source, other: Applied) -> bool:
     """Whether the version is newer than another one that was applied.
 
     Sequencers are hexadecimal numbers. How two of different lengths compare is not sure: one edition of AWS's guide

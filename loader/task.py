@@ -98,6 +98,7 @@ class Task:
                 f"{report.source}: {_sum_of(report)}; this is a defect of the loader, nothing was loaded"
             )
         checkpoints.forget(connection, account.entry.load_id)
+        ledger.note_newer(connection, account.entry.load_id, [each.load_id for each in account.newer])
         ledger.finish(connection, report, "loaded", created=plan.table.oid is None, unlogged=plan.table.unlogged)
         connection.commit()
         return report
@@ -166,6 +167,7 @@ class Task:
 def _notes(counts: Counts, table: Table) -> tuple[str, ...]:
     told = (
         (counts.deleted, "rows of the table that the file does not have were deleted"),
+        (counts.overtaken, "records have keys that newer versions set before (counted as duplicate)"),
         (counts.left_out, f"records were left out by {table.leaves_out} of {table} (counted as filtered)"),
     )
     return tuple(f"{count:,} {what}" for count, what in told if count)

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
+from uuid import uuid4
 
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
@@ -58,8 +59,9 @@ _CANCELED = "57014"
 class How:
     """How a load goes about it.
 
-    ``force``: load what was loaded before. ``workers``: processes that may share one object, see `loader.shards`.
-    ``threads``: that parse in each of them, by default one a core.
+    ``force``: load what was loaded before. ``token``: of a forced load, which request it is, see `with_token`.
+    ``workers``: processes that may share one object, see `loader.shards`. ``threads``: that parse in each of them, by
+    default one a core.
     ``progress``: is told how far it is, block by block. ``wait``: how long to wait for another load into the
     same table, in seconds. ``replay_of``: the source holds rejects of that load. ``deadline``: when to come to rest.
     ``handovers``: how often one load may do so because its time was up. ``sequencer``: that of the S3 event which
@@ -82,6 +84,7 @@ class How:
     notes: tuple[str, ...] = ()
     failed_since: datetime | None = None
     attempts: int | None = None
+    token: str | None = None
 
     def __post_init__(self) -> None:
         """Raises UsageError where ``workers`` or ``threads`` is no number of processes or threads."""
@@ -89,8 +92,21 @@ class How:
         if self.threads is not None:
             positive(self.threads, "threads")
 
+    def errand(self, source: Source | Missing, target: str, spec: LoadSpec) -> Errand:
+        """To load ``source`` into the table ``target`` in this way."""
+        token = self.token if self.force else None
+        return Errand(source, target, spec, self.force, self.replay_of, self.sequencer, token)
+
 
 PLAINLY = How()
+
+
+def with_token(how: How) -> How:
+    """``how`` with a token of its own where it forces and has none: for one object, and all attempts of one call at it.
+
+    By the token a call finds in the ledger what it has done itself, though the answer to its commit was lost.
+    """
+    return replace(how, token=uuid4().hex) if how.force and how.token is None else how
 
 
 def for_version(how: How, source: Source, asked: str | None) -> How:
@@ -229,12 +245,13 @@ class Undertaking:
             ledger.migrate(connection)
             with turn_of(connection, self._name, account.aim, wait=how.wait, deadline=how.deadline) as (table, waited):
                 ledger.close_dead(connection, account.table)
-                if account.entry.load_id and ledger.is_loaded(connection, account.entry.load_id):
+                errand = how.errand(self._source, account.table, self._spec)
+                if account.entry.load_id and ledger.is_loaded(connection, account.entry.load_id, errand.token):
                     return self._loaded_after_all(connection)
-                errand = Errand(self._source, account.table, self._spec, how.force, how.replay_of, how.sequencer)
                 standing = find_standing(connection, errand, self._source, table)
                 if standing.verdict != "due":
                     return self._not_due(connection, errand, standing, table, waited)
+                account.newer = standing.newer
                 self._recall(connection, errand)
                 account.entry = entry = self._enter(connection, errand, standing, waited)
                 try:
@@ -274,7 +291,7 @@ class Undertaking:
         checkpoints.forget(connection, account.entry.load_id)
         drop_tables(connection, account.entry.load_id)
         ledger.forget_rejects(connection, account.entry.load_id)
-        report = account.report("skipped")
+        report = replace(account.report("skipped"), superseded_by=standing.load_id)
         ledger.finish(connection, report, "superseded")
         connection.commit()
         return report
@@ -371,7 +388,7 @@ def note_unopened(database: Database, spec: LoadSpec, report: LoadReport, how: H
         missing = Missing(report.source, report.version)
         with turn_of(connection, spec.table_name, wait=1.0, deadline=how.deadline) as (table, _):
             target = str(table)
-            errand = Errand(missing, target, spec, how.force, how.replay_of, how.sequencer)
+            errand = how.errand(missing, target, spec)
             if ledger.is_settled(connection, errand):
                 return
             if runs.is_open(connection, target, missing.bucket, missing.key):

@@ -99,7 +99,8 @@ class Way:
     """What both ways have: the connection with the target's turn, on which the one transaction is, and what is to go.
 
     ``work``: what is done with each block, by so many ``threads``; ``again``: what is done with one instead of which
-    PostgreSQL refused a record. ``form``: of what goes to COPY, None for the binary one.
+    PostgreSQL refused a record. ``form``: of what goes to COPY, None for the binary one. ``drop_overtaken``: of a
+    version that came late, takes from staging what newer ones have overtaken, and gives how many records.
     """
 
     connection: Connection
@@ -114,6 +115,7 @@ class Way:
     threads: int
     keeper: RejectKeeper
     account: Account
+    drop_overtaken: Callable[[Merge], int] | None
 
     @property
     def text(self) -> int:
@@ -523,11 +525,12 @@ class Staged(InSegments):
     def _merge_at_once(self, merge: Merge) -> Counts:
         """In one statement or a few; where the target refuses a record, once more with care."""
         if not self.plan.found.careful:
+            overtaken = self._drop_overtaken(merge)
             self.make_ready()
             try:
                 counts = merge.run(distinct=self.account.tally.keys.so_far)
                 self.complete()
-                return counts
+                return replace(counts, duplicate=counts.duplicate + overtaken, overtaken=overtaken)
             except psycopg2.Error as error:
                 # the positions of rows that were saved from the target are not those of their records
                 if not is_refusal(error) or self.plan.found.staged == SAVED:
@@ -537,6 +540,7 @@ class Staged(InSegments):
 
     def _merge_carefully(self, merge: Merge) -> Counts:
         """What the target takes; the other records become rejects."""
+        overtaken = self._drop_overtaken(merge)
         self.make_ready()
         keeper = self.keeper
         refused = sift(
@@ -556,7 +560,10 @@ class Staged(InSegments):
             keeper.add(
                 Rejects.of([reject(block, index, each.reason, each.message, each.column, sqlstate=each.sqlstate)])
             )
-        return counts
+        return replace(counts, duplicate=counts.duplicate + overtaken, overtaken=overtaken)
+
+    def _drop_overtaken(self, merge: Merge) -> int:
+        return 0 if self.drop_overtaken is None else self.drop_overtaken(merge)
 
     def recalled(self, positions: Sequence[int]) -> Iterator[tuple[Block, int]]:
         """The records at rising ``positions``, each one's block and place in it, read from the object once more."""
@@ -589,7 +596,8 @@ class Ahead:
         self._merge = merge
         self._began = time.monotonic()
         # a column is added at the end, for from then on nobody can read the table
-        self._apt = not (merge.replace or plan.found.careful or plan.added) and pages_per_range(way.text) <= WIDEST
+        apt = not (merge.replace or plan.found.careful or plan.added or way.drop_overtaken)
+        self._apt = apt and pages_per_range(way.text) <= WIDEST
         self._next: int | None = None
         self.written = Written()
 

@@ -66,6 +66,7 @@ SHELVES: list[set[str]] = [
     {"arrow_lane", "fast_lane", "undertaking", "ways"},
     {"lanes"},
     {"task"},
+    {"late"},
     {"finishing", "shard"},
     {"shards"},
     {"worker"},

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psycopg2
-from chaos import PENDING, Site, site
+from chaos import Site, site
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -31,7 +31,6 @@ from support.upload import DIGEST, Upload, digest, make_upload, repaired, table_
 from support.victim import Death, Job
 
 EXAMPLES = int(os.environ.get("LOADER_ONCE_EXAMPLES", effort(1, 6)))
-ADDS_UP = "delta" not in PENDING
 
 DEATHS = st.builds(Death, st.sampled_from(list(victim.STEPS)), st.sampled_from(["before", "after"]), st.integers(1, 3))
 
@@ -48,7 +47,7 @@ class Model:
     def deliver(self, put: Put) -> None:
         """A version once, and not after a newer one unless versions add up."""
         before = [each for each, file in self.applied if each.place is put.place and not file.adds]
-        if is_due(put, before, late=self.mode == "append" and ADDS_UP):
+        if is_due(put, before, late=self.mode == "append"):
             self.force(put)
 
     def force(self, put: Put) -> None:
@@ -102,7 +101,7 @@ class Once(RuleBasedStateMachine):
         """Any version's event: its first, again, or late."""
         self.load(self.chosen(which), self.named(table), how)
 
-    @precondition(lambda self: self.puts and "forced" not in PENDING)
+    @precondition(lambda self: self.puts)
     @rule(which=st.integers(0, 100), table=st.integers(0, 1), calls=st.integers(1, 2), death=DEATHS)
     def force(self, which: int, table: int, calls: int, death: Death) -> None:
         """One call, which may come again, and may have died before."""

@@ -388,11 +388,12 @@ def test_a_pace_that_will_not_do_is_seen_in_time(dsn: str, database: Database, f
 
 def test_a_newer_version_supersedes_what_was_begun(dsn: str, database: Database, s3: Any) -> None:
     """The older one is not continued, and what it had staged is dropped."""
+    snapshots = {**SPEC, "versions": "snapshot"}
     first = s3.put("trips.csv", TEXT.encode())
-    pause(database, s3.uri("trips.csv"), SPEC, 100_000)
+    pause(database, s3.uri("trips.csv"), snapshots, 100_000)
     s3.put("trips.csv", b"a,b\n1,new\n")
-    load(database, s3.uri("trips.csv"))
-    spec = loader.LoadSpec.from_dict(SPEC)
+    load(database, s3.uri("trips.csv"), snapshots)
+    spec = loader.LoadSpec.from_dict(snapshots)
     late = load_one(s3.uri("trips.csv"), spec, database, How(sequencer=None), version_id=first)
     assert late.state == "skipped"
     assert late.notes == ("a newer version of it was loaded before, by load 2: add --force to load this one anyway",)
