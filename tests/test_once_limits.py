@@ -129,7 +129,7 @@ def test_an_order_of_versions_outlives_a_crash(s3: Any) -> None:
     with own_server() as server:
         query(server.dsn, "CREATE UNLOGGED TABLE t (id int)")
         database = Database(server.dsn)
-        spec = loader.LoadSpec.from_dict({"table": "t"})
+        spec = loader.LoadSpec.from_dict({"table": "t", "versions": "snapshot"})
         for version, sequencer in ((old, "1"), (new, "2")):
             load_one(s3.uri("a.csv"), spec, database, How(sequencer=sequencer), version_id=version)
         database.close()
