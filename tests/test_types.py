@@ -9,10 +9,11 @@ from typing import Any
 
 import psycopg2
 import pytest
+from support import type_law
 from support.effort import effort
-from support.laws import database
+from support.laws import BrokenLawError, database
 from support.postgres import query
-from support.type_law import check
+from support.type_law import Column, Way, check
 
 import loader
 
@@ -39,6 +40,32 @@ def test_a_law_has_a_database_of_its_own(server: str) -> None:
     """The same one for each of its rounds."""
     assert database(server, "a_law") == database(server, "a_law")
     assert database(server, "a_law") != database(server, "another_law")
+
+
+SEEN: dict[str, tuple[Any, str]] = {
+    "another value": (lambda rows, _: rows[4].__setitem__(1, "6"), "stores '1', and the load '6'"),
+    "a NULL": (lambda rows, _: rows[4].__setitem__(1, None), "and the load None"),
+    "a reject too many": (lambda rows, rejects: rejects.update({int(rows[0][0]): "why"}), "the load rejected: why"),
+    "a reject too few": (lambda _, rejects: rejects.clear(), "refuses what the load took"),
+}
+
+
+@pytest.mark.parametrize("what", SEEN)
+def test_a_broken_law_is_seen(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """One value, or one reject, among all."""
+    spoil, message = SEEN[what]
+
+    def load(_place: Any, columns: Any, _way: Any, records: Any) -> Any:
+        good = [(n, texts) for n, texts in records if texts[0] in columns[0].taken]
+        rows = [[str(n), columns[0].taken[texts[0]]] for n, texts in good]
+        rejects = {n: "x" for n, texts in records if texts[0] in columns[0].refused}
+        spoil(rows, rejects)
+        return rows, rejects
+
+    monkeypatch.setattr(type_law, "_load", load)
+    column = Column("c", "integer", {" 1": "1"}, {"x": "22P02", "": "22P02"})
+    with pytest.raises(BrokenLawError, match=message):
+        type_law.compare(None, [column], Way(), random.Random(1), 20)  # type: ignore[arg-type] - no place is needed
 
 
 # --- values that PostgreSQL stores, and whose binary form it would not read again
