@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-from loader.csv_form import CsvForm
+from loader.csv_form import CopyForm
 from loader.database import Database
 from loader.judge import Judge
 from loader.lane import TextLane
@@ -24,7 +24,7 @@ class ArrowLane:
     """Parses, transforms and encodes the blocks of one load. Safe to share between threads.
 
     ``name`` is the source's, for messages. ``constants`` stand for the placeholders of ``value`` columns. ``left``: how
-    many more rejects the load may have. ``form``: records go as a CSV.
+    many more rejects the load may have. ``form``: records go in that form.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class ArrowLane:
         constants: Mapping[str, str],
         database: Database,
         left: Callable[[], int],
-        form: CsvForm | None = None,
+        form: CopyForm | None = None,
         *,
         name: str,
     ) -> None:

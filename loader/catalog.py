@@ -322,9 +322,8 @@ def _quoted(name: str) -> str:
 _TYPES = """
     SELECT name, CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) END,
            ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid),
-           t.typsend <> 0 AND t.typreceive <> 0 AND coalesce(i.typsend <> 0 AND i.typreceive <> 0, true)
+           t.typnamespace = 'pg_catalog'::regnamespace
       FROM unnest(%s::text[]) AS name JOIN pg_type t ON t.oid = name::regtype
-           LEFT JOIN pg_type i ON i.oid = t.typelem AND t.typcategory = 'A'
 """
 
 
@@ -334,8 +333,8 @@ def column_types(connection: Connection, names: Iterable[str]) -> dict[str, Colu
     pending = list(dict.fromkeys(names))
     while pending:
         found = {
-            name: TypeFacts(base, tuple(labels), binary)
-            for name, base, labels, binary in rows(connection, _TYPES, (pending,))
+            name: TypeFacts(base, tuple(labels), built_in)
+            for name, base, labels, built_in in rows(connection, _TYPES, (pending,))
         }
         facts |= found
         pending = [each.base for each in found.values() if each.base is not None and each.base not in facts]

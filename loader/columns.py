@@ -58,7 +58,7 @@ class LoadColumn:
         """Whether values that are equal to PostgreSQL may differ in their text, such as 1.0 and 1.00 of ``numeric``."""
         if self.type.wire == "arrow":
             return self.type.form in ("float32", "float64") or self.collation is not None
-        return self.type.wire not in ("uuid", "enum")
+        return self.type.wire not in ("uuid", "bytea", "enum")
 
     @property
     def is_exact(self) -> bool:
@@ -67,7 +67,7 @@ class LoadColumn:
         Not so texts, by their collation; floats, for NaN and -0; and times that the server rounds.
         """
         type_ = self.type
-        if type_.wire != "arrow" or (type_.form in ("timestamp", "timestamptz") and "(" in type_.name):
+        if type_.wire != "arrow" or type_.rounded:
             return False
         return type_.form in ("int16", "int32", "int64", "decimal", "date", "timestamp", "timestamptz")
 

@@ -1,4 +1,4 @@
-"""The two lanes of a block: what the client is sure of goes straight into COPY's form, the rest by the server."""
+"""The two lanes of a block: what the client is sure of goes straight into COPY's form, the server judges the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from loader import arrays
 from loader.columns import LoadColumn
 from loader.convert import convert
-from loader.csv_form import NO_PLACES, CsvForm, Lines
+from loader.csv_form import NO_PLACES, CopyForm, CsvForm, Lines
 from loader.encode import encode, positions, spelled
 from loader.lane import Judged, Refusal, TextLane
 from loader.records import Block, Encoded, reject_each
@@ -26,8 +26,8 @@ class Judge:
     """Settles the doubtful records of blocks, and encodes all. Safe to share between threads.
 
     ``key``: columns whose values are followed, see `rising`.
-    ``form``: records go in that form, and nobody is asked before.
-    ``by_server``: there is a column whose values only the server can make the bytes of, so all records go its way.
+    ``form``: all records go in that form, because there is a column whose values only the server can make the bytes of;
+    where it is `CsvForm`, nobody is asked before. Else they go as the tuples of binary COPY.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Judge:
         *,
         key: Sequence[str],
         with_position: bool,
-        form: CsvForm | None = None,
+        form: CopyForm | None = None,
     ) -> None:
         self._form = form
         self._lane = lane
@@ -46,14 +46,11 @@ class Judge:
         self._with_position = with_position
         exact = {column.name for column in columns if column.is_exact}
         self._key = key if exact.issuperset(key) else ()
-        self._by_server = any(type_.wire == "server" for type_ in self._types)
 
     def encode(self, rows: Rows) -> Encoded:
-        """The rows as binary COPY tuples, the doubtful ones as the server made them."""
-        if self._by_server:
-            rows = _all_doubtful(rows)
-            if self._form is not None:
-                return self._as_text(rows, self._form)
+        """The rows as COPY is to be given them, the doubtful ones as the server takes them."""
+        if self._form is not None:
+            return self._as_text(_all_doubtful(rows), self._form)
         tuples = encode(rows, self._types, with_position=self._with_position)
         kept, rejects = rows.batch.num_rows, rows.rejects
         if rows.doubtful is not None:
@@ -66,16 +63,20 @@ class Judge:
         keys = run_of([rows.batch.column(name) for name in self._key]) if self._key and rows.doubtful is None else None
         return Encoded(rows.block, tuples, kept, rejects, rows.filtered, rows.short, rows.long, keys)
 
-    def _as_text(self, rows: Rows, form: CsvForm) -> Encoded:
-        """All records as CSV."""
-        asked, data, kept = rows.doubtful, b"", 0
+    def _as_text(self, rows: Rows, form: CopyForm) -> Encoded:
+        """All records as text."""
+        asked, data, kept, rejects = rows.doubtful, b"", 0, rows.rejects
         if asked is not None:
             at = positions(rows.block, asked.index) if self._with_position else None
-            data, kept = spelled(asked.texts, at, form), len(asked.index)
-        index = [group.index for group in rows.rejects.groups]
-        rejected = np.concatenate(index) if index else NO_PLACES
-        lines = Lines(data, rejected)
-        return Encoded(rows.block, b"", kept, rows.rejects, rows.filtered, rows.short, rows.long, lines=lines)
+            if isinstance(form, CsvForm):
+                data, kept = spelled(asked.texts, at, form), len(asked.index)
+            else:
+                data, judged = self._lane.lines(asked, at)
+                kept = len(judged.kept)
+                rejects += _refused(rows.block, asked, judged)
+        index = [group.index for group in rejects.groups]
+        lines = Lines(data, np.concatenate(index) if index else NO_PLACES)
+        return Encoded(rows.block, b"", kept, rejects, rows.filtered, rows.short, rows.long, lines=lines)
 
     def show(self, rows: Rows) -> Rows:
         """The doubtful records that the server takes, as typed rows among the others, for a hook or filter to see."""

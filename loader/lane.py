@@ -3,7 +3,8 @@
 A temporary table has the load's columns with the target's own types. Records are COPYed into it as text, so
 the types' input functions read them, with their modifiers and domains, exactly as ``COPY`` into the target would,
 on every version and for every type. What it takes is read back as the tuples of binary COPY, and goes on beside
-those that the client made. What it refuses is told with its own words.
+those that the client made; or, where the load's records go as text, the lines that it took go on themselves. What it
+refuses is told with its own words.
 
 The first refusal of a batch is found by COPY's own report of the line; from PostgreSQL 16 on, ``pg_input_error_info``
 then finds the others at once, else they are found one by one.
@@ -91,7 +92,6 @@ class TextLane:
             for place, column in enumerate(columns)
             if column.zone != session_zone and column.type.name.endswith("with time zone")
         ]
-        self._rounded = [place for place, column in enumerate(columns) if column.type.name.startswith("timestamp(")]
         names = [*(f"c{place}" for place in range(len(columns))), POSITION]
         self._statement = f"COPY pg_temp.loader_lane ({', '.join(names)}) FROM STDIN"
         self._idle: list[Connection] = []
@@ -103,38 +103,23 @@ class TextLane:
         with self._session() as connection:
             asked, judged = self._in_their_zones(connection, asked, _all(asked))
             judged = self._fill(connection, asked, judged, positions)
-            judged = self._within_time(connection, judged, positions)
             if not len(judged.kept):
                 connection.commit()  # a commit truncates the table, so rows that were taken back leave no bloat
                 return b"", judged
-            columns: list[sql.Composable] = [
-                sql.SQL("{}::text" if column.type.text_only else "{}").format(_name(place))
-                for place, column in enumerate(self._columns)
-            ]
+            columns = [_name(place) for place in range(len(self._columns))]
             columns += [sql.Identifier(POSITION)] if positions is not None else []
             made = _copied_out(connection, columns)
             connection.commit()
         return made, judged
 
-    def _within_time(self, connection: Connection, judged: Judged, positions: Numbers | None) -> Judged:
-        """Without the records of which a time was rounded past the end of time.
-
-        ``timestamp(0)`` takes 294276-12-31 23:59:59.999999 from a text, and then neither its own text nor its own
-        bytes: here alone the loader refuses what COPY takes.
-        """
-        if not self._rounded or not len(judged.kept):
-            return judged
-        beyond = sql.SQL(" OR ").join(_BEYOND.format(_name(place)) for place in self._rounded)
-        statement = sql.SQL("DELETE FROM {} WHERE {} RETURNING {}")
-        found = rows_of(connection, statement.format(_TABLE, beyond, sql.Identifier(POSITION)))
-        gone = [position for (position,) in found]
-        if not gone:
-            return judged
-        of_kept = judged.kept if positions is None else positions[judged.kept]
-        lost = np.isin(of_kept, gone)
-        name = self._columns[self._rounded[0]].name
-        refusals = [Refusal(int(row), name, "22008", "timestamp out of range") for row in judged.kept[lost]]
-        return Judged(judged.kept[~lost], (*judged.refusals, *refusals))
+    def lines(self, asked: Doubtful, positions: Numbers | None = None) -> tuple[bytes, Judged]:
+        """The records that PostgreSQL takes as lines of COPY's text format, which end with `POSITION` where
+        ``positions`` are given."""
+        with self._session() as connection:
+            asked, judged = self._in_their_zones(connection, asked, _all(asked))
+            judged = self._fill(connection, asked, judged)
+            connection.commit()
+        return _Lines(asked.texts, positions).of(judged.kept), judged
 
     def canonical(self, asked: Doubtful) -> tuple[pa.RecordBatch, Judged]:
         """The records that PostgreSQL takes, each value in PostgreSQL's own spelling (dates as ISO 8601)."""
@@ -333,8 +318,6 @@ _QUESTION = sql.SQL(
     " LATERAL pg_input_error_info(v.text, {type}) AS e WHERE NOT pg_input_is_valid(v.text, {type})"
 )
 
-_BEYOND = sql.SQL("(isfinite({0}) AND {0} > '294276-12-31 23:59:59.999999+00')")
-
 _LINE = re.compile(r"^COPY loader_lane[^0-9]*([0-9]+)", re.MULTILINE)  # whatever language the server speaks
 _COLUMN = re.compile(r"^COPY loader_lane[^0-9]*[0-9]+.*?\bc([0-9]+)\b", re.MULTILINE)
 
@@ -360,14 +343,14 @@ FEW = 100
 
 
 class _Lines:
-    """Records as lines of COPY's text format (manual, COPY, "Text Format")."""
+    """Records as lines of COPY's text format (manual, COPY, "Text Format"), with their ``positions`` or without."""
 
-    def __init__(self, texts: pa.RecordBatch, positions: Numbers) -> None:
+    def __init__(self, texts: pa.RecordBatch, positions: Numbers | None) -> None:
+        numbers = [] if positions is None else [arrays.integers(positions).cast(pa.string())]
         if texts.num_rows <= FEW:
-            self._lines = arrays.texts([_line_of(row, at) for row, at in zip(_rows(texts), positions, strict=True)])
+            self._lines = arrays.texts([_line_of(row) for row in _rows([*texts.columns, *numbers])])
             return
-        fields = [_escaped(column) for column in texts.columns]
-        fields.append(arrays.integers(positions).cast(pa.string()))
+        fields = [*map(_escaped, texts.columns), *numbers]
         joined = pc.binary_join_element_wise(*fields, arrays.text("\t"))
         self._lines = pc.binary_join_element_wise(joined, arrays.text("\n"), arrays.text(""))
 
@@ -376,13 +359,12 @@ class _Lines:
         return arrays.ends_and_bytes(lines)[1].tobytes()
 
 
-def _rows(texts: pa.RecordBatch) -> Iterator[tuple[str | None, ...]]:
-    return zip(*(column.to_pylist() for column in texts.columns), strict=True)
+def _rows(columns: Sequence[pa.Array]) -> Iterator[tuple[str | None, ...]]:
+    return zip(*(column.to_pylist() for column in columns), strict=True)
 
 
-def _line_of(row: Sequence[str | None], position: int) -> str:
-    fields = ["\\N" if value is None else value.translate(_TRANSLATION) for value in row]
-    return "\t".join([*fields, str(position)]) + "\n"
+def _line_of(row: Sequence[str | None]) -> str:
+    return "\t".join(["\\N" if value is None else value.translate(_TRANSLATION) for value in row]) + "\n"
 
 
 def _escaped(values: pa.Array) -> pa.Array:

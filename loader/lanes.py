@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from loader.columns import WidenColumn
-from loader.csv_form import NO_PLACES, CsvForm, Lines
+from loader.csv_form import JUDGED, NO_PLACES, CopyForm, CsvForm, Lines
 from loader.database import Database
 from loader.errors import LoaderError
 from loader.fast_lane import fast_lane
@@ -36,8 +36,8 @@ class Lanes:
     """Converts the blocks of one load to COPY's bytes, on any thread. Its sessions with the server end with it.
 
     ``name`` is the source's, for messages. ``constants`` stand for the placeholders of ``value`` columns. ``left``: how
-    many more rejects the load may have. ``form``: records go as a CSV, and what the server has to judge is not put to
-    it before.
+    many more rejects the load may have. ``form``: records go in that form; with `CsvForm`, what the server has to judge
+    is not put to it before.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Lanes:
         constants: Mapping[str, str],
         database: Database,
         left: Callable[[], int],
-        form: CsvForm | None = None,
+        form: CopyForm | None,
         *,
         name: str,
     ) -> None:
@@ -56,7 +56,7 @@ class Lanes:
         self._left = left
         self._name = name
         self._form = form
-        self._express = _express(plan, constants) if form is None else _text(plan, constants, form)
+        self._express = _fast(plan, constants, form)
         self._opened: ArrowLane | None = None
         self._judge: ArrowLane | None = None
         self._lock = threading.Lock()
@@ -78,7 +78,7 @@ class Lanes:
         return replace(encoded, swallowed=find_swallowed(block, self._plan.fields))
 
     def convert_again(self, block: Block) -> Encoded:
-        """The same of a block of which PostgreSQL refused a record: in binary form, after each record was judged.
+        """The same of a block of which PostgreSQL refused a record: as `JUDGED`, after each record was judged.
 
         Not by the kernel, which would hand on what it leaves by other places than the block's.
         """
@@ -86,12 +86,12 @@ class Lanes:
 
     @property
     def _judging(self) -> ArrowLane:
-        """The Arrow lane of binary form, made when the first block needs it."""
+        """The Arrow lane that has each record judged, made when the first block needs it."""
         with self._lock:
             if self._judge is None:
                 from loader.arrow_lane import ArrowLane
 
-                lane = ArrowLane(self._plan, self._constants, self._database, self._left, name=self._name)
+                lane = ArrowLane(self._plan, self._constants, self._database, self._left, JUDGED, name=self._name)
                 self._judge = self._stack.enter_context(lane)
             return self._judge
 
@@ -127,9 +127,9 @@ NAMED = 3
 """Columns that a report names at most where the kernel does not know them."""
 
 
-def how_converted(plan: Plan, dialect: Dialect, constants: Mapping[str, str], form: CsvForm | None) -> str:
+def how_converted(plan: Plan, dialect: Dialect, constants: Mapping[str, str], form: CopyForm | None) -> str:
     """By what the records of a load are converted, and if it is not the kernel, why; in words for people."""
-    if form is not None:
+    if isinstance(form, CsvForm):
         return "sent to PostgreSQL as text"
     if compiled_kernel() is None:
         return f"converted without the kernel ({kernel_state()})"
@@ -139,12 +139,19 @@ def how_converted(plan: Plan, dialect: Dialect, constants: Mapping[str, str], fo
         return "converted without the kernel (it does not know the file's dialect)"
     unknown = unknown_columns(plan.columns, constants)
     named = f"{listed(unknown[:NAMED])}{f' and {len(unknown) - NAMED} more' if len(unknown) > NAMED else ''}"
-    lane = _express(plan, constants)
+    lane = _fast(plan, constants, form)
     if lane is None:
         return f"converted without the kernel (it does not know columns: {named})"
     return "converted by the kernel" + (
         "" if isinstance(lane, Express) else f", with Arrow for {named or 'the filter'}"
     )
+
+
+def _fast(plan: Plan, constants: Mapping[str, str], form: CopyForm | None) -> Express | Hybrid | None:
+    """The compiled lane for records that go in that form."""
+    if form is None:
+        return _express(plan, constants)
+    return _text(plan, constants, form) if isinstance(form, CsvForm) else None
 
 
 def _express(plan: Plan, constants: Mapping[str, str]) -> Express | Hybrid | None:

@@ -23,6 +23,7 @@ from loader import ledger
 from loader.blocks import no_longer_than
 from loader.checkpoints import Found
 from loader.errors import LoaderError
+from loader.fields import Dialect
 from loader.matching import Matching
 from loader.merge import Merge
 from loader.overlap import overlapped
@@ -113,14 +114,15 @@ def _fill(known: Matching, task: Task, plan: Plan, records: Records, load_id: in
     """Stage what load ``load_id`` has read. What is rejected is left out, as it was then."""
     staging, tally, most = known.staging, task.account.tally, task.spec.rejects.max_rows
     tally.form = records.form
+    form = task.form(plan, Dialect.of(records.csv), judged=True)
 
-    def tuples(encoded: Iterator[Any]) -> Iterator[bytes]:
+    def sent(encoded: Iterator[Any]) -> Iterator[bytes]:
         for each in encoded:
             tally.add(each)
-            yield each.tuples
+            yield each.sent
 
     with (
-        task.lanes(plan, load_id, lambda: most) as lanes,
+        task.lanes(plan, load_id, lambda: most, form) as lanes,
         overlapped(
             no_longer_than(records.blocks, plan.block_records),
             lanes.convert,
@@ -128,7 +130,7 @@ def _fill(known: Matching, task: Task, plan: Plan, records: Records, load_id: in
             interrupt=task.source.interrupt,
         ) as encoded,
     ):
-        copy(known.connection, staging.name, staging.written, tuples(encoded))
+        copy(known.connection, staging.name, staging.written, sent(encoded), form=form)
     task.account.confirm()
 
 

@@ -354,7 +354,7 @@ class Matching:
         stored, staged = sql.Identifier("t", column.name), self._value(column.name, "s")
         type_ = column.type
         domain_of_enum = type_.wire == "enum" and type_.hopeful  # of which PostgreSQL has no operators
-        by_text = domain_of_enum or type_.wire not in ("arrow", "uuid", "enum")
+        by_text = domain_of_enum or type_.wire not in ("arrow", "uuid", "bytea", "enum")
         if by_text or type_.form in ("float32", "float64"):
             template = '{}::text COLLATE "C" IS DISTINCT FROM {}::text COLLATE "C"'
         elif type_.wire == "arrow" and type_.form == "text":  # an enum has no collation
@@ -369,11 +369,8 @@ class Matching:
         )
 
     def _value(self, name: str, alias: str) -> sql.Composable:
-        """A staged value as the target's type."""
-        column = next(each for each in self.staging.columns if each.name == name)
-        if not column.type.text_only:
-            return sql.Identifier(alias, name)
-        return sql.SQL("({}::{})").format(sql.Identifier(alias, name), sql.SQL(column.type.name))
+        """A staged value."""
+        return sql.Identifier(alias, name)
 
     def _row(self, statement: sql.Composable) -> tuple[Any, ...]:
         return rows(self.connection, statement)[0]

@@ -223,9 +223,9 @@ class Load(Task):
             encoding=records.form.encoding,
         ) as keeper:
             account.keeper = keeper
-            if plan.guarded and self._begins_new(connection, plan, keeper, records):
-                plan = replace(plan, straight=True)
             form = self.form(plan, Dialect.of(records.csv))
+            if plan.guarded and form is None and self._begins_new(connection, plan, keeper, records):
+                plan = replace(plan, straight=True)
             with self.lanes(plan, entry.load_id, lambda: keeper.left, form) as lanes:
                 counts = _way(plan)(
                     connection=connection,
@@ -262,7 +262,7 @@ class Load(Task):
             return False
         entry = self.account.entry
         first = next(no_longer_than([records.first], plan.block_records))
-        with self.lanes(plan, entry.load_id, lambda: keeper.left) as lanes:
+        with self.lanes(plan, entry.load_id, lambda: keeper.left, form=None) as lanes:
             return begins_new(connection, plan, entry, lanes.convert(first))
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from loader.expression import Mask as Filter
     from loader.hooks import Hook
 
-STAGED_FORM = 1
+STAGED_FORM = 2
 """To be raised when this program stages rows in another form, so that nobody goes on with those of an earlier one."""
 
 BLOCK_RECORDS = 1 << 17
@@ -41,8 +41,8 @@ class Plan:
     one column's anyway.
 
     ``straight``: COPY writes into the target itself, inside the one transaction, because nothing has to be merged
-    (the load appends, or the target is empty and tells keys apart itself) or cast, no trigger may leave rows out, and
-    to begin again would cost little; else into a staging table.
+    (the load appends, or the target is empty and tells keys apart itself), no trigger may leave rows out, and to begin
+    again would cost little; else into a staging table.
     ``guarded``: only the rows that the target has keep the load from going straight, and the target itself would refuse
     a key that it has. ``renamed``: straight into a table that the load creates, under another name until it is full
     (see `ways.Renamed`). ``found``: see `checkpoints`.
@@ -136,7 +136,7 @@ def make_plan(
     _check_defaults(match.columns)
     key = merge_key(spec, table, match.columns)
     check_rules(spec, table, key)
-    renamed = _is_renamed(table, match.columns, key, found, gains=several, resumable=resumable, large=large)
+    renamed = _is_renamed(table, key, found, gains=several, resumable=resumable, large=large)
     return Plan(
         spec=spec,
         table=table,
@@ -150,11 +150,8 @@ def make_plan(
         session_zone=session_zone,
         inferred=inferred,
         # columns are added at the end, for nobody can read the table from then on until the load is through
-        straight=renamed
-        or (may_go_straight and _goes_straight(table, match.columns, key, appends=spec.mode == "append")),
-        guarded=may_go_straight
-        and spec.mode == "merge"
-        and _goes_straight(replace(table, empty=True), match.columns, key),
+        straight=renamed or (may_go_straight and _goes_straight(table, key, appends=spec.mode == "append")),
+        guarded=may_go_straight and spec.mode == "merge" and _goes_straight(replace(table, empty=True), key),
         renamed=renamed,
         hook=_hook(spec),
         filter=_filter(spec, match.columns, session_zone),
@@ -174,30 +171,19 @@ def _weight(column: LoadColumn) -> int:
     return _LEAST + longest + _PLACEHOLDER * value.count("{")
 
 
-def _goes_straight(
-    table: Table, columns: tuple[LoadColumn, ...], key: tuple[str, ...], *, appends: bool = False
-) -> bool:
-    if not table.plain or table.fills_in or any(column.type.text_only for column in columns):
+def _goes_straight(table: Table, key: tuple[str, ...], *, appends: bool = False) -> bool:
+    if not table.plain or table.fills_in:
         return False
     return appends or ((table.oid is None or table.empty) and (not key or table.tells_apart(key)))
 
 
-def _is_renamed(
-    table: Table,
-    columns: tuple[LoadColumn, ...],
-    key: tuple[str, ...],
-    found: Found,
-    *,
-    gains: bool,
-    resumable: bool,
-    large: bool,
-) -> bool:
+def _is_renamed(table: Table, key: tuple[str, ...], found: Found, *, gains: bool, resumable: bool, large: bool) -> bool:
     """Whether a table that the load creates is to be filled under another name.
 
     Where a key comes twice, which only its index can tell, the load begins again by way of a staging table. So one with
     a key must be of a size that is read again in some seconds, and its first attempt's way is its next one's, too.
     """
-    if table.oid is not None or found.careful or found.staged or any(column.type.text_only for column in columns):
+    if table.oid is not None or found.careful or found.staged:
         return False
     return gains and not large if key else gains or resumable
 

@@ -10,7 +10,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import ledger
-from loader.csv_form import CsvForm
+from loader.csv_form import CopyForm
 from loader.database import Database, translated
 from loader.fields import Dialect
 from loader.ledger import Errand
@@ -130,7 +130,7 @@ def _way(plan: Plan, size: int) -> str:
     return "straight into the table, in one transaction"
 
 
-def _statements(connection: Connection, plan: Plan, size: int, form: CsvForm | None) -> Iterator[sql.Composable]:
+def _statements(connection: Connection, plan: Plan, size: int, form: CopyForm | None) -> Iterator[sql.Composable]:
     """Those of either way; placeholders stand for the load's number and attempt, which nobody knows yet."""
     target, names = target_name(plan.table), [column.name for column in plan.columns]
     new_key = [keying(plan.table, plan.key)] if plan.table.oid is None and plan.key else []

@@ -13,7 +13,7 @@ from loader.checkpoints import Found
 from loader.checksums import NoChecksum
 from loader.columns import fields_by_position
 from loader.cores import available_cores
-from loader.csv_form import CsvForm, csv_form
+from loader.csv_form import CopyForm, copy_form
 from loader.database import Database
 from loader.errors import DatabaseError
 from loader.fields import Dialect
@@ -103,16 +103,15 @@ class Task:
         connection.commit()
         return report
 
-    def lanes(self, plan: Plan, load_id: int, left: Callable[[], int], form: CsvForm | None = None) -> Lanes:
+    def lanes(self, plan: Plan, load_id: int, left: Callable[[], int], form: CopyForm | None) -> Lanes:
         """The lanes that the records take into staging. ``left``: how many more rejects the load may have. ``form``:
         see `Lanes`."""
         return Lanes(plan, self.constants(load_id), self.database, left, form, name=self.source.uri)
 
-    def form(self, plan: Plan, dialect: Dialect) -> CsvForm | None:
-        """The form in which records go that only the server can judge; None where it is the binary one."""
-        if plan.hook is not None or plan.filter is not None or plan.found.careful:
-            return None
-        return csv_form(plan.columns, dialect, self.spec.csv.null, plan.session_zone)
+    def form(self, plan: Plan, dialect: Dialect, *, judged: bool = False) -> CopyForm | None:
+        """The form in which the records go to COPY; None where it is the binary one. ``judged``: see `copy_form`."""
+        judged = judged or plan.hook is not None or plan.filter is not None or plan.found.careful
+        return copy_form(plan.columns, dialect, self.spec.csv.null, plan.session_zone, judged=judged)
 
     def lane(self, plan: Plan, records: Records) -> str:
         """By what the records are converted, in words for people."""

@@ -33,7 +33,7 @@ from loader.account import Account
 from loader.blocks import no_longer_than
 from loader.checkpoints import NOTHING, Checkpoint
 from loader.columns import fields_by_position
-from loader.csv_form import CsvForm
+from loader.csv_form import CopyForm, CsvForm
 from loader.database import Database, bound
 from loader.deadline import Deadline
 from loader.errors import DatabaseError, PausedError
@@ -111,7 +111,7 @@ class Way:
     records: Records
     work: Callable[[Block], Encoded]
     again: Callable[[Block], Encoded]
-    form: CsvForm | None
+    form: CopyForm | None
     threads: int
     keeper: RejectKeeper
     account: Account
@@ -326,7 +326,7 @@ class Straight(Way):
         except psycopg2.errors.UniqueViolation:
             raise
         except psycopg2.Error as error:
-            if self.form is None or self.connection.closed or is_servers(error.pgcode or ""):
+            if not isinstance(self.form, CsvForm) or self.connection.closed or is_servers(error.pgcode or ""):
                 raise
             raise NotStraightError("PostgreSQL refused a value, which is found by way of a staging table") from None
 

@@ -50,7 +50,7 @@ _KINDS: dict[Form, int] = {
     "decimal": _NUMERIC,
     "text": _TEXT,
 }
-_WIRES = {"numeric": _NUMERIC, "uuid": _UUID, "enum": _ENUM, "json": _JSON, "jsonb": _JSONB}
+_WIRES = {"numeric": _NUMERIC, "uuid": _UUID, "enum": _ENUM, "json": _JSON, "jsonb": _JSONB, "bytea": _BYTEA}
 
 _KEY_DIGITS = 18
 """Digits of a numeric key that fit the 64 bits in which the kernel compares keys."""
@@ -340,10 +340,8 @@ def _column(
     """The kernel's column, or None."""
     type_ = column.type
     kind = _KINDS[type_.form] if type_.wire == "arrow" else _WIRES.get(type_.wire)
-    if type_.name == "bytea":
-        kind = _BYTEA
     work = _work(column)
-    if kind is None or work is None or type_.text_only:
+    if kind is None or work is None:
         return None
     field, constant = column.field, (column.default or "").encode()
     if column.value is not None:
