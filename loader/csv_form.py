@@ -73,5 +73,5 @@ def _goes_as_text(column: LoadColumn, session_zone: str) -> bool:
     type_ = column.type
     if column.steps or column.format is not None or column.pattern is not None or type_.text_only:
         return False
-    zoned = type_.name.endswith("with time zone") and column.zone != session_zone
-    return not (zoned or type_.name.startswith("timestamp("))
+    zoned = type_.base_name.endswith("with time zone") and column.zone != session_zone
+    return not (zoned or type_.base_name.startswith("timestamp("))

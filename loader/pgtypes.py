@@ -77,7 +77,8 @@ class ColumnType:
     holds, a decimal with its ``precision`` and ``scale``; ``max_length`` is the limit of ``varchar(n)`` and ``char(n)``
     in characters; ``labels`` are an enum's. ``hopeful``: the client sends what it cannot judge (JSON, a domain's
     CHECK), so the server may refuse a whole stream for one value, and the load then begins again with that column
-    ``judged``. ``text_only``: the type has no binary form, so staging holds text, which the merge casts.
+    ``judged``. ``text_only``: the type has no binary form, so staging holds text, which the merge casts. ``base``: the
+    name of the type under a domain.
     """
 
     name: str
@@ -89,6 +90,12 @@ class ColumnType:
     labels: tuple[str, ...] = ()
     hopeful: bool = False
     text_only: bool = False
+    base: str | None = None
+
+    @property
+    def base_name(self) -> str:
+        """The type's name, of a domain the one of the type under it."""
+        return self.base or self.name
 
     @property
     def arrow(self) -> pa.DataType:
@@ -112,7 +119,7 @@ def column_type(name: str, facts: TypeFacts | None = None, base: ColumnType | No
     ``base`` is the type under a domain: its values are a domain's too, as far as its constraints allow.
     """
     if base is not None:
-        return replace(base, name=name, hopeful=True)
+        return replace(base, name=name, hopeful=True, base=base.base_name)
     if (facts is not None and not facts.binary) or name.startswith(_UNSOUND):
         return ColumnType(name, "text", "server", text_only=True)
     if facts is not None and facts.labels:
@@ -130,6 +137,11 @@ def _built_in(name: str) -> ColumnType:
     if form is None:
         return ColumnType(name, "text", "server")
     return ColumnType(name, form, max_length=modifiers[0] if form == "text" and modifiers else None)
+
+
+def plain_type(type_: ColumnType) -> ColumnType:
+    """The built-in type that it is or that is under it, whoever judges its values; of any other type itself."""
+    return _built_in(type_.base_name) if type_.wire == "server" else type_
 
 
 def base_name(name: str) -> str:

@@ -34,8 +34,8 @@ SHELVES: list[set[str]] = [
         "swallowed",
         "tables",
     },  # words
-    {"checksums", "cores", "datetimes", "expression", "foreign", "header", "markers", "spec_bounds", "stored"},
-    {"parts", "report", "spec_text"},
+    {"checksums", "cores", "datetimes", "foreign", "header", "markers", "spec_bounds", "stored"},
+    {"expression", "parts", "report", "spec_text"},
     {"rejects"},
     {"proof", "spec"},
     {"columns", "fields", "limits", "steps", "wire"},
@@ -44,11 +44,12 @@ SHELVES: list[set[str]] = [
     {"kernel", "respell", "s3_checksums", "stray_quotes"},
     {"rows"},
     {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
+    {"where", "zones"},
     {"catalog", "cuts", "hybrid", "lane", "sniff", "source"},
     {"staging", "target"},
     {"moving", "new_table", "saving"},
     {"judge", "ledger", "reading", "refusals", "shelf"},
-    {"checkpoints", "matching", "standing"},
+    {"checkpoints", "matching", "spec_server", "standing"},
     {"merge"},
     {"infer", "leftovers", "tally"},
     {"account", "plan", "runs", "segments"},  # assembly
