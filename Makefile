@@ -87,10 +87,11 @@ floor: setup  ## TPC-H lineitem against psql \copy: rows equal, faster, in const
 bench: setup .venv/peers/.ready  ## everybody beside psql on one server: makes docs/benchmarks.md (about an hour); OPTIONS go to bench, see bench/README.md
 	BENCH_PEERS=.venv/peers/bin/python $(BIN)/python -m bench $(OPTIONS)
 
-fuzz: setup  ## the kernel against COPY and Arrow, files cut anywhere, files against COPY, a third of the time each: make fuzz SECONDS=600 FIELDS=50000000 (of the kernel, whatever the time)
-	$(BIN)/python tests/fuzz_kernel.py $(shell expr $(or $(SECONDS),600) / 3) $(if $(FIELDS),--fields $(FIELDS))
-	$(BIN)/python tests/fuzz_cuts.py $(shell expr $(or $(SECONDS),600) / 3)
-	$(BIN)/python tests/fuzz.py $(shell expr $(or $(SECONDS),600) / 3)
+fuzz: setup  ## the kernel against COPY and Arrow, files cut anywhere, files against COPY, zones and filters against SQL, a quarter of the time each: make fuzz SECONDS=600 FIELDS=50000000 (of the kernel, whatever the time)
+	$(BIN)/python tests/fuzz_kernel.py $(shell expr $(or $(SECONDS),600) / 4) $(if $(FIELDS),--fields $(FIELDS))
+	$(BIN)/python tests/fuzz_cuts.py $(shell expr $(or $(SECONDS),600) / 4)
+	$(BIN)/python tests/fuzz.py $(shell expr $(or $(SECONDS),600) / 4)
+	$(BIN)/python tests/fuzz_laws.py $(shell expr $(or $(SECONDS),600) / 4)
 
 sanitize: setup  ## the kernel under AddressSanitizer and UBSan, at random and, where clang is, by coverage: make sanitize SECONDS=600
 	$(BIN)/python tests/sanitize.py $(or $(SECONDS),600)
