@@ -38,9 +38,13 @@ class ArrowLane:
         name: str,
     ) -> None:
         csv = plan.spec.csv
-        self._server = TextLane(database, plan.columns, plan.session_zone, left)
+        where = plan.filter.where if plan.filter is not None else None
+        self._server = TextLane(database, plan.columns, plan.session_zone, left, filter=where)
         self._parser = Parser(plan.reading, plan.fields, csv.null, name=name, pad=csv.ragged == "pad")
-        self._transformer = Transformer(plan.reading, constants, key=plan.key, hook=plan.hook, filter=plan.filter)
+        mask = plan.filter.mask if plan.filter is not None else None
+        self._transformer = Transformer(
+            plan.reading, constants, key=plan.key, hook=plan.hook, filter=mask, zones=plan.zones
+        )
         key = () if plan.straight else plan.key
         self._judge = Judge(self._server, plan.reading, key=key, with_position=not plan.straight, form=form)
 
@@ -48,7 +52,8 @@ class ArrowLane:
         """The records of ``block`` as COPY's bytes. Raises WidenColumn, LoaderError and psycopg2.Error."""
         rows = self._transformer.convert(self._parser.parse(block))
         if self._transformer.looks:
-            rows = self._transformer.finish(self._judge.show(rows))
+            rows = self._judge.show(rows)
+        rows = self._transformer.finish(rows)
         return self._judge.encode(rows)
 
     def count_convertible(self, block: Block) -> int:

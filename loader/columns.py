@@ -49,7 +49,9 @@ class LoadColumn:
 
         Timestamps are read as text because Arrow's reader takes an hour without minutes, which PostgreSQL refuses.
         """
-        if self.steps or self.format or self.pattern or self.type.form in ("timestamp", "timestamptz"):
+        if self.steps or self.format or self.pattern or self.default is not None:
+            return _TEXT.arrow
+        if self.type.form in ("timestamp", "timestamptz"):
             return _TEXT.arrow
         return self.type.arrow
 
@@ -254,10 +256,14 @@ class _Matching:
 
 
 def _always_default(column: ColumnSpec) -> ColumnSpec:
-    """For a column that the file lacks: its default, as a ``value`` without placeholders."""
+    """For a column that the file lacks: its default, as a ``value`` without placeholders beside it."""
     assert column.default is not None
-    value = column.default.replace("{", "{{").replace("}", "}}")
-    return replace(column, value=value, default=None, transform=())
+    return replace(column, value=as_template(column.default), transform=())
+
+
+def as_template(text: str) -> str:
+    """A ``value`` that is always that text."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _stored(column: ColumnSpec, table: Table) -> TableColumn | None:

@@ -102,4 +102,4 @@ def _goes_as_it_is(column: LoadColumn, session_zone: str) -> bool:
     the session's."""
     if column.steps or column.format is not None or column.pattern is not None:
         return False
-    return not (column.type.name.endswith("with time zone") and column.zone != session_zone)
+    return not (column.type.base_name.endswith("with time zone") and column.zone != session_zone)

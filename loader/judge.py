@@ -18,7 +18,7 @@ from loader.lane import Judged, Refusal, TextLane
 from loader.records import Block, Encoded, reject_each
 from loader.rejects import RejectGroup, Rejects
 from loader.report import reason_of
-from loader.rows import Doubtful, Rows, run_of
+from loader.rows import Doubtful, Rows, in_order, run_of
 from loader.values import brief, shown
 
 
@@ -50,22 +50,23 @@ class Judge:
     def encode(self, rows: Rows) -> Encoded:
         """The rows as COPY is to be given them, the doubtful ones as the server takes them."""
         if self._form is not None:
-            return self._as_text(_all_doubtful(rows), self._form)
+            return self._as_text(rows.doubt(np.ones(len(rows.index), bool)), self._form)
         tuples = encode(rows, self._types, with_position=self._with_position)
-        kept, rejects = rows.batch.num_rows, rows.rejects
+        kept, filtered, rejects = rows.batch.num_rows, rows.filtered, rows.rejects
         if rows.doubtful is not None:
             asked = rows.doubtful
             at = positions(rows.block, asked.index) if self._with_position else None
             judged_tuples, judged = self._lane.tuples(asked, at)
             tuples += judged_tuples
             kept += len(judged.kept)
+            filtered += judged.filtered
             rejects += _refused(rows.block, asked, judged)
         keys = run_of([rows.batch.column(name) for name in self._key]) if self._key and rows.doubtful is None else None
-        return Encoded(rows.block, tuples, kept, rejects, rows.filtered, rows.short, rows.long, keys)
+        return Encoded(rows.block, tuples, kept, rejects, filtered, rows.short, rows.long, keys)
 
     def _as_text(self, rows: Rows, form: CopyForm) -> Encoded:
         """All records as text."""
-        asked, data, kept, rejects = rows.doubtful, b"", 0, rows.rejects
+        asked, data, kept, filtered, rejects = rows.doubtful, b"", 0, rows.filtered, rows.rejects
         if asked is not None:
             at = positions(rows.block, asked.index) if self._with_position else None
             if isinstance(form, CsvForm):
@@ -73,13 +74,14 @@ class Judge:
             else:
                 data, judged = self._lane.lines(asked, at)
                 kept = len(judged.kept)
+                filtered += judged.filtered
                 rejects += _refused(rows.block, asked, judged)
         index = [group.index for group in rejects.groups]
         lines = Lines(data, np.concatenate(index) if index else NO_PLACES)
-        return Encoded(rows.block, b"", kept, rejects, rows.filtered, rows.short, rows.long, lines=lines)
+        return Encoded(rows.block, b"", kept, rejects, filtered, rows.short, rows.long, lines=lines)
 
     def show(self, rows: Rows) -> Rows:
-        """The doubtful records that the server takes, as typed rows among the others, for a hook or filter to see."""
+        """The doubtful records that the server takes, as typed rows among the others, for a hook to see."""
         if rows.doubtful is None:
             return rows
         asked = rows.doubtful
@@ -94,29 +96,8 @@ class Judge:
             unseen |= bad
         batch = pa.RecordBatch.from_arrays(typed, schema=rows.batch.schema)
         seen = batch.filter(arrays.booleans(~unseen))
-        batch, index = _in_order((rows.batch, rows.index), (seen, index[~unseen]))
+        batch, index = in_order((rows.batch, rows.index), (seen, index[~unseen]))
         return replace(rows, batch=batch, index=index, rejects=rows.rejects + rejects, doubtful=None)
-
-
-def _all_doubtful(rows: Rows) -> Rows:
-    """Every record for the server, in the file's order."""
-    names = rows.batch.schema.names
-    asked = Doubtful.of(rows.batch.columns, names, rows.index, suspects=names)
-    if rows.doubtful is not None:
-        texts, index = _in_order((asked.texts, asked.index), (rows.doubtful.texts, rows.doubtful.index))
-        asked = replace(asked, texts=texts, index=index)
-    return replace(
-        rows, batch=rows.batch.slice(0, 0), index=rows.index[:0], doubtful=asked if len(asked.index) else None
-    )
-
-
-def _in_order(
-    one: tuple[pa.RecordBatch, npt.NDArray[np.int64]], other: tuple[pa.RecordBatch, npt.NDArray[np.int64]]
-) -> tuple[pa.RecordBatch, npt.NDArray[np.int64]]:
-    """Two batches, each with its records' places in the block, as one in the file's order."""
-    index = np.concatenate((one[1], other[1]))
-    order = np.argsort(index, kind="stable")
-    return pa.concat_batches([one[0], other[0]]).take(arrays.integers(order)), index[order]
 
 
 def _refused(block: Block, asked: Doubtful, judged: Judged) -> Rejects:
@@ -141,7 +122,7 @@ def _unrepresentable(
 ) -> RejectGroup:
     def message(number: int) -> str:
         value = shown(values[int(bad[number])].as_py())
-        return f"PostgreSQL takes {value}, but it cannot be shown to the filter or the hook"
+        return f"PostgreSQL takes {value}, but it cannot be shown to the hook"
 
     return reject_each(block, index[bad], "unrepresentable", message, column.name)
 

@@ -39,6 +39,8 @@ from loader.records import POSITION
 from loader.rows import Doubtful
 from loader.statements import HEADER, TRAILER, copy, execute
 from loader.statements import rows as rows_of
+from loader.where import lane_name
+from loader.zones import in_zone
 
 _TABLE = sql.Identifier("pg_temp", "loader_lane")
 
@@ -63,10 +65,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """``kept``: the rows that PostgreSQL took, from 0, shape (k,); ``refusals``: the others."""
+    """``kept``: the rows that PostgreSQL took, from 0, shape (k,); ``refusals``: the others. ``filtered``: how many it
+    took that are not among ``kept`` because the filter leaves them out."""
 
     kept: Numbers
     refusals: tuple[Refusal, ...]
+    filtered: int = 0
 
 
 class TextLane:
@@ -75,6 +79,7 @@ class TextLane:
     ``session_zone`` is the zone of the sessions: where a column's own ``zone`` differs, its texts are read there.
     ``left``: how many more rejects the load may have. A batch with more refusals than that ends the load, so no more
     are looked for in it, and the rest of its records is neither kept nor refused.
+    ``filter``: the spec's, as `where` writes it, over the lane's table.
     """
 
     def __init__(
@@ -83,14 +88,17 @@ class TextLane:
         columns: Sequence[LoadColumn],
         session_zone: str,
         left: Callable[[], int] = lambda: sys.maxsize,
+        *,
+        filter: sql.Composable | None = None,
     ) -> None:
         self._database = database
         self._left = left
+        self._filter = filter
         self._columns = list(columns)
         self._zoned = [
             (place, column.zone)
             for place, column in enumerate(columns)
-            if column.zone != session_zone and column.type.name.endswith("with time zone")
+            if column.zone != session_zone and column.type.base_name.endswith("with time zone")
         ]
         names = [*(f"c{place}" for place in range(len(columns))), POSITION]
         self._statement = f"COPY pg_temp.loader_lane ({', '.join(names)}) FROM STDIN"
@@ -103,10 +111,11 @@ class TextLane:
         with self._session() as connection:
             asked, judged = self._in_their_zones(connection, asked, _all(asked))
             judged = self._fill(connection, asked, judged, positions)
+            judged = self._filtered(connection, judged, positions)
             if not len(judged.kept):
                 connection.commit()  # a commit truncates the table, so rows that were taken back leave no bloat
                 return b"", judged
-            columns = [_name(place) for place in range(len(self._columns))]
+            columns: list[sql.Composable] = [lane_name(place) for place in range(len(self._columns))]
             columns += [sql.Identifier(POSITION)] if positions is not None else []
             made = _copied_out(connection, columns)
             connection.commit()
@@ -118,8 +127,44 @@ class TextLane:
         with self._session() as connection:
             asked, judged = self._in_their_zones(connection, asked, _all(asked))
             judged = self._fill(connection, asked, judged)
+            judged = self._filtered(connection, judged, None)
             connection.commit()
         return _Lines(asked.texts, positions).of(judged.kept), judged
+
+    def _filtered(self, connection: Connection, judged: Judged, positions: Numbers | None) -> Judged:
+        """Without the records for which the filter is not true. Where PostgreSQL stops at one, it is not."""
+        if self._filter is None or not len(judged.kept):
+            return judged
+        of_kept = judged.kept if positions is None else positions[judged.kept]
+        gone = self._left_out_of(connection, self._filter, np.sort(of_kept).tolist())
+        kept = judged.kept[~np.isin(of_kept, gone)]
+        return replace(judged, kept=kept, filtered=len(judged.kept) - len(kept))
+
+    def _left_out_of(self, connection: Connection, filter: sql.Composable, positions: list[int]) -> list[int]:
+        """As `_left_out`, of the records at ``positions``, which rise; by halves where PostgreSQL stops at one."""
+        among = sql.SQL("{} BETWEEN {} AND {}").format(
+            sql.Identifier(POSITION), sql.Literal(positions[0]), sql.Literal(positions[-1])
+        )
+        gone = self._left_out(connection, filter, among)
+        if gone is not None:
+            return gone
+        if len(positions) == 1:
+            return self._left_out(connection, sql.SQL("FALSE"), among) or []
+        middle = len(positions) // 2
+        halves = positions[:middle], positions[middle:]
+        return [each for half in halves for each in self._left_out_of(connection, filter, half)]
+
+    def _left_out(self, connection: Connection, filter: sql.Composable, among: sql.Composable) -> list[int] | None:
+        """Delete those ``among`` the records for which ``filter`` is not true; None where PostgreSQL stops."""
+        statement = sql.SQL("DELETE FROM {} WHERE CASE WHEN {} THEN ({}) IS NOT TRUE END RETURNING {}")
+        execute(connection, "SAVEPOINT loader_filter")
+        try:
+            found = rows_of(connection, statement.format(_TABLE, among, filter, sql.Identifier(POSITION)))
+        except psycopg2.DataError:
+            execute(connection, "ROLLBACK TO SAVEPOINT loader_filter")
+            return None
+        execute(connection, "RELEASE SAVEPOINT loader_filter")
+        return [position for (position,) in found]
 
     def canonical(self, asked: Doubtful) -> tuple[pa.RecordBatch, Judged]:
         """The records that PostgreSQL takes, each value in PostgreSQL's own spelling (dates as ISO 8601)."""
@@ -139,7 +184,7 @@ class TextLane:
                 continue
             alone = [pa.nulls(rows, pa.string())] * len(columns)
             alone[place] = columns[place]
-            with _zone(connection, zone):
+            with in_zone(connection, zone):
                 judged = self._fill(connection, replace(asked, texts=pa.RecordBatch.from_arrays(alone, names)), judged)
                 spelled = self._spelled(connection, place)
                 connection.commit()
@@ -151,7 +196,7 @@ class TextLane:
 
     def _spelled(self, connection: Connection, place: int) -> pa.Array:
         statement = sql.SQL("SELECT {}::text FROM {} ORDER BY {}").format(
-            _name(place), _TABLE, sql.Identifier(POSITION)
+            lane_name(place), _TABLE, sql.Identifier(POSITION)
         )
         values = [value for (value,) in rows_of(connection, statement)]
         known = arrays.booleans(np.array([value is not None for value in values], bool))
@@ -293,7 +338,7 @@ class TextLane:
 
     def _prepare(self, connection: Connection) -> None:
         columns = [
-            sql.SQL("{} {}").format(_name(place), sql.SQL(column.type.name))
+            sql.SQL("{} {}").format(lane_name(place), sql.SQL(column.type.name))
             for place, column in enumerate(self._columns)
         ]
         columns.append(sql.SQL("{} bigint").format(sql.Identifier(POSITION)))
@@ -332,10 +377,6 @@ def _line(error: psycopg2.Error) -> int | None:
 
 def _all(asked: Doubtful) -> Judged:
     return Judged(np.arange(asked.texts.num_rows, dtype=np.int64), ())
-
-
-def _name(place: int) -> sql.Identifier:
-    return sql.Identifier(f"c{place}")
 
 
 FEW = 100
@@ -395,17 +436,4 @@ def _leave(connection: Connection) -> None:
     execute(connection, "DROP TABLE IF EXISTS pg_temp.loader_lane")
     execute(connection, "RESET datestyle")
     execute(connection, "RESET extra_float_digits")
-    connection.commit()
-
-
-@contextmanager
-def _zone(connection: Connection, zone: str) -> Iterator[None]:
-    """The session's time zone is ``zone`` inside; a bare offset is ISO 8601's, east of Greenwich."""
-    if re.fullmatch(r"[+-][0-9:]+", zone):
-        execute(connection, "SET TIME ZONE INTERVAL %s HOUR TO MINUTE", (zone,))
-    else:
-        execute(connection, "SELECT set_config('timezone', %s, false)", (zone,))
-    connection.commit()  # what is rolled back inside must not take the setting with it
-    yield
-    execute(connection, "RESET timezone")
     connection.commit()

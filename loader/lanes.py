@@ -135,13 +135,21 @@ def how_converted(plan: Plan, dialect: Dialect, constants: Mapping[str, str], fo
         return f"converted without the kernel ({kernel_state()})"
     if plan.hook is not None:
         return "converted without the kernel (the spec has a hook)"
+    if plan.filter is not None and plan.filter.by_server:
+        return "judged by PostgreSQL (the spec's filter needs it)"
+    return _how_by_kernel(plan, dialect, constants, form)
+
+
+def _how_by_kernel(plan: Plan, dialect: Dialect, constants: Mapping[str, str], form: CopyForm | None) -> str:
+    """The same where the kernel is there, and may see the records."""
     if not dialect.is_plain:
         return "converted without the kernel (it does not know the file's dialect)"
     unknown = unknown_columns(plan.columns, constants)
     named = f"{listed(unknown[:NAMED])}{f' and {len(unknown) - NAMED} more' if len(unknown) > NAMED else ''}"
     lane = _fast(plan, constants, form)
     if lane is None:
-        return f"converted without the kernel (it does not know columns: {named})"
+        what = f"columns: {named}" if unknown else "the filter"
+        return f"converted without the kernel (it does not know {what})"
     return "converted by the kernel" + (
         "" if isinstance(lane, Express) else f", with Arrow for {named or 'the filter'}"
     )
@@ -156,7 +164,7 @@ def _fast(plan: Plan, constants: Mapping[str, str], form: CopyForm | None) -> Ex
 
 def _express(plan: Plan, constants: Mapping[str, str]) -> Express | Hybrid | None:
     """The compiled lane; None where it is not there, or where a hook wants to see whole records."""
-    if plan.hook is not None:
+    if plan.hook is not None or (plan.filter is not None and plan.filter.by_server):
         return None
     return fast_lane(
         compiled_kernel(),
@@ -168,6 +176,7 @@ def _express(plan: Plan, constants: Mapping[str, str]) -> Express | Hybrid | Non
         required=plan.key,
         condition=plan.spec.transform.filter,
         zone=plan.session_zone,
+        zones=plan.zones,
         with_position=not plan.straight,
     )
 

@@ -82,7 +82,7 @@ class ColumnType:
     in characters; ``labels`` are an enum's. ``rounded``: the server rounds it to the digits that the type has.
     ``hopeful``: the client sends what it cannot judge (JSON, a domain's CHECK, a time that is rounded past the end of
     time), so the server may refuse a whole stream for one value, and the load then begins again with that column
-    ``judged``.
+    ``judged``. ``base``: the name of the type under a domain.
     """
 
     name: str
@@ -94,6 +94,12 @@ class ColumnType:
     labels: tuple[str, ...] = ()
     rounded: bool = False
     hopeful: bool = False
+    base: str | None = None
+
+    @property
+    def base_name(self) -> str:
+        """The type's name, of a domain the one of the type under it."""
+        return self.base or self.name
 
     @property
     def arrow(self) -> pa.DataType:
@@ -112,7 +118,7 @@ def column_type(name: str, facts: TypeFacts | None = None, base: ColumnType | No
     ``base`` is the type under a domain: its values are a domain's too, as far as its constraints allow.
     """
     if base is not None:
-        return replace(base, name=name, hopeful=True)
+        return replace(base, name=name, hopeful=True, base=base.base_name)
     if facts is not None and facts.labels:
         return ColumnType(name, "text", "enum", labels=facts.labels)
     if facts is not None and not facts.built_in:
@@ -133,6 +139,11 @@ def _built_in(name: str) -> ColumnType:
         return ColumnType(name, form, max_length=modifiers[0] if modifiers else None)
     rounded = form in ("timestamp", "timestamptz") and bool(modifiers)
     return ColumnType(name, form, rounded=rounded, hopeful=rounded)
+
+
+def plain_type(type_: ColumnType) -> ColumnType:
+    """The built-in type that it is or that is under it, whoever judges its values; of any other type itself."""
+    return _built_in(type_.base_name) if type_.wire == "server" else type_
 
 
 def base_name(name: str) -> str:

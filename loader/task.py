@@ -25,6 +25,7 @@ from loader.report import ROW_COUNTS, LoadReport
 from loader.sniff import sniffed
 from loader.source import Source
 from loader.spec import LoadSpec
+from loader.spec_server import SpecServer
 from loader.staging import drop_tables
 from loader.tables import Table
 from loader.target import is_empty
@@ -144,7 +145,7 @@ class Task:
             spell_types=lambda wanted: catalog.spell_types(connection, wanted, table),
             column_types=lambda names: catalog.column_types(connection, names),
             name=self.source.uri,
-            session_zone=catalog.session_zone(connection),
+            server=SpecServer(self.database, catalog.session_zone(connection)),
             found=found,
             resumable=again or large,
             large=large,

@@ -18,18 +18,15 @@ from contextlib import ExitStack
 from functools import partial
 
 import pytest
-from support import type_law
+from support import filters, type_law, zones
 from support.laws import Law
 from support.postgres import open_server
 
 LAWS: Mapping[str, Law] = {
     "types": type_law.check,
     "types-latin1": partial(type_law.check, encoding="LATIN1"),
-    # A law is a function of `support.laws.Law`: a round that makes all its choices by ``dice`` and gives the number of
-    # values compared. These come here as soon as they are written:
-    #   "hooks":   a hook that changes nothing, changes nothing of what is stored or rejected, for every type
-    #   "filters": a load with a filter stores what a load without it stores WHERE the filter holds
-    #   "zones":   a local time means the same moment to the loader and to the server, for each of the server's zones
+    "filters": filters.check,
+    "zones": zones.check,
 }
 
 SERVERS = ("embedded-18", "embedded-17", "system-15")
