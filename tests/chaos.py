@@ -69,7 +69,6 @@ WORLDS: Mapping[str, float] = {
     "sequencers": 0.4,  # that some events lack, and of any length
     "listing": 0.3,  # S3 does not list an object's versions
     "forced": 0.4,  # calls that force a load
-    "delta": 0.5,  # versions that are appended count in any order
     "versions": 0.2,  # the spec says whether an object's versions are snapshots or deltas
     "proxy": 0.4,  # commits, or the answers to them, are lost between loader and server; resets and stalls
     "pgbouncer": 0.25,  # a pooler in session mode is between them
@@ -385,15 +384,15 @@ class Trial:
             "rejects": {"max_ratio": 1},
             **({"key": ["id"]} if self.keyed else {}),
             **({"columns": {"id": "bigint", "v": "text"}} if typed else {}),
-            **({"versions": self.versions} if "versions" in self.has else {}),
+            **({"versions": self.versions} if "versions" in self.has and self.mode != "replace" else {}),
         }
 
     @property
     def late(self) -> bool:
         """Whether a version takes effect after a newer one, too."""
-        if "versions" in self.has:
-            return self.versions == "delta" and self.mode != "replace"
-        return self.mode == "append" and "delta" in self.has
+        if "versions" in self.has and self.mode != "replace":
+            return self.versions == "delta"
+        return self.mode == "append"
 
     def _spoil_s3(self) -> None:
         rng = self.rng
@@ -570,7 +569,7 @@ class Trial:
         for place in self.places:
             before: list[Put] = []
             for effect in (each for each in effects if each.put.place is place):
-                due = effect.forced or is_due(effect.put, before, late=self.late or self._may_be_late)
+                due = effect.forced or is_due(effect.put, before, late=self.late)
                 before.append(effect.put)
                 self._hold(due, f"{place.uri}: versions were applied in the order {[each.number for each in before]}")
             wanted = [put for put in place.puts if put.version_id is not None] if self.late else []
@@ -579,10 +578,6 @@ class Trial:
         tokens = Counter(self._called(event.put) for event in self.events if event.token is not None)
         forced = Counter(self._called(effect.put) for effect in effects if effect.forced)
         self._hold(forced == tokens, f"{sum(tokens.values())} forced calls had {sum(forced.values())} effects")
-
-    @property
-    def _may_be_late(self) -> bool:
-        return self.mode == "append" and "versions" not in self.has and "delta" in self.without
 
     def _called(self, put: Put) -> object:
         """What a forced call is for: a version, or what an object is just then."""
