@@ -127,6 +127,9 @@ workers: setup  ## one object by several processes against one: the ratio, and w
 merging: setup  ## what a merge takes, apart from the staging, by what the table holds (about five minutes)
 	$(BIN)/python -m bench.merging
 
+ledger: setup  ## what each statement reads of a ledger with ten million loads: make ledger LOADS=1000000 (about twenty minutes)
+	$(BIN)/python -m bench.ledger $(if $(LOADS),--loads $(LOADS))
+
 paper: setup  ## a terabyte by many functions, calculated: the tables of docs/fleet.md
 	$(BIN)/python -m bench.paper
 
