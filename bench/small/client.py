@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg2
@@ -22,7 +23,8 @@ from bench.small.data import HEADER
 Load = Callable[[Path], None]
 
 
-def loading(mode: str, table: str, dsn: str, bucket: Path) -> Load:
+@contextmanager
+def loading(mode: str, table: str, dsn: str, bucket: Path) -> Iterator[Load]:
     """The loader, as a warm function has it: one `Database`, one client of S3, one spec."""
     from loader.database import Database
     from loader.pipeline import How, load_one
@@ -35,10 +37,14 @@ def loading(mode: str, table: str, dsn: str, bucket: Path) -> Load:
     def load(path: Path) -> None:
         load_one(f"s3://{BUCKET}/{path.relative_to(bucket)}", spec, database, How(threads=1), s3=client)
 
-    return load
+    try:
+        yield load
+    finally:
+        database.close()
 
 
-def copying(mode: str, table: str, dsn: str) -> Load:
+@contextmanager
+def copying(mode: str, table: str, dsn: str) -> Iterator[Load]:
     """The floor: a session, a transaction a file; to merge, a temporary table that is kept, and ON CONFLICT."""
     connection = psycopg2.connect(dsn)
     cursor = connection.cursor()
@@ -55,23 +61,26 @@ def copying(mode: str, table: str, dsn: str) -> Load:
             cursor.execute(f"INSERT INTO {table} SELECT * FROM incoming ON CONFLICT (id) DO UPDATE SET {changes}")
         connection.commit()
 
-    return load
+    try:
+        yield load
+    finally:
+        connection.close()
 
 
 def main(*arguments: str) -> None:
     kind, mode, table, dsn, folder, warm = arguments
     files = sorted(Path(folder).glob("*.csv"))
-    load = copying(mode, table, dsn) if kind == "floor" else loading(mode, table, dsn, Path(folder).parent)
-    for path in files[: int(warm)]:
-        load(path)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    seconds, cpu = [], time.process_time()
-    for path in files[int(warm) :]:
-        began = time.perf_counter()
-        load(path)
-        seconds.append(time.perf_counter() - began)
-    print(json.dumps({"seconds": seconds, "cpu": time.process_time() - cpu}), flush=True)
+    with copying(mode, table, dsn) if kind == "floor" else loading(mode, table, dsn, Path(folder).parent) as load:
+        for path in files[: int(warm)]:
+            load(path)
+        print("ready", flush=True)
+        sys.stdin.readline()
+        seconds, cpu = [], time.process_time()
+        for path in files[int(warm) :]:
+            began = time.perf_counter()
+            load(path)
+            seconds.append(time.perf_counter() - began)
+        print(json.dumps({"seconds": seconds, "cpu": time.process_time() - cpu}), flush=True)
 
 
 if __name__ == "__main__":

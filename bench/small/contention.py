@@ -18,10 +18,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import quote
 
+import psycopg2
+import psycopg2.errors
+
 from bench.figures import table
 from bench.function import HANDLER
 from bench.objects import BUCKET, Objects
 from bench.rig import Server
+from bench.small.client import Load, copying
 from bench.small.data import make_files, make_table
 from bench.small.files import TABLE_ROWS
 from loader.twin.runtime import FunctionError, Runtime
@@ -50,12 +54,13 @@ class Queue:
         now = clock()
         self._due = [Message(now, number, key) for number, key in enumerate(keys)]
         self._out = 0
+        self._over = False
         self._changed = threading.Condition()
 
     def take(self) -> Message | None:
         """The next that is due, after a wait for it if need be; None when all are done."""
         with self._changed:
-            while self._due or self._out:
+            while (self._due or self._out) and not self._over:
                 left = self._due[0].due - self._clock() if self._due else None
                 if left is not None and left <= 0:
                     message = heapq.heappop(self._due)
@@ -64,6 +69,17 @@ class Queue:
                     return message
                 self._changed.wait(left)
             return None
+
+    @contextmanager
+    def taking(self) -> Iterator[None]:
+        """Where the body fails, nobody waits any more for what it had taken: `take` gives None."""
+        try:
+            yield
+        except BaseException:
+            with self._changed:
+                self._over = True
+                self._changed.notify_all()
+            raise
 
     def done(self) -> None:
         """A message that was taken is through."""
@@ -90,12 +106,22 @@ class Outcome:
     gave_up: int = 0
     received: int = 0
     paid: float = 0.0
+    _guard: threading.Lock = field(default_factory=threading.Lock)
 
-    def row(self, tables: int, functions: int) -> tuple[str, ...]:
+    def note(self, message: Message, at: float, began: float, *, failed: bool) -> None:
+        """A receive has ended that began ``at``; the messages were there when all ``began``."""
+        now = time.monotonic()
+        with self._guard:
+            self.paid += now - at
+            self.gave_up += failed
+            self.received = max(self.received, message.received)
+            if not failed:
+                self.waits.append(now - began)
+
+    def figures(self) -> tuple[str, ...]:
+        """As `HEAD` names them, from the fourth on."""
         waits = sorted(self.waits)
         return (
-            str(tables),
-            str(functions),
             f"{len(waits) / self.seconds:.1f}",
             f"{waits[len(waits) // 2]:.1f}",
             f"{waits[-1]:.1f}",
@@ -106,7 +132,7 @@ class Outcome:
 
 
 HEAD = (
-    *("tables", "functions", "files/s", "median wait s", "longest wait s", "receives in vain"),
+    *("", "tables", "at once", "files/s", "median wait s", "longest wait s", "receives in vain"),
     *("most receives of a file", "ms paid a file"),
 )
 
@@ -114,31 +140,39 @@ HEAD = (
 def measure(
     server: Server, objects: Objects, *, files: int, rows: int, tables: Sequence[int], functions: Sequence[int]
 ) -> None:
-    """One run for each number of tables and of functions."""
+    """One run for each number of tables and of functions; beside it as many sessions of the floor."""
     objects.versioned = True
     lines = []
     for several in tables:
         for number in functions:
-            outcome = _run(server, objects, files=files, rows=rows, tables=several, functions=number)
-            lines.append(outcome.row(several, number))
-            print(f"{several:2} tables, {number} functions: {lines[-1][2]} files/s", flush=True)
+            for kind, load in (("loader", _by_functions), ("floor", _by_sessions)):
+                keys = _prepared(server, objects, files // several, rows, several)
+                outcome = load(server, objects, keys, number)
+                lines.append((kind, str(several), str(number), *outcome.figures()))
+                print(f"{kind:6} {several:2} tables, {number} at once: {lines[-1][3]} files/s", flush=True)
     print(table(HEAD, lines))
 
 
-def _run(server: Server, objects: Objects, *, files: int, rows: int, tables: int, functions: int) -> Outcome:
+def _prepared(server: Server, objects: Objects, files: int, rows: int, tables: int) -> list[str]:
+    """So many tables as they are before, files for each, and nothing in the ledger. Gives the files' keys, now for
+    this table, now for that."""
     server.forget_loads()
     keys = []
     for number in range(tables):
-        make_table(server, f"orders_{number}", rows=TABLE_ROWS // tables, keyed=True)
-        made = make_files(objects.folder / f"orders_{number}", files // tables, rows, table_rows=TABLE_ROWS // tables)
+        name, table_rows = f"orders_{number}", TABLE_ROWS // tables
+        make_table(server, name, rows=table_rows, keyed=True)
+        made = make_files(objects.folder / name, files, rows, table_rows=table_rows)
         keys += [path.relative_to(objects.folder).as_posix() for path in made]
-    keys.sort(key=lambda key: key.rpartition("/")[2])  # as they would come: now for this table, now for that
     server.checkpoint()
+    return sorted(keys, key=lambda key: key.rpartition("/")[2])
+
+
+def _by_functions(server: Server, objects: Objects, keys: Sequence[str], functions: int) -> Outcome:
     specs = objects.folder / "specs"
     specs.mkdir(exist_ok=True)
-    for number in range(tables):
-        told = f'source = "orders_{number}/*.csv"\ntable = "orders_{number}"\nmode = "merge"\nkey = ["id"]\n'
-        (specs / f"orders_{number}.toml").write_text(told)
+    for name in {key.partition("/")[0] for key in keys}:
+        told = f'source = "{name}/*.csv"\ntable = "{name}"\nmode = "merge"\nkey = ["id"]\n'
+        (specs / f"{name}.toml").write_text(told)
     with ExitStack() as stack:
         hidden, endpoint = stack.enter_context(visibility())
         environment = {
@@ -155,11 +189,44 @@ def _run(server: Server, objects: Objects, *, files: int, rows: int, tables: int
     return outcome
 
 
+def _by_sessions(server: Server, objects: Objects, keys: Sequence[str], sessions: int) -> Outcome:
+    """Nobody takes turns: rows that two merge at once are for PostgreSQL to keep apart. No two files have an order in
+    common that is new, but they may have an old one; a deadlock is tried again."""
+    messages, outcome, began = Queue(keys), Outcome(), time.monotonic()
+
+    def work(_: int) -> None:
+        with messages.taking(), ExitStack() as stack:
+            loads: dict[str, Load] = {}
+            while (message := messages.take()) is not None:
+                name, at = message.key.partition("/")[0], time.monotonic()
+                if name not in loads:
+                    loads[name] = stack.enter_context(copying("merge", name, server.dsn))
+                try:
+                    loads[name](objects.folder / message.key)
+                except psycopg2.errors.DeadlockDetected:
+                    stack.close()
+                    loads.clear()
+                    outcome.note(message, at, began, failed=True)
+                    messages.hand_back(message, 0)
+                else:
+                    outcome.note(message, at, began, failed=False)
+                    messages.done()
+
+    with ThreadPoolExecutor(sessions) as pool:
+        list(pool.map(work, range(sessions)))
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
 def drain(messages: Queue, functions: Sequence[Runtime], objects: Objects, hidden: dict[str, float]) -> Outcome:
     """Hand out messages until all are through, each function one at a time."""
-    outcome, began, guard = Outcome(), time.monotonic(), threading.Lock()
+    outcome, began = Outcome(), time.monotonic()
 
     def work(function: Runtime) -> None:
+        with messages.taking():
+            empty(function)
+
+    def empty(function: Runtime) -> None:
         while (message := messages.take()) is not None:
             receipt = f"{message.number}-{message.received}"
             at = time.monotonic()
@@ -168,13 +235,7 @@ def drain(messages: Queue, functions: Sequence[Runtime], objects: Objects, hidde
             except FunctionError as error:
                 print(f"{message.key}: {error}", flush=True)
                 failed = True
-            now = time.monotonic()
-            with guard:
-                outcome.paid += now - at
-                outcome.gave_up += failed
-                outcome.received = max(outcome.received, message.received)
-                if not failed:
-                    outcome.waits.append(now - began)
+            outcome.note(message, at, began, failed=failed)
             if failed:
                 messages.hand_back(message, hidden.pop(receipt, HIDDEN))
             else:
