@@ -91,7 +91,7 @@ def test_half_of_a_merge_is_new_and_no_order_is_new_twice() -> None:
 
 
 def test_the_loader_and_the_floor_make_the_same_table(dsn: str, tmp_path: Path) -> None:
-    """And no statement of theirs is missed: the floor's are known."""
+    """And no statement is missed: those of the floor are known."""
     make_files(tmp_path / "orders", WARM + 2, 10, table_rows=100_000)
     server = of(dsn)
     digests = set()
@@ -102,7 +102,7 @@ def test_the_loader_and_the_floor_make_the_same_table(dsn: str, tmp_path: Path) 
             assert cost.server_cpu is None
             digests.add(server.digest(TABLE))
     assert len(digests) == 1
-    assert (counts.statements, counts.commits, counts.round_trips) == (8, 2, 10)
+    assert counts == Counts(sessions=1, statements=8, commits=2, round_trips=10)
 
 
 def test_a_cost_is_of_one_file() -> None:
@@ -134,8 +134,8 @@ def test_a_message_that_was_handed_back_comes_again_when_it_is_due() -> None:
 def test_nobody_waits_for_what_a_worker_that_failed_had_taken() -> None:
     messages = Queue(["a", "b"])
     messages.take()
+    messages.take()
     with pytest.raises(KeyError), messages.taking():
-        messages.take()
         raise KeyError
     messages.done()
     assert messages.take() is None

@@ -72,6 +72,7 @@ def run_client(
     make_table(server, TABLE, rows=TABLE_ROWS, keyed=mode == "merge")
     server.forget_loads()
     server.checkpoint()
+    before = via.counts.sessions if via else 0
     command = [sys.executable, "-m", "bench.small.client", kind, mode, TABLE]
     with started([*command, via.dsn if via else server.dsn, str(folder), str(WARM)], objects.environment) as process:
         assert process.stdin is not None
@@ -86,7 +87,7 @@ def run_client(
     if told is None:
         raise SystemExit(f"{kind}, {mode}: the client did not come to its end")
     taken = None if cpu is None or spent is None else spent - cpu
-    return Cost.of(told["seconds"], told["cpu"], taken), replace(after - counts, sessions=after.sessions)
+    return Cost.of(told["seconds"], told["cpu"], taken), replace(after - counts, sessions=after.sessions - before)
 
 
 @contextmanager
