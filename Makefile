@@ -7,7 +7,7 @@ IMAGE ?= loader
 WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 TESTS ?=
 
-.PHONY: help setup demo test test-off test-long test-slow check format image lock rehearsal fleet bench floor odd segments resume handover workers merging paper fuzz sanitize kernel-arm64 wheel chaos clean
+.PHONY: help setup demo test test-off test-long test-slow check format image lock rehearsal fleet bench floor odd segments resume handover workers merging ledger small paper fuzz sanitize kernel-arm64 wheel chaos clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -127,6 +127,12 @@ workers: setup  ## one object by several processes against one: the ratio, and w
 
 merging: setup  ## what a merge takes, apart from the staging, by what the table holds (about five minutes)
 	$(BIN)/python -m bench.merging
+
+ledger: setup  ## what each statement reads of a ledger with ten million loads: make ledger LOADS=1000000 (about twenty minutes)
+	$(BIN)/python -m bench.ledger $(if $(LOADS),--loads $(LOADS))
+
+small: setup  ## many small files: make small PART=files|invocation|contention|churn OPTIONS='--files 100' (bench/README.md; minutes to an hour)
+	$(BIN)/python -m bench.small $(or $(PART),files) $(OPTIONS)
 
 paper: setup  ## a terabyte by many functions, calculated: the tables of docs/fleet.md
 	$(BIN)/python -m bench.paper

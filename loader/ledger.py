@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 LedgerState = Literal["running", "paused", "sharded", "loaded", "superseded", "failed"]
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """The newest of the files in ``schema/``, which bring the ledger from one version to the next."""
 
 _MIGRATION_LOCK = 0x6C6F616465720001  # "loader" and a number: any constant of its own will do
@@ -226,12 +226,19 @@ def enter(connection: Connection, errand: Errand, *, follows: int = 0, waited: f
 
 IDENTITY = ("target", "bucket", "key", "pin", "fingerprint", "forced", "replay_of", "token")
 
+KEY = "key = %(key)s AND hashtextextended(key, 0) = hashtextextended(%(key)s, 0)"
+"""The condition of rows of ``loader.loads`` of one key, in the form that its indexes have."""
+
+_PIN = "hashtextextended(coalesce(pin, ''), 0) = hashtextextended(coalesce(%(pin)s, ''), 0)"
+
+_INDEXED = f"target = %(target)s AND {KEY} AND {_PIN}"  # no index knows DISTINCT
+
 _EQUAL = {name: f"{name} IS NOT DISTINCT FROM %({name})s" for name in IDENTITY}
 
-SAME = " AND ".join(_EQUAL.values())
+SAME = " AND ".join([_INDEXED, *_EQUAL.values()])
 """The condition of rows of ``loader.loads`` that are attempts at one errand, with the parameters of `identity`."""
 
-_ALIKE = " AND ".join(condition for name, condition in _EQUAL.items() if name != "token")
+_ALIKE = " AND ".join([_INDEXED, *(condition for name, condition in _EQUAL.items() if name != "token")])
 """The same of errands that ask for the same thing, by whatever request."""
 
 _GIVEN_UP = "forced AND state IN ('paused', 'failed') AND shard_plan IS NULL"
@@ -301,11 +308,10 @@ def is_loaded(connection: Connection, load_id: int, token: str | None) -> bool:
 def is_settled(connection: Connection, errand: Errand) -> bool:
     """Whether the version had its effect on the target, or came too late for that."""
     statement = (
-        "SELECT 1 FROM loader.loads WHERE target = %s AND bucket = %s AND key = %s AND pin = %s"
+        f"SELECT 1 FROM loader.loads WHERE target = %(target)s AND bucket = %(bucket)s AND {KEY} AND pin = %(pin)s"
         " AND state IN ('loaded', 'superseded') LIMIT 1"
     )
-    source = errand.source
-    return bool(rows(connection, statement, (errand.target, source.bucket, source.key, source.pin)))
+    return bool(rows(connection, statement, identity(errand)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,7 +388,10 @@ def finish(
     values |= {"state": state, "handovers": report.handovers + handover}
     values |= {"created": created, "unlogged": unlogged, "error_type": error_type}
     assignments = ", ".join(f"{name} = %({name})s" for name in values)
-    applied = "(SELECT coalesce(max(applied), 0) + 1 FROM loader.loads o WHERE o.target = l.target)"
+    applied = (
+        "(SELECT coalesce(max(coalesce(o.applied, 0)), 0) + 1 FROM loader.loads o"
+        " WHERE o.state = 'loaded' AND o.target = l.target)"
+    )
     touched = execute(
         connection,
         f"UPDATE loader.loads l SET {assignments}, finished_at = clock_timestamp(), seen_at = clock_timestamp(),"
@@ -475,24 +484,24 @@ FILE_COLUMNS = ("bucket", "key", "header", "dialect", "spec", "sequencer", "toke
 
 def history(connection: Connection, *, limit: int = 50) -> list[dict[str, Any]]:
     """Loads, newest first, as mappings of `STATUS_COLUMNS`."""
-    return _loads(connection, STATUS_COLUMNS, "true ORDER BY load_id DESC LIMIT %s", limit)
+    return _loads(connection, STATUS_COLUMNS, "true ORDER BY load_id DESC LIMIT %(limit)s", limit=limit)
 
 
 def find_load(connection: Connection, load_id: int) -> dict[str, Any] | None:
     """One load as a mapping of `STATUS_COLUMNS` and `FILE_COLUMNS`; None where there is none of that id."""
-    return next(iter(_loads(connection, STATUS_COLUMNS + FILE_COLUMNS, "load_id = %s", load_id)), None)
+    return next(iter(_loads(connection, STATUS_COLUMNS + FILE_COLUMNS, "load_id = %(id)s", id=load_id)), None)
 
 
 def find_newest(connection: Connection, bucket: str | None, key: str) -> dict[str, Any] | None:
     """The newest load of an object or file, replays apart, as `find_load` gives it."""
-    of_it = "coalesce(bucket, '') = %s AND key = %s AND replay_of IS NULL ORDER BY load_id DESC LIMIT 1"
-    return next(iter(_loads(connection, STATUS_COLUMNS + FILE_COLUMNS, of_it, bucket or "", key)), None)
+    of_it = f"bucket IS NOT DISTINCT FROM %(bucket)s AND {KEY} AND replay_of IS NULL ORDER BY load_id DESC LIMIT 1"
+    return next(iter(_loads(connection, STATUS_COLUMNS + FILE_COLUMNS, of_it, bucket=bucket, key=key)), None)
 
 
 def find_replays(connection: Connection, load_id: int) -> list[int]:
     """The replays of a load that loaded anything, oldest first."""
-    of_it = "replay_of = %s AND state = 'loaded' AND rows_rejected < rows_read ORDER BY load_id"
-    return [each["load_id"] for each in _loads(connection, ("load_id",), of_it, load_id)]
+    of_it = "replay_of = %(id)s AND state = 'loaded' AND rows_rejected < rows_read ORDER BY load_id"
+    return [each["load_id"] for each in _loads(connection, ("load_id",), of_it, id=load_id)]
 
 
 _STATE = f"""
@@ -501,7 +510,7 @@ _STATE = f"""
 """A load is running as long as somebody holds its table's turn; "died" stands in no table, it is what can be seen."""
 
 
-def _loads(connection: Connection, columns: Sequence[str], which: str, *parameters: Any) -> list[dict[str, Any]]:
+def _loads(connection: Connection, columns: Sequence[str], which: str, **parameters: Any) -> list[dict[str, Any]]:
     if not _is_there(connection):
         return []
     wanted = ", ".join(_STATE if name == "state" else name for name in columns)

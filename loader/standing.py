@@ -29,7 +29,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader.catalog import describe
 from loader.errors import SpecError
-from loader.ledger import Errand, find_load
+from loader.ledger import KEY, Errand, find_load, identity
 from loader.names import listed
 from loader.source import Source
 from loader.spec import LoadSpec
@@ -142,7 +142,7 @@ def _newer(connection: Connection, errand: Errand, source: Source) -> Iterator[A
 
 _APPLIED = "coalesce(applied, 0)"  # versions 1 and 2 did not number what they loaded
 
-_COLUMNS = f"load_id, source, version, sequencer, last_modified, {_APPLIED}, mode"
+_COLUMNS = f"load_id, source, version, sequencer, last_modified, {_APPLIED} AS applied, mode"
 
 
 _LOST = """unlogged AND NOT EXISTS (SELECT FROM loader.unlogged_loads u WHERE u.load_id = l.load_id)
@@ -154,11 +154,14 @@ it has."""
 def _lifetime(connection: Connection, errand: Errand, table: Table) -> _Lifetime:
     """See `_Lifetime`. A table that was not there is created in the transaction that enters the load, so the ledger
     always knows."""
+    arms = (
+        f"(SELECT load_id, {_APPLIED} AS applied, created AND %(oid)s IS NOT NULL AND NOT ({_LOST}) FROM loader.loads l"
+        f" WHERE state = 'loaded' AND target = %(target)s AND {which} ORDER BY 2 DESC, 1 DESC LIMIT 1)"
+        for which in ("created", "%(oid)s IS NULL", _LOST)  # each has an index
+    )
     found = rows(
         connection,
-        f"SELECT load_id, {_APPLIED}, created AND %(oid)s IS NOT NULL AND NOT ({_LOST}) FROM loader.loads l"
-        f" WHERE state = 'loaded' AND target = %(target)s AND (created OR %(oid)s IS NULL OR {_LOST})"
-        f" ORDER BY {_APPLIED} DESC, load_id DESC LIMIT 1",
+        f"{' UNION ALL '.join(arms)} ORDER BY 2 DESC, 1 DESC LIMIT 1",
         {"target": errand.target, "oid": table.oid},
     )
     if not found:
@@ -230,20 +233,21 @@ def _same(connection: Connection, errand: Errand, source: Source, since: int) ->
     A local file's version is known by its content, whatever its name. Where the errand is a replay, those of other
     loads do not count, for they may well have had the same records to fix, nor do loads that rejected every record.
     """
-    which = "state = 'loaded' AND target = %s AND coalesce(bucket, '') = %s AND (%s OR key = %s)"
-    identity = [errand.target, source.bucket or "", source.bucket is None, source.key]
+    which = "state = 'loaded' AND target = %(target)s"
+    which += (
+        " AND bucket IS NULL AND size = %(size)s" if source.bucket is None else f" AND bucket = %(bucket)s AND {KEY}"
+    )
     if errand.replay_of is not None:
-        which += " AND rows_rejected < rows_read AND (replay_of IS NULL OR replay_of = %s OR load_id = %s)"
-        identity += [errand.replay_of, errand.replay_of]
-    if source.version is None:
-        same_size = f"SELECT 1 FROM loader.loads WHERE {which} AND size = %s LIMIT 1"
-        if not rows(connection, same_size, (*identity, source.size)):
-            return None
+        which += " AND rows_rejected < rows_read"
+        which += " AND (replay_of IS NULL OR replay_of = %(replay_of)s OR load_id = %(replay_of)s)"
+    asked = {**identity(errand), "size": source.size, "since": since}
+    if source.version is None and not rows(connection, f"SELECT 1 FROM loader.loads WHERE {which} LIMIT 1", asked):
+        return None
     found = rows(
         connection,
-        f"SELECT {_COLUMNS} FROM loader.loads WHERE {which} AND version = %s"
-        f" ORDER BY {_APPLIED} >= %s DESC, key = %s DESC, applied DESC LIMIT 1",
-        (*identity, source.digest(), since, source.key),
+        f"SELECT {_COLUMNS} FROM loader.loads WHERE {which} AND version = %(version)s"
+        f" ORDER BY {_APPLIED} >= %(since)s DESC, key = %(key)s DESC, applied DESC LIMIT 1",
+        {**asked, "version": source.digest()},
     )
     return Applied(*found[0]) if found else None
 
@@ -252,9 +256,9 @@ def _last(connection: Connection, errand: Errand, source: Source) -> Applied | N
     """The load that applied a version of this object last."""
     found = rows(
         connection,
-        f"SELECT {_COLUMNS} FROM loader.loads WHERE state = 'loaded' AND target = %s AND coalesce(bucket, '') = %s"
-        " AND key = %s ORDER BY applied DESC LIMIT 1",
-        (errand.target, source.bucket or "", source.key),
+        f"SELECT {_COLUMNS} FROM loader.loads WHERE state = 'loaded' AND target = %(target)s"
+        f" AND bucket IS NOT DISTINCT FROM %(bucket)s AND {KEY} ORDER BY applied DESC LIMIT 1",
+        {"target": errand.target, "bucket": source.bucket, "key": source.key},
     )
     return Applied(*found[0]) if found else None
 
@@ -265,14 +269,16 @@ def _others(connection: Connection, errand: Errand, source: Source) -> list[Appl
     Those whose sequencers say that they are older are left out, and so are those that were stored before, where
     sequencers say nothing.
     """
-    comparable = "length(sequencer) = length(%(sequencer)s)"
+    versions = (
+        f"SELECT {_COLUMNS} FROM loader.loads WHERE state = 'loaded' AND target = %(target)s AND bucket = %(bucket)s"
+        f" AND {KEY} AND version <> %(version)s AND replay_of IS NULL"
+    )
+    comparable, number = "length(sequencer) = length(%(sequencer)s)", 'upper(sequencer) COLLATE "C"'
     found = rows(
         connection,
-        f"SELECT {_COLUMNS} FROM loader.loads WHERE state = 'loaded' AND target = %(target)s AND bucket = %(bucket)s"
-        " AND key = %(key)s AND version <> %(version)s AND replay_of IS NULL"
-        f' AND CASE WHEN {comparable} THEN upper(sequencer) COLLATE "C" > upper(%(sequencer)s)'
-        " ELSE last_modified >= %(last_modified)s END"
-        " ORDER BY last_modified DESC, applied DESC LIMIT %(limit)s",
+        f"({versions} AND {comparable} AND {number} > upper(%(sequencer)s) ORDER BY {number} DESC LIMIT %(limit)s)"
+        f" UNION ALL ({versions} AND ({comparable}) IS NOT TRUE AND last_modified >= %(last_modified)s"
+        " ORDER BY last_modified DESC LIMIT %(limit)s) ORDER BY last_modified DESC, applied DESC LIMIT %(limit)s",
         {
             "sequencer": errand.sequencer,
             "target": errand.target,
@@ -301,7 +307,7 @@ def _newer_than_replayed(connection: Connection, load_id: int) -> Applied | None
         connection,
         "SELECT l.load_id, l.source, l.version, l.sequencer, l.last_modified, coalesce(l.applied, 0), l.mode"
         " FROM loader.loads r JOIN loader.loads l ON l.target = r.target AND l.key = r.key"
-        " AND l.bucket IS NOT DISTINCT FROM r.bucket"
+        " AND hashtextextended(l.key, 0) = hashtextextended(r.key, 0) AND l.bucket IS NOT DISTINCT FROM r.bucket"
         " WHERE r.load_id = %s AND r.mode <> 'append'"
         " AND l.state = 'loaded' AND l.replay_of IS NULL AND l.version <> r.version"
         " AND (l.applied > r.applied OR l.load_id = ANY (r.overtaken_by)) ORDER BY l.applied DESC LIMIT 1",
