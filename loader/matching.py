@@ -237,7 +237,7 @@ class Matching:
         return sql.SQL("({}) IN (SELECT {} FROM {} WHERE {})").format(own, found, touched, which)
 
     def delete(self) -> int:
-        """Rows that the file does not have; without a key to tell by, all of them.
+        """Rows that the file does not have; all of them without a key, and where no row can stay (`_keeps_rows`).
 
         DELETE and not TRUNCATE: a reader with an older snapshot would see a truncated table empty (manual,
         13.6), and rows that other tables refer to must not go only to come back.
@@ -247,10 +247,17 @@ class Matching:
     def deleting(self) -> sql.Composed:
         """The statement of `delete`."""
         target = target_name(self.table)
-        if not self.key:
+        if not self._keeps_rows:
             return sql.SQL("DELETE FROM {}").format(target)
         statement = sql.SQL("DELETE FROM {} t WHERE NOT EXISTS (SELECT FROM {} s WHERE {})")
         return statement.format(target, self.staging.name, self._same_key("t"))
+
+    @property
+    def _keeps_rows(self) -> bool:
+        """Whether rows stay whose keys the file has. In columns that it lacks they would keep values that no row of the
+        file has, so there they stay only where others refer to them."""
+        loaded = {column.name for column in self.staging.columns}
+        return bool(self.key) and (self.table.referenced or self.table.is_covered(loaded))
 
     def updating(self, among: sql.Composable, *, counter: sql.Composable | None = None) -> sql.Composed:
         """The statement that updates the rows of the target that differ from theirs ``among`` the staged ones.

@@ -116,17 +116,13 @@ def merge_key(spec: LoadSpec, table: Table, columns: Sequence[LoadColumn]) -> tu
         raise TableError(f'{table}: {why} no primary key, so mode "merge" needs a "key"; {how}')
     loaded = {column.name for column in columns}
     missing = [name for name in key if name not in loaded]
-    if spec.mode == "replace" and (missing or not _covers(table, loaded)) and not table.referenced:
+    if spec.mode == "replace" and missing and not table.referenced:
         return ()
     if missing:
         raise TableError(f'{table}: the key column "{missing[0]}" is not among the columns that are loaded')
     if table.referenced and not key:
         raise TableError(f"{table}: other tables refer to it and it has no primary key, so it cannot be replaced")
     return key
-
-
-def _covers(table: Table, loaded: set[str]) -> bool:
-    return table.oid is None or all(column.generated or column.name in loaded for column in table.columns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -55,6 +56,10 @@ class Table:
         if "." in schema or '"' in schema:  # else "a.b".c would be a."b.c"
             schema = '"' + schema.replace('"', '""') + '"'
         return f"{schema}.{self.name}"
+
+    def is_covered(self, names: Collection[str]) -> bool:
+        """Whether columns of these ``names`` are all that a row has, but for those that PostgreSQL computes."""
+        return all(column.generated or column.name in names for column in self.columns)
 
     def tells_apart(self, key: tuple[str, ...]) -> bool:
         """Whether no two rows of it can have the same ``key``."""

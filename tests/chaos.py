@@ -45,7 +45,7 @@ from psycopg2.extensions import parse_dsn
 from support import roles, victim
 from support.cluster import MissingServerError
 from support.objects import Place, Put, is_due
-from support.operations import ADDED, KEYLESS, SWAPPED, Change, Operator
+from support.operations import KEYLESS, SWAPPED, Change, Operator
 from support.own_server import OwnServer, own_server
 from support.pg_proxy import Break, PgProxy
 from support.pooled import pooled
@@ -222,11 +222,10 @@ class Trial:
         self.worlds.update([self.mode, *sorted(self.has)])
 
     def _unchanged(self) -> set[str]:
-        """What no operator does. A replace disregards the key where the file does not have all columns of the table."""
+        """What no operator does."""
         return {
             *({KEYLESS, SWAPPED} if "stale" not in self.has else ()),
             *({KEYLESS} if self.mode != "merge" else ()),
-            *({ADDED} if self.mode == "replace" and self.keyed else ()),
         }
 
     def _server(self, name: str) -> OwnServer:

@@ -22,7 +22,6 @@ _ADD = "ALTER TABLE {table} ADD CONSTRAINT {key} {definition}"
 
 KEYLESS = "key dropped, and added again later"
 SWAPPED = "table swapped for a copy"
-ADDED = "column added"
 
 CHANGES = {
     "key dropped and added again": f"{_DROP}; {_ADD}",
@@ -42,7 +41,7 @@ CHANGES = {
     "id made text": "ALTER TABLE {table} ALTER id TYPE text, ADD CHECK (id ~ '^[0-9]+$')",
     "v made varchar": "ALTER TABLE {table} ALTER v TYPE varchar(500)",
     "v made text": "ALTER TABLE {table} ALTER v TYPE text",
-    ADDED: "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS added integer DEFAULT 7",
+    "column added": "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS added integer DEFAULT 7",
 }
 """SQL by what it does. Of a change whose key is added again later, loads run in between."""
 
