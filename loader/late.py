@@ -26,6 +26,7 @@ from loader.errors import LoaderError
 from loader.fields import Dialect
 from loader.matching import Matching
 from loader.merge import Merge
+from loader.names import listed
 from loader.overlap import overlapped
 from loader.plan import Plan
 from loader.reading import Records
@@ -84,6 +85,7 @@ class LateVersion:
             table = task.target(connection)
             records = task.open_records(task.account.read(), table)
             plan = task.plan(connection, records, table, _ONCE_MORE, again=True)
+            _check_columns(own, plan)
             staging = Staging(own.load_id, own.attempt, plan.columns, _RUN)
             staging.create(connection, source.size)
             known = Matching(connection, staging, merge.table, merge.key)
@@ -108,6 +110,14 @@ def overtaking(task: Task) -> Callable[[Merge], int] | None:
     """`LateVersion.drop_overtaken` of what the task is to load, if that comes late."""
     newer = task.account.newer
     return LateVersion(task, newer).drop_overtaken if newer else None
+
+
+def _check_columns(own: Staging, plan: Plan) -> None:
+    """Raise LoaderError where the newer version lacks a column: there the late one's values would be the last ones, and
+    its records cannot be left out as a whole."""
+    lacking = sorted({each.name for each in own.columns} - {each.name for each in plan.columns})
+    if lacking:
+        raise LoaderError(f"it does not have all columns of this one; it lacks {listed(lacking)}")
 
 
 def _fill(known: Matching, task: Task, plan: Plan, records: Records, load_id: int) -> None:

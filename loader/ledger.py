@@ -406,7 +406,11 @@ def finish(
         claim(connection, report.load_id or 0, report.attempts)
         raise refused(f"load {report.load_id}: has not the turn that it took, so what leads to its database")
     if unlogged:
-        execute(connection, "INSERT INTO loader.unlogged_loads (load_id) VALUES (%s)", (report.load_id,))
+        execute(
+            connection,
+            "INSERT INTO loader.unlogged_loads (load_id) VALUES (%s) ON CONFLICT DO NOTHING",
+            (report.load_id,),
+        )
 
 
 def keep_rejects(connection: Connection, load_id: int, rejects: Sequence[Reject]) -> None:

@@ -126,12 +126,12 @@ def _superseding(connection: Connection, errand: Errand, source: Source) -> Appl
 
 
 def _to_yield_to(connection: Connection, errand: Errand, source: Source, since: int) -> tuple[Applied, ...]:
-    """The loads of newer versions that this one must not undo, for each version the last. What was applied before the
-    table's present life, which began ``since``, is not in it."""
+    """The loads of newer versions that this one must not undo: each, for two loads of one version may have set other
+    keys. What was applied before the table's present life, which began ``since``, is not in it."""
     if errand.replay_of is not None or errand.spec.mode != "merge" or errand.spec.each_version == "snapshot":
         return ()
     newer = [each for each in _newer(connection, errand, source) if each.applied >= since]
-    return tuple({each.version: each for each in sorted(newer, key=lambda each: each.applied)}.values())
+    return tuple(sorted(newer, key=lambda each: each.applied))
 
 
 def _newer(connection: Connection, errand: Errand, source: Source) -> Iterator[Applied]:
@@ -310,7 +310,8 @@ def _newer_than_replayed(connection: Connection, load_id: int) -> Applied | None
         " AND hashtextextended(l.key, 0) = hashtextextended(r.key, 0) AND l.bucket IS NOT DISTINCT FROM r.bucket"
         " WHERE r.load_id = %s AND r.mode <> 'append'"
         " AND l.state = 'loaded' AND l.replay_of IS NULL AND l.version <> r.version"
-        " AND (l.applied > r.applied OR l.load_id = ANY (r.overtaken_by)) ORDER BY l.applied DESC LIMIT 1",
+        " AND (l.applied > r.applied OR l.load_id = ANY (r.overtaken_by))"
+        " AND r.load_id <> ALL (coalesce(l.overtaken_by, '{}')) ORDER BY l.applied DESC LIMIT 1",
         (load_id,),
     )
     return Applied(*found[0]) if found else None

@@ -316,3 +316,40 @@ def test_rejects_of_a_late_delta_do_not_overwrite_the_newer_version(
     fixed.write_bytes(HEADER + b"4,four\n")
     assert replay(late.load_id or 0, database, source=str(fixed)).superseded_by == 1
     assert (4, "two again") in table(dsn)
+
+
+def test_rejects_of_the_newer_version_are_replayed_after_a_late_delta(
+    dsn: str, database: Database, s3: Any, tmp_path: Path
+) -> None:
+    """What was applied later is not newer."""
+    older, newer = put(s3, b"1,old\n7,old\n", b"1,new\nx,new\n")
+    rejecting = {**DELTA, "rejects": {"max_ratio": 1.0}}
+    first = load(database, s3.uri("t.csv"), newer, rejecting)
+    assert load(database, s3.uri("t.csv"), older, rejecting).state == "loaded"
+    assert first.load_id is not None
+    fixed = tmp_path / "fixed.csv"
+    fixed.write_bytes(HEADER + b"7,new\n")
+    assert replay(first.load_id, database, source=str(fixed)).state == "loaded"
+    assert table(dsn) == [(1, "new"), (7, "new")]
+
+
+def test_a_late_delta_leaves_alone_what_any_load_of_a_newer_version_has_set(
+    dsn: str, database: Database, s3: Any
+) -> None:
+    older, newer = put(s3, b"1,old\n3,old\n", b"1,new\n2,new\n")
+    load(database, s3.uri("t.csv"), newer)
+    load(database, s3.uri("t.csv"), newer, {**DELTA, "transform": {"filter": "id = 2"}}, force=True)
+    assert load(database, s3.uri("t.csv"), older).state == "loaded"
+    assert table(dsn) == [(1, "new"), (2, "new"), (3, "old")]
+
+
+def test_a_late_delta_with_a_column_that_the_newer_version_lacks_fails(dsn: str, database: Database, s3: Any) -> None:
+    """In order, the older version's values would stand in that column."""
+    query(dsn, "ALTER TABLE t ADD COLUMN other text")
+    older = s3.put("t.csv", b"id,text,other\n1,a,A\n")
+    newer = s3.put("t.csv", b"id,text\n1,b\n")
+    load(database, s3.uri("t.csv"), newer)
+    with pytest.raises(LoaderError, match='it lacks "other"; add --force') as failed:
+        load(database, s3.uri("t.csv"), older)
+    assert not failed.value.retryable
+    assert table(dsn) == [(1, "b")]

@@ -3,6 +3,9 @@
 --
 -- Keys are compared by their hashes: a path may be longer than a btree's 2,704 bytes, and a hash index has one column.
 
+-- The strongest lock first: with weaker ones before it, a process that reads and then writes could block this for good.
+DROP INDEX loader.loads_target, loader.loads_source;
+
 -- What is in progress, and what did not take effect: few rows beside those that did.
 CREATE INDEX loads_running ON loader.loads (target) WHERE state = 'running';
 CREATE INDEX loads_unfinished ON loader.loads
@@ -24,5 +27,3 @@ CREATE INDEX loads_stored ON loader.loads (hashtextextended(key, 0), last_modifi
 CREATE INDEX loads_content ON loader.loads (target, size, version) WHERE state = 'loaded' AND bucket IS NULL;
 
 CREATE INDEX loads_replay_of ON loader.loads (replay_of) WHERE replay_of IS NOT NULL;
-
-DROP INDEX loader.loads_target, loader.loads_source;
