@@ -7,7 +7,7 @@ IMAGE ?= loader
 WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 TESTS ?=
 
-.PHONY: help setup demo test test-off test-long test-slow check format image lock rehearsal fleet bench floor odd segments resume handover workers merging paper fuzz sanitize kernel-arm64 wheel chaos clean
+.PHONY: help setup demo test test-off test-long test-slow check format image lock rehearsal fleet bench floor odd segments resume handover workers merging ledger small paper fuzz sanitize kernel-arm64 wheel chaos clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -87,11 +87,11 @@ floor: setup  ## TPC-H lineitem against psql \copy: rows equal, faster, in const
 bench: setup .venv/peers/.ready  ## everybody beside psql on one server: makes docs/benchmarks.md (about an hour); OPTIONS go to bench, see bench/README.md
 	BENCH_PEERS=.venv/peers/bin/python $(BIN)/python -m bench $(OPTIONS)
 
-fuzz: setup  ## the kernel against COPY and Arrow, files cut anywhere, files against COPY, a third of the time each: make fuzz SECONDS=600 FIELDS=50000000 (of the kernel, whatever the time)
-	$(BIN)/python tests/fuzz_kernel.py $(shell expr $(or $(SECONDS),600) / 3) $(if $(FIELDS),--fields $(FIELDS))
-	$(BIN)/python tests/fuzz_cuts.py $(shell expr $(or $(SECONDS),600) / 3)
-	$(BIN)/python tests/fuzz.py $(shell expr $(or $(SECONDS),600) / 6)
-	$(BIN)/python tests/fuzz.py $(shell expr $(or $(SECONDS),600) / 6) --encoding LATIN1
+fuzz: setup  ## the kernel against COPY and Arrow, files cut anywhere, files against COPY, the laws, a quarter of the time each: make fuzz SECONDS=600 FIELDS=50000000 (of the kernel, whatever the time)
+	$(BIN)/python tests/fuzz_kernel.py $(shell expr $(or $(SECONDS),600) / 4) $(if $(FIELDS),--fields $(FIELDS))
+	$(BIN)/python tests/fuzz_cuts.py $(shell expr $(or $(SECONDS),600) / 4)
+	$(BIN)/python tests/fuzz.py $(shell expr $(or $(SECONDS),600) / 4)
+	$(BIN)/python tests/fuzz_laws.py $(shell expr $(or $(SECONDS),600) / 4)
 
 sanitize: setup  ## the kernel under AddressSanitizer and UBSan, at random and, where clang is, by coverage: make sanitize SECONDS=600
 	$(BIN)/python tests/sanitize.py $(or $(SECONDS),600)
@@ -107,8 +107,8 @@ kernel-arm64:  ## the kernel of arm64, run by qemu, makes the same bytes (Debian
 wheel: setup  ## the wheel and the sdist, in dist/, tried in clean environments, where no compiler works
 	$(BIN)/python tests/wheel.py
 
-chaos: setup  ## loads that die in every way, and tables that must be right: make chaos SECONDS=600 SEED=1
-	$(BIN)/python tests/chaos.py --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
+chaos: setup  ## loads that die in every way, and tables that must be right: make chaos SECONDS=600 SEED=1 WITHOUT=ddl,roles
+	$(BIN)/python tests/chaos.py --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) $(if $(WITHOUT),--without $(WITHOUT))
 
 odd: setup  ## what odd values cost: lineitem with one in each block, and in each hundred records (about two minutes)
 	$(BIN)/python -m bench.odd
@@ -127,6 +127,12 @@ workers: setup  ## one object by several processes against one: the ratio, and w
 
 merging: setup  ## what a merge takes, apart from the staging, by what the table holds (about five minutes)
 	$(BIN)/python -m bench.merging
+
+ledger: setup  ## what each statement reads of a ledger with ten million loads: make ledger LOADS=1000000 (about twenty minutes)
+	$(BIN)/python -m bench.ledger $(if $(LOADS),--loads $(LOADS))
+
+small: setup  ## many small files: make small PART=files|invocation|contention|churn OPTIONS='--files 100' (bench/README.md; minutes to an hour)
+	$(BIN)/python -m bench.small $(or $(PART),files) $(OPTIONS)
 
 paper: setup  ## a terabyte by many functions, calculated: the tables of docs/fleet.md
 	$(BIN)/python -m bench.paper

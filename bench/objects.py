@@ -27,7 +27,8 @@ BUCKET = "bench"
 
 class Objects(ThreadingHTTPServer):
     """Serves ``folder`` as the bucket `BUCKET`. ``sent``: bytes of bodies so far. ``pace``: bytes a second of each
-    connection, None for as fast as it goes. ``latency``: seconds until an answer begins."""
+    connection, None for as fast as it goes. ``latency``: seconds until an answer begins. ``versioned``: whether
+    objects have version ids; only their present versions can be read."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -38,6 +39,7 @@ class Objects(ThreadingHTTPServer):
         self.sent = 0
         self.pace: float | None = None
         self.latency = 0.0
+        self.versioned = False
         self.guard = threading.Lock()
 
     @property
@@ -52,6 +54,11 @@ class Objects(ThreadingHTTPServer):
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+
+    def version(self, path: Path) -> str:
+        """Of the object that the file is: its ETag, and where the bucket has any, its version id."""
+        found = path.stat()
+        return f"{found.st_mtime_ns:x}-{found.st_size:x}"
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that was killed is no news."""
@@ -108,8 +115,11 @@ class _Handler(BaseHTTPRequestHandler):
         if bucket != BUCKET or not path.is_file():
             self._refuse(404, "NoSuchKey")
             return
-        found = path.stat()
-        etag = f'"{found.st_mtime_ns:x}-{found.st_size:x}"'
+        found, version = path.stat(), self.server.version(path)
+        etag = f'"{version}"'
+        if parse_qs(urlsplit(self.path).query).get("versionId", [version]) != [version]:
+            self._refuse(404, "NoSuchVersion")
+            return
         if self.headers.get("If-Match") not in (None, etag):
             self._refuse(412, "PreconditionFailed")
             return
@@ -120,6 +130,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {first}-{last}/{found.st_size}")
         self.send_header("Content-Length", str(last + 1 - first))
         self.send_header("ETag", etag)
+        if self.server.versioned:
+            self.send_header("x-amz-version-id", version)
         self.send_header("Last-Modified", formatdate(found.st_mtime, usegmt=True))
         self.end_headers()
         if body:

@@ -11,12 +11,14 @@ import psycopg2
 from bench.rig import DDL, Server
 from loader import catalog
 from loader.checkpoints import Found
+from loader.database import Database
 from loader.encode import encode
 from loader.parse import Parser
 from loader.plan import make_plan
 from loader.reading import open_records
 from loader.source import open_source
 from loader.spec import LoadSpec
+from loader.spec_server import SpecServer
 from loader.staging import copy
 from loader.target import target_name
 from loader.transform import Transformer
@@ -28,12 +30,14 @@ def stage_rates(file: Path, server: Server) -> dict[str, float]:
     server.execute("ALTER TABLE stages SET UNLOGGED")
     connection = psycopg2.connect(server.dsn)
     try:
-        return _measure(file, connection, local=server.folder is not None)
+        return _measure(file, connection, Database(server.dsn), local=server.folder is not None)
     finally:
         connection.close()
 
 
-def _measure(file: Path, connection: psycopg2.extensions.connection, *, local: bool) -> dict[str, float]:
+def _measure(
+    file: Path, connection: psycopg2.extensions.connection, database: Database, *, local: bool
+) -> dict[str, float]:
     spec = LoadSpec.from_dict({"table": "stages"})
     table = catalog.describe(connection, *spec.table_name)
     spent: Counter[str] = Counter()
@@ -47,7 +51,7 @@ def _measure(file: Path, connection: psycopg2.extensions.connection, *, local: b
             spell_types=lambda wanted: catalog.spell_types(connection, wanted, table),
             column_types=lambda names: catalog.column_types(connection, names),
             name=source.uri,
-            session_zone="UTC",
+            server=SpecServer(database, "UTC"),
             found=Found(),
             resumable=False,
         )

@@ -84,6 +84,12 @@ class Observability(Construct):
         )
         self._alarm("LoadsFailed", loads("LoadsFailed"), 1, "A load failed; it may be tried again.")
         self._alarm(
+            "LoadsSuperseded",
+            loads("LoadsSuperseded"),
+            1,
+            "A file came after a newer version of it was loaded, and was skipped: no record of it is in the table.",
+        )
+        self._alarm(
             "FunctionErrors",
             self._load.function.metric_errors(period=FIVE_MINUTES),
             1,
@@ -152,7 +158,7 @@ class Observability(Construct):
         board = cw.Dashboard(self, "Dashboard", dashboard_name=self._prefix, default_interval=Duration.days(1))
         board.add_widgets(cw.AlarmStatusWidget(title="Alarms", alarms=list(self.alarms.values()), width=24, height=2))
         board.add_widgets(
-            _graph("Loads", loads("Loads"), loads("LoadsFailed", color=cw.Color.RED)),
+            _graph("Loads", loads("Loads"), loads("LoadsFailed", color=cw.Color.RED), loads("LoadsSuperseded")),
             _graph("Rows a second", loads("RowsPerSecond", "Average"), loads("RowsPerSecond", "Maximum")),
             _graph("Lag: seconds from upload to loaded", loads("Lag", "p50"), loads("Lag", "Maximum")),
         )

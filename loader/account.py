@@ -18,6 +18,8 @@ from loader.report import LoadReport, State
 from loader.rising import Rising
 from loader.source import Source
 from loader.spec import LoadSpec
+from loader.standing import Applied
+from loader.tables import Table
 from loader.tally import Progress, RejectKeeper, Tally
 
 DOUBTED = 1 << 30
@@ -27,8 +29,9 @@ DOUBTED = 1 << 30
 class Account:
     """Everything that goes into a load's report, gathered by whoever comes to know it.
 
-    ``staged``: records that are behind a checkpoint. ``expected``: what the next pass from the beginning has to meet,
-    see `checksums.ByteCheck`."""
+    ``target``: the table's schema, None where the search_path is to find it, and its name. ``staged``: records that are
+    behind a checkpoint. ``expected``: what the next pass from the beginning has to meet, see `checksums.ByteCheck`.
+    ``newer``: loads whose keys it must leave alone, see `standing.Standing`."""
 
     def __init__(
         self,
@@ -44,13 +47,20 @@ class Account:
         self._began = time.monotonic()
         self._progress = progress
         self.table = ".".join(part for part in spec.table_name if part)
+        self.target: tuple[str | None, str] = spec.table_name
         self.entry = Entry(0)  # 0: there is none in the ledger
         self.keeper: RejectKeeper | None = None
         self.notes: tuple[str, ...] = ()
+        self.newer: tuple[Applied, ...] = ()
         self.staged = 0
         self.limits = Limits.of(spec)
         self.expected: tuple[Mark, ...] = ()
         self.restart()
+
+    def aim(self, table: Table) -> None:
+        """The load goes into this table, whatever else the spec's name for it comes to mean."""
+        self.table = str(table)
+        self.target = (table.schema, table.name)
 
     def restart(self) -> None:
         """The file is read from its beginning."""

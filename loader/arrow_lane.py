@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-from loader.csv_form import CsvForm
+from loader.csv_form import CopyForm
 from loader.database import Database
 from loader.errors import TransformError
 from loader.judge import Judge
@@ -27,8 +27,8 @@ class ArrowLane:
     """Parses, transforms and encodes the blocks of one load. Safe to share between threads.
 
     ``name`` is the source's, for messages. ``constants`` stand for the placeholders of ``value`` columns. ``left``: how
-    many more rejects the load may have. ``form``: records go as a CSV. ``repertoire``: the characters that the database
-    has, None where it has all.
+    many more rejects the load may have. ``form``: records go in that form. ``repertoire``: the characters that the
+    database has, None where it has all.
     """
 
     def __init__(
@@ -37,16 +37,20 @@ class ArrowLane:
         constants: Mapping[str, str],
         database: Database,
         left: Callable[[], int],
-        form: CsvForm | None = None,
+        form: CopyForm | None = None,
         *,
         name: str,
         repertoire: Repertoire | None = None,
     ) -> None:
         csv = plan.spec.csv
+        where = plan.filter.where if plan.filter is not None else None
         self._name = name
-        self._server = TextLane(database, plan.columns, plan.session_zone, left, repertoire)
+        self._server = TextLane(database, plan.columns, plan.session_zone, left, repertoire, filter=where)
         self._parser = Parser(plan.reading, plan.fields, csv.null, name=name, pad=csv.ragged == "pad")
-        self._transformer = Transformer(plan.reading, constants, key=plan.key, hook=plan.hook, filter=plan.filter)
+        mask = plan.filter.mask if plan.filter is not None else None
+        self._transformer = Transformer(
+            plan.reading, constants, key=plan.key, hook=plan.hook, filter=mask, zones=plan.zones
+        )
         key = () if plan.straight else plan.key
         self._judge = Judge(
             self._server, plan.reading, key=key, with_position=not plan.straight, form=form, lacks=self._server.lacks
@@ -57,8 +61,7 @@ class ArrowLane:
         rows = self._transformer.convert(self._parser.parse(block))
         if self._transformer.hooks:
             rows = self._judge.withdraw(self._hooked(self._judge.show(rows)))
-        if self._transformer.filters:
-            rows = self._judge.withdraw(self._transformer.finish(self._judge.show(rows)))
+        rows = self._transformer.finish(rows)
         return self._judge.encode(rows)
 
     def _hooked(self, rows: Rows) -> Rows:

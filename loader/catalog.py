@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import psycopg2
 from psycopg2 import sql
@@ -18,39 +19,34 @@ from loader.statements import execute, rows
 from loader.tables import Table, TableColumn
 from loader.values import shown
 
-_RELATION = """
-    WITH RECURSIVE named AS (SELECT to_regclass(%s)::oid AS oid),
-    tree AS (SELECT oid FROM named UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON tree.oid = i.inhparent),
-    triggers AS (SELECT t.tgtype FROM pg_trigger t JOIN tree ON tree.oid = t.tgrelid
-                  WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 1 = 1 AND t.tgtype & 66 <> 0)
-    SELECT c.oid, n.nspname, c.relname, c.relkind::text,
-           c.relkind IN ('r', 'p') AND NOT row_security_active(c.oid),
-           EXISTS (SELECT FROM pg_constraint f WHERE f.confrelid = c.oid AND f.contype = 'f' AND f.conrelid <> c.oid),
-           EXISTS (SELECT FROM triggers t WHERE t.tgtype & 6 = 6),
-           c.relkind = 'r' AND NOT c.relispartition AND pg_has_role(c.relowner, 'USAGE'),
-           EXISTS (SELECT FROM triggers t WHERE t.tgtype & CASE c.relkind WHEN 'p' THEN 28 ELSE 20 END <> 0),
-           row_security_active(c.oid),
-           ARRAY(SELECT DISTINCT CASE r.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END
-                   FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled <> 'D')
-      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN named ON named.oid = c.oid
-"""
-# tgtype: bit 0 for each row, 1 before, 2 on insert, 3 on delete, 4 on update, 6 instead. An update that moves a row to
-# another partition deletes and inserts it.
+BEHIND_VIEWS = """
+    SELECT v.oid AS view, d.refobjid AS oid FROM pg_class v JOIN pg_rewrite r ON r.ev_class = v.oid
+      JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+     WHERE v.relkind = 'v' AND d.refclassid = 'pg_class'::regclass"""
+"""What each view is made of, also what it only reads: the catalog does not tell the two apart."""
 
-_COLUMNS = """
-    SELECT a.attname, format_type(a.atttypid, a.atttypmod),
-           a.attnotnull OR t.typnotnull, a.attgenerated <> '',
-           a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL,
-           CASE WHEN l.oid <> 'pg_catalog."default"'::regcollation THEN format('%%I.%%I', n.nspname, l.collname) END
-      FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-           LEFT JOIN pg_collation l ON l.oid = a.attcollation LEFT JOIN pg_namespace n ON n.oid = l.collnamespace
-     WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+_NAMED = """
+    to_regclass(coalesce(quote_ident(%(schema)s) || '.', '') || quote_ident(%(name)s))::oid"""
+
+_LOCATED = f"""
+    SELECT coalesce(n.nspname::text, %(schema)s, current_schema()::text), coalesce(c.relname::text, %(name)s), c.oid
+      FROM (SELECT {_NAMED} AS oid) named
+           LEFT JOIN pg_class c ON c.oid = named.oid LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
 """
 
-_PRIMARY_KEY = """
-    SELECT a.attname FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place), pg_attribute a
-     WHERE i.indrelid = %s AND i.indisprimary AND a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.place
-"""
+
+def locate(connection: Connection, schema: str | None, name: str) -> Table:
+    """Where the table is that the name means now: its schema, its name and its oid, and nothing else of it.
+
+    Without ``schema`` the session's search_path decides, and where the table is absent its first schema; ``oid`` is
+    None then. Raises TableError for the schemas that no load may change.
+    """
+    ((found, relname, oid),) = rows(connection, _LOCATED, {"schema": schema, "name": name})
+    if found is None:
+        raise TableError("the session's search_path names no schema that exists: give the table's schema")
+    _refuse_reserved(found, relname)
+    return Table(found, relname, oid=oid)
+
 
 SAME_EQUALITY = """(SELECT bool_and((o.opcdefault OR o.opcname = 'varchar_ops' OR right(o.opcname, 11) = 'pattern_ops')
                     AND (e.coll = b.attcollation OR coalesce(l.collisdeterministic, true)))
@@ -61,56 +57,103 @@ SAME_EQUALITY = """(SELECT bool_and((o.opcdefault OR o.opcname = 'varchar_ops' O
 """Whether values that are equal to the columns of a row ``i`` of pg_index are equal to the index, too: it may have
 another collation, or another operator class."""
 
-_UNIQUE = """
-    SELECT array_agg(a.attname::text) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid,
-           unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place), pg_attribute a
-     WHERE i.indrelid = %s AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL
-       AND i.indexprs IS NULL AND k.place <= i.indnkeyatts AND a.attrelid = i.indrelid AND a.attnum = k.attnum
-       AND NOT (c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid))
-       AND <same equality>
-     GROUP BY i.indexrelid
-""".replace("<same equality>", SAME_EQUALITY)  # an index says nothing of the rows of tables that inherit
+_COLUMNS = """
+    SELECT json_agg(json_build_array(a.attname, format_type(a.atttypid, a.atttypmod),
+           a.attnotnull OR t.typnotnull, a.attgenerated <> '',
+           a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL,
+           CASE WHEN l.oid <> 'pg_catalog."default"'::regcollation THEN format('%%I.%%I', n.nspname, l.collname) END)
+           ORDER BY a.attnum)
+      FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+           LEFT JOIN pg_collation l ON l.oid = a.attcollation LEFT JOIN pg_namespace n ON n.oid = l.collnamespace
+     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"""
+
+_PRIMARY_KEY = """
+    SELECT a.attname::text FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place), pg_attribute a
+     WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.place"""
+
+_UNIQUE = f"""
+    SELECT json_agg(DISTINCT u.names) FROM (
+        SELECT array_agg(a.attname::text ORDER BY a.attname)::text[] AS names
+          FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place), pg_attribute a
+         WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL
+           AND i.indexprs IS NULL AND k.place <= i.indnkeyatts AND a.attrelid = i.indrelid AND a.attnum = k.attnum
+           AND NOT (c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid))
+           AND {SAME_EQUALITY}
+         GROUP BY i.indexrelid) u"""  # an index says nothing of the rows of tables that inherit
+
+_RELATION = f"""
+    WITH RECURSIVE named AS (SELECT {_NAMED} AS oid),
+    tree AS (SELECT oid FROM named UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON tree.oid = i.inhparent),
+    behind AS (SELECT oid FROM named UNION
+               SELECT b.oid FROM behind JOIN (<behind views>) AS b ON b.view = behind.oid),
+    below AS (SELECT oid FROM behind UNION SELECT i.inhrelid FROM pg_inherits i JOIN below ON below.oid = i.inhparent),
+    triggers AS (SELECT t.tgtype FROM pg_trigger t JOIN tree ON tree.oid = t.tgrelid
+                  WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 1 = 1 AND t.tgtype & 66 <> 0)
+    SELECT c.oid, n.nspname, c.relname, c.relkind::text,
+           c.relkind IN ('r', 'p') AND NOT row_security_active(c.oid),
+           EXISTS (SELECT FROM pg_constraint f WHERE f.confrelid = c.oid AND f.contype = 'f' AND f.conrelid <> c.oid),
+           EXISTS (SELECT FROM triggers t WHERE t.tgtype & 6 = 6),
+           c.relkind = 'r' AND NOT c.relispartition AND pg_has_role(c.relowner, 'USAGE'),
+           EXISTS (SELECT FROM triggers t WHERE t.tgtype & CASE c.relkind WHEN 'p' THEN 28 ELSE 20 END <> 0),
+           row_security_active(c.oid),
+           ARRAY(SELECT DISTINCT CASE r.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END
+                   FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled <> 'D'),
+           (SELECT min(f.oid::regclass::text) FROM pg_class f JOIN below USING (oid) WHERE f.relkind = 'f'),
+           c.relkind = 'r' AND c.relpersistence = 'u',
+           c.relkind IN ('r', 'p') AND has_table_privilege(c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE'),
+           ({_COLUMNS}),
+           ARRAY({_PRIMARY_KEY}),
+           ({_UNIQUE})
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN named ON named.oid = c.oid
+""".replace("<behind views>", BEHIND_VIEWS)
+# tgtype: bit 0 for each row, 1 before, 2 on insert, 3 on delete, 4 on update, 6 instead. An update that moves a row to
+# another partition deletes and inserts it.
 
 
 def describe(connection: Connection, schema: str | None, name: str) -> Table:
     """The table as the catalog has it; one with ``oid`` None where it does not exist yet.
 
-    Without ``schema`` the session's search_path decides, and where the table is absent its first schema.
-    Raises TableError for what is no table that rows can be put into, and for the schemas that no load may change.
+    Without ``schema`` the session's search_path decides, and where the table is absent its first schema. One statement,
+    so that it is one moment of the catalog that is described.
+    Raises TableError for what is no table that rows can be put into, for foreign tables, and for the schemas that no
+    load may change.
     """
-    quoted = rows(connection, "SELECT quote_ident(%s), quote_ident(%s)", (schema or "", name))[0]
-    found = rows(connection, _RELATION, (f"{quoted[0]}.{quoted[1]}" if schema else quoted[1],))
+    found = rows(connection, _RELATION, {"schema": schema, "name": name})
     if not found:
-        schema = schema or _creation_schema(connection)
-        _refuse_reserved(schema, name)
-        return Table(schema, name)
-    oid, nspname, relname, kind, plain, referenced, fills_in, owned, has_triggers, is_secured, rules = found[0]
+        return replace(locate(connection, schema, name), oid=None)
+    oid, nspname, relname, kind, plain, referenced, fills_in, owned, has_triggers, is_secured, rules, *rest = found[0]
+    foreign, unlogged, lockable, columns, key, unique = rest
     _refuse_reserved(nspname, relname)
     if kind not in ("r", "p", "v", "f"):
         raise TableError(f"{nspname}.{relname}: is not a table")
-    columns = tuple(TableColumn(*each) for each in rows(connection, _COLUMNS, (oid,)))
-    key = tuple(each for (each,) in rows(connection, _PRIMARY_KEY, (oid,)))
-    unique = tuple(frozenset(names) for (names,) in rows(connection, _UNIQUE, (oid,)))
+    if foreign is not None:
+        what = "is a foreign table" if kind == "f" else f"has rows in the foreign table {foreign}"
+        raise TableError(
+            f"{nspname}.{relname}: {what}, whose server commits before the ledger does, so a load could take effect "
+            "twice; load into the table on its own server"
+        )
     return Table(
         nspname,
         relname,
-        columns,
-        key,
+        tuple(TableColumn(*each) for each in columns or ()),
+        tuple(key),
         oid,
         referenced,
         plain,
         fills_in,
         owned,
-        unique,
+        tuple(frozenset(names) for names in unique or ()),
         leaves_out=_leaves_out(kind, has_triggers=has_triggers, is_secured=is_secured),
         rules=frozenset(rules),
         view=kind == "v",
+        unlogged=unlogged,
+        lockable=lockable,
     )
 
 
 def _leaves_out(kind: str, *, has_triggers: bool, is_secured: bool) -> str:
-    """See `Table`; what is behind a view or a foreign table is not looked at."""
-    if kind in ("v", "f"):
+    """See `Table`; what is behind a view is not looked at."""
+    if kind == "v":
         return "a trigger or policy"
     return " or ".join([*(["a trigger"] if has_triggers else []), *(["row security"] if is_secured else [])])
 
@@ -167,13 +210,6 @@ def _refuse_reserved(schema: str, name: str) -> None:
     """Whatever the spec says, the search path decides about a name without a schema."""
     if fault := reserved_schema(schema):
         raise TableError(f"{schema}.{name}: {fault}")
-
-
-def _creation_schema(connection: Connection) -> str:
-    schema: str | None = rows(connection, "SELECT current_schema()")[0][0]
-    if schema is None:
-        raise TableError("the session's search_path names no schema that exists: give the table's schema")
-    return schema
 
 
 def spell_types(connection: Connection, wanted: Iterable[tuple[str, str]], table: Table) -> dict[str, str]:
@@ -286,9 +322,8 @@ def _quoted(name: str) -> str:
 _TYPES = """
     SELECT name, CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) END,
            ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid),
-           t.typsend <> 0 AND t.typreceive <> 0 AND coalesce(i.typsend <> 0 AND i.typreceive <> 0, true)
+           t.typnamespace = 'pg_catalog'::regnamespace
       FROM unnest(%s::text[]) AS name JOIN pg_type t ON t.oid = name::regtype
-           LEFT JOIN pg_type i ON i.oid = t.typelem AND t.typcategory = 'A'
 """
 
 
@@ -298,8 +333,8 @@ def column_types(connection: Connection, names: Iterable[str]) -> dict[str, Colu
     pending = list(dict.fromkeys(names))
     while pending:
         found = {
-            name: TypeFacts(base, tuple(labels), binary)
-            for name, base, labels, binary in rows(connection, _TYPES, (pending,))
+            name: TypeFacts(base, tuple(labels), built_in)
+            for name, base, labels, built_in in rows(connection, _TYPES, (pending,))
         }
         facts |= found
         pending = [each.base for each in found.values() if each.base is not None and each.base not in facts]

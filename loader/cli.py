@@ -324,6 +324,8 @@ def _plan(options: argparse.Namespace) -> int:
 def _print_preview(told: Preview) -> None:
     keyed = f" by {', '.join(told.key)}" if told.key else ""
     print(printable(f"{told.source} → {told.table}: {told.mode}{keyed}, {told.size:,} bytes"))
+    if told.versions:
+        print(f"  each version of it is a {told.versions}")
     print(f"  {told.verdict}")
     print(f"  {told.way}")
     print(printable(f"  {told.lane}"))

@@ -49,7 +49,9 @@ class LoadColumn:
 
         Timestamps are read as text because Arrow's reader takes an hour without minutes, which PostgreSQL refuses.
         """
-        if self.steps or self.format or self.pattern or self.type.form in ("timestamp", "timestamptz"):
+        if self.steps or self.format or self.pattern or self.default is not None:
+            return _TEXT.arrow
+        if self.type.form in ("timestamp", "timestamptz"):
             return _TEXT.arrow
         return self.type.arrow
 
@@ -58,7 +60,7 @@ class LoadColumn:
         """Whether values that are equal to PostgreSQL may differ in their text, such as 1.0 and 1.00 of ``numeric``."""
         if self.type.wire == "arrow":
             return self.type.form in ("float32", "float64") or self.collation is not None
-        return self.type.wire not in ("uuid", "enum")
+        return self.type.wire not in ("uuid", "bytea", "enum")
 
     @property
     def is_exact(self) -> bool:
@@ -67,7 +69,7 @@ class LoadColumn:
         Not so texts, by their collation; floats, for NaN and -0; and times that the server rounds.
         """
         type_ = self.type
-        if type_.wire != "arrow" or (type_.form in ("timestamp", "timestamptz") and "(" in type_.name):
+        if type_.wire != "arrow" or type_.rounded:
             return False
         return type_.form in ("int16", "int32", "int64", "decimal", "date", "timestamp", "timestamptz")
 
@@ -254,10 +256,14 @@ class _Matching:
 
 
 def _always_default(column: ColumnSpec) -> ColumnSpec:
-    """For a column that the file lacks: its default, as a ``value`` without placeholders."""
+    """For a column that the file lacks: its default, as a ``value`` without placeholders beside it."""
     assert column.default is not None
-    value = column.default.replace("{", "{{").replace("}", "}}")
-    return replace(column, value=value, default=None, transform=())
+    return replace(column, value=as_template(column.default), transform=())
+
+
+def as_template(text: str) -> str:
+    """A ``value`` that is always that text."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _stored(column: ColumnSpec, table: Table) -> TableColumn | None:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from loader import arrays, wire
 from loader.arrays import mask
-from loader.datetimes import localize
+from loader.datetimes import FIXED_ZONES, Zones
 from loader.pgtypes import ColumnType
 
 Mask = npt.NDArray[np.bool_]
@@ -72,15 +72,15 @@ def has_nul(values: pa.Array) -> Mask:
     return mask(pc.match_substring(values, "\0"))
 
 
-def convert(values: pa.Array, type_: ColumnType, zone: str = "UTC") -> Converted:
-    """Text → ``type_``. ``zone`` is where a timestamptz without an offset is."""
+def convert(values: pa.Array, type_: ColumnType, zone: str = "UTC", zones: Zones = FIXED_ZONES) -> Converted:
+    """Text → ``type_``. ``zone``, one of ``zones``, is where a timestamptz without an offset is."""
     if pa.types.is_string(type_.arrow):
         return values, ~wire.has_form(values, type_)
     if (at_once := _at_once(values, type_.arrow)) is not None:
         return at_once, np.zeros(len(values), bool)
     trimmed = pc.utf8_trim(values, characters=_BLANKS)
-    if type_.name == "timestamp with time zone" or (pa.types.is_timestamp(type_.arrow) and type_.arrow.tz is not None):
-        return _timestamptz(trimmed, zone)
+    if type_.form == "timestamptz":
+        return _timestamptz(trimmed, zone, zones)
     return _CONVERTERS[type_.arrow.id](trimmed, type_.arrow)
 
 
@@ -265,7 +265,7 @@ def _timestamp(values: pa.Array, kind: pa.DataType) -> Converted:
     return _shaped(values, TIMESTAMP, lambda texts: _moments(texts, kind))
 
 
-def _timestamptz(values: pa.Array, zone: str) -> Converted:
+def _timestamptz(values: pa.Array, zone: str, zones: Zones) -> Converted:
     kind = pa.timestamp("us", "UTC")
     has_offset = pc.match_substring_regex(values, TIMESTAMP_WITH_OFFSET)
     if pc.all(has_offset, min_count=0).as_py():
@@ -273,7 +273,7 @@ def _timestamptz(values: pa.Array, zone: str) -> Converted:
     nothing = arrays.null(pa.string())
     with_offset, bad_offset = _moments(pc.if_else(has_offset, values, nothing), kind)
     local, bad_local = _timestamp(pc.if_else(has_offset, nothing, values), pa.timestamp("us"))
-    return pc.coalesce(with_offset, localize(local, zone)), bad_offset | bad_local
+    return pc.coalesce(with_offset, zones.localize(local, zone)), bad_offset | bad_local
 
 
 def _moments(texts: pa.Array, kind: pa.DataType) -> Converted:

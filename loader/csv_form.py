@@ -1,9 +1,15 @@
-"""Records as the CSV that COPY reads, for types whose values only the server can make.
+"""Records as text that COPY reads, for types whose values only the server can make.
 
-The server reads such a column's texts in any case, so its records are sent once, as text, in the hope that none is
-refused. In a file of a plain dialect fields go as they stand, quotes and all (``loader/kernel/text.c``); else the texts
-that Arrow found are spelled anew (`encode`). A text that PostgreSQL refuses fails the whole COPY. So a COPY is of a few
-blocks; it is undone, and its records are put to the text lane, which finds those that are refused (`segments`).
+The server reads such a column's texts in any case, so its records are sent as text and never in binary form: some
+types' binary input refuses what their binary output gives (``int2vector`` without elements, a ``timestamp(0)`` that was
+rounded past the end of time), and some have none. There are two forms.
+
+`CsvForm`: records are sent once, in the hope that none is refused. In a file of a plain dialect fields go as they
+stand, quotes and all (``loader/kernel/text.c``); else the texts that Arrow found are spelled anew (`encode`). A text
+that PostgreSQL refuses fails the whole COPY. So a COPY is of a few blocks; it is undone, and its records are put to the
+text lane, which finds those that are refused (`segments`).
+
+`JudgedForm`: the text lane judges each record first, and those that it takes go on as the lines that it took.
 """
 
 from __future__ import annotations
@@ -13,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from psycopg2 import sql
 
 from loader.columns import LoadColumn
 from loader.fields import Dialect
@@ -28,13 +35,36 @@ class CsvForm:
     null: str
     verbatim: bool
 
+    @property
+    def options(self) -> sql.Composed:
+        """The options of COPY's statement."""
+        return sql.SQL("FORMAT csv, DELIMITER {}, QUOTE {}, NULL {}").format(
+            sql.Literal(self.delimiter), sql.Literal(self.quote), sql.Literal(self.null)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedForm:
+    """COPY's text format, of records that PostgreSQL has taken already. It has no text that ends the data early, as
+    ``\\.`` in CSV until PostgreSQL 17."""
+
+    @property
+    def options(self) -> sql.Composed:
+        """The options of COPY's statement."""
+        return sql.Composed([sql.SQL("FORMAT text")])
+
+
+CopyForm = CsvForm | JudgedForm
+"""The form of what goes to COPY, where it is not the binary one."""
+
+JUDGED = JudgedForm()
 
 _OWN = CsvForm(",", '"', "", verbatim=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Records of one block in that form: ``data``, each ended by LF. ``rejected``: the places in the block of the
+    """Records of one block in such a form: ``data``, each ended by LF. ``rejected``: the places in the block of the
     records that are not among them because they were rejected."""
 
     data: bytes
@@ -44,16 +74,19 @@ class Lines:
 NO_PLACES = np.empty(0, np.int64)
 
 
-def csv_form(columns: Sequence[LoadColumn], dialect: Dialect, null: Sequence[str], session_zone: str) -> CsvForm | None:
+def copy_form(
+    columns: Sequence[LoadColumn], dialect: Dialect, null: Sequence[str], session_zone: str, *, judged: bool = False
+) -> CopyForm | None:
     """The form in which records of these ``columns`` are to go; None where all go in binary form.
 
-    It is for loads with a column that the server has to make, as long as nothing is done to any text before it is read,
-    and COPY reads every one as the text lane does. ``dialect`` and ``null`` are the file's.
+    They go as text where the server has to make a column. ``dialect`` and ``null`` are the file's. ``judged``: each
+    record is to be judged first; else only where something is done to a text before it is read, or where COPY would
+    not read every one as the text lane does.
     """
     if all(column.type.wire != "server" for column in columns):
         return None
-    if not all(_goes_as_text(column, session_zone) for column in columns):
-        return None
+    if judged or not all(_goes_as_it_is(column, session_zone) for column in columns):
+        return JUDGED
     shortest = min(null, key=len)
     if not (dialect.is_plain and dialect.quote is not None and dialect.delimiter[0] < 128 and dialect.quote < 128):
         return _OWN
@@ -64,14 +97,9 @@ def csv_form(columns: Sequence[LoadColumn], dialect: Dialect, null: Sequence[str
     return CsvForm(delimiter, quote, shortest, verbatim=True)
 
 
-def _goes_as_text(column: LoadColumn, session_zone: str) -> bool:
-    """Whether COPY stores of a text what the text lane makes of it.
-
-    The lane also reads times in other zones than the session's, finds times that rounding moves out of range, and
-    spells types without a binary form.
-    """
-    type_ = column.type
-    if column.steps or column.format is not None or column.pattern is not None or type_.text_only:
+def _goes_as_it_is(column: LoadColumn, session_zone: str) -> bool:
+    """Whether COPY stores of the file's text what the text lane makes of it, which also reads times in other zones than
+    the session's."""
+    if column.steps or column.format is not None or column.pattern is not None:
         return False
-    zoned = type_.name.endswith("with time zone") and column.zone != session_zone
-    return not (zoned or type_.name.startswith("timestamp("))
+    return not (column.type.base_name.endswith("with time zone") and column.zone != session_zone)

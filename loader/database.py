@@ -23,7 +23,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any, Protocol
 
 import psycopg2
@@ -33,6 +33,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader.deadline import NEVER, Deadline
 from loader.errors import DatabaseError, DatabaseUnavailableError, TableError, UsageError
 from loader.faults import Fault, Nature, of_aws, of_libpq, of_silence, of_sqlstate
+from loader.pooler import refused, shares_backends
 from loader.statements import execute, rows
 from loader.values import brief
 
@@ -206,6 +207,7 @@ class Database:
         self._credentials = DsnCredentials(credentials) if isinstance(credentials, str) else credentials
         self._kept: list[_Session] = []
         self._lock = threading.Lock()
+        self._keeps_sessions = threading.Event()  # the pooler in between, as was found out
         self._deadline = NEVER
 
     @classmethod
@@ -233,7 +235,8 @@ class Database:
         """A connection for the body's own use; what it leaves open is rolled back, then it is kept for the next.
 
         It is not kept where the body raised, nor where a statement failed in a way that says that the server or the
-        way to it has changed. Raises DatabaseUnavailableError or DatabaseError where none can be had.
+        way to it has changed. Raises DatabaseUnavailableError or DatabaseError where none can be had, and SetupError
+        where a pooler shares its connections between clients.
         """
         connection = self._taken() or self._connect()
         try:
@@ -285,20 +288,46 @@ class Database:
             raise self._refused(error) from None
 
     def _open(self) -> _Session:
-        parameters = {**SETTINGS, **self._credentials.parameters(), **ENCODING}
-        patience = {"connect_timeout": _connect_timeout(parameters["connect_timeout"], self._deadline.left)}
-        connection: _Session = psycopg2.connect(
-            **{**parameters, **patience}, connection_factory=_Session, cursor_factory=_Cursor
-        )
+        connection = self._bare()
         try:
             with connection.watched(self._deadline.left):
-                connection.set_watches()
+                self._set_up(connection)
                 if self._deadline.left < math.inf:
                     connection.bound(self._deadline)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _bare(self) -> _Session:
+        """A connection that has not set anything yet."""
+        parameters = {**SETTINGS, **self._credentials.parameters(), **ENCODING}
+        patience = {"connect_timeout": _connect_timeout(parameters["connect_timeout"], self._deadline.left)}
+        connection: _Session = psycopg2.connect(
+            **{**parameters, **patience}, connection_factory=_Session, cursor_factory=_Cursor
+        )
+        return connection
+
+    def _set_up(self, connection: _Session) -> None:
+        """Have the session its settings. Where a pooler is in between, nothing is set before it is sure that it gives
+        each client a server connection of its own; raises SetupError where it does not."""
+        named = connection.info.backend_pid
+        backend = connection.set_watches(named)
+        if backend == named:
+            return
+        self._check_pooler(connection)
+        if connection.set_watches(backend) != backend:
+            raise refused(_shown(self._credentials.parameters()))
+
+    def _check_pooler(self, connection: _Session) -> None:
+        """Raise SetupError where the pooler shares its connections between clients. Once it is known that it does not,
+        it is not asked again."""
+        if self._keeps_sessions.is_set():
+            return
+        with closing(self._bare()) as other, other.watched(self._deadline.left):
+            if shares_backends(connection.backend, other.backend):
+                raise refused(_shown(self._credentials.parameters()))
+        self._keeps_sessions.set()
 
     def _refused(self, error: psycopg2.Error) -> DatabaseError:
         """Without libpq's text where that could hold the password; it never does, but a DSN may be odd."""
@@ -385,9 +414,18 @@ class _Session(Connection):
                 return
             pause = max(-overdue, 0.1) if asked is not None else UNANSWERED / 4
 
-    def set_watches(self) -> None:
-        """Tell the server `WATCHES`, and remember what the role's own `LIMITS` are."""
-        self.own_limits = dict(self._at_once(_OWN, list(LIMITS)))
+    def backend(self) -> int:
+        """The id of the server's process that answers now. A pooler has ids of its own for its clients."""
+        found = self._at_once("SELECT pg_backend_pid()")
+        return int(found[0][0])
+
+    def set_watches(self, backend: int) -> int:
+        """Tell the server `WATCHES`, and remember what the role's own `LIMITS` are; gives the id of the process that
+        answered. Does nothing where that is another than ``backend``."""
+        found = self._at_once(_OWN, backend, backend, list(LIMITS))
+        if (answering := int(found[0][0])) != backend:
+            return answering
+        self.own_limits = {name: value for _, name, value in found}
         self._name = self.info.parameter_status("application_name") or ""
         try:
             self._at_once(_TIGHTEN, list(WATCHES), list(WATCHES.values()))
@@ -395,6 +433,7 @@ class _Session(Connection):
             for name, value in WATCHES.items():
                 with suppress(*_NOT_HERE):
                     self._at_once(_TIGHTEN, [name], [value])
+        return answering
 
     def bound(self, deadline: Deadline) -> bool:
         """Set `LIMITS` by ``deadline``, or back to the role's own, in one round trip; whether it takes writes."""
@@ -433,9 +472,10 @@ class _Cursor(psycopg2.extensions.cursor):
 
 
 _OWN = """
-    SELECT set_config('default_transaction_isolation', 'read committed', false);
-    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
-    SELECT name, setting::bigint FROM pg_settings WHERE name = ANY(%s)"""
+    SELECT set_config('default_transaction_isolation', 'read committed', false) WHERE pg_backend_pid() = %s;
+    SELECT set_config('synchronous_commit', 'on', false)
+        WHERE pg_backend_pid() = %s AND current_setting('synchronous_commit') = 'off';
+    SELECT pg_backend_pid(), name, setting::bigint FROM pg_settings WHERE name = ANY(%s)"""
 """What the session has of its own, whatever the role has: a merge has to see what was committed while it waited, and
 a load that is said to be through has to outlive a crash of the server. Then the role's limits."""
 

@@ -4,20 +4,19 @@ Arrow's own strptime is not used: it turns 31/02/2024 into the 2nd of March. A f
 to Python's ``datetime.strptime``. Texts are read from left to right, all at once, in numpy; where that fails, by a
 pattern with a group for each directive, which is ten times as slow and can try one reading after another.
 
-Zones are read with ``zoneinfo``, not with Arrow: Arrow (26) does not read the rule at the end of a zone's file,
-which is all that slim files have for the years after a zone's last change of rules, and knows only the system's
-files, where ``zoneinfo`` also finds the package tzdata.
+The offsets of a time zone come from the server (`Zones`), never from this machine's time zone data: the two are of
+different versions, and PostgreSQL's is the one that counts.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import combinations, product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +24,6 @@ import numpy.typing as npt
 from loader.errors import LoaderError
 
 if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
-
     import pyarrow as pa
 
 Mask = npt.NDArray[np.bool_]
@@ -375,68 +372,135 @@ def _month(fields: Fields, nothing: npt.NDArray[np.int32]) -> npt.NDArray[np.int
 
 # --- zones
 
-_DAY = 86_400_000_000
 _TABLED_YEARS = range(1800, 2500)
-"""Before them there is local mean time alone; after them all is as 400 years earlier, on the same calendar."""
-
-
-def localize(values: pa.Array, zone: str) -> pa.Array:
-    """Local times (timestamp[us], shape (n,)) of ``zone`` → UTC, as PostgreSQL reads a timestamptz without an offset.
-
-    ``zone`` is an IANA name, an offset such as ``+02:00`` (east of Greenwich, as in ISO 8601), or an offset as
-    PostgreSQL shows it, ``<+02>-02``. A time that the clocks skip is read with the offset before the change, one
-    that they show twice with the later offset: each offset holds from the moment on at which, by itself, it
-    began (``DetermineTimeZoneOffset`` in PostgreSQL's sources).
-
-    Raises LoaderError where this machine's time zone data have no such zone.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from loader import arrays
-
-    instants = values.cast(pa.int64())
-    local: Numbers = arrays.numbers(pc.fill_null(instants, arrays.integer(0)) if values.null_count else instants)
-    fixed = _fixed_offset(zone)
-    offsets = fixed if fixed is not None else _offsets(local, zone)
-    utc = arrays.integers(local - offsets)
-    if values.null_count:
-        utc = pc.if_else(values.is_valid(), utc, arrays.null(pa.int64()))
-    return utc.cast(pa.timestamp("us", "UTC"))
-
+"""The years that the kernel's tables have. After them all is as 400 years earlier, on the same calendar."""
 
 SURE_YEARS = range(_TABLED_YEARS.start + 1, _TABLED_YEARS.stop - 1)
-"""Years that `sure_offsets` knows."""
+"""Years that `Zones.sure_offsets` knows."""
+
+YearOffsets = tuple[tuple[int, int], ...]
+"""How long after the start of a year, by local time, which offset begins to hold; both in microseconds, offsets east of
+Greenwich. The first one holds at the year's start."""
+
+FindOffsets = Callable[[str, Sequence[int]], Mapping[int, YearOffsets]]
+"""Finds the offsets of a zone in some years."""
+
+TABLES = 64
+"""Tables of offsets that are kept, each of a zone and the years of one batch of values."""
 
 
-def sure_offsets(zone: str, year: int) -> tuple[tuple[int, int | None], ...]:
-    """From which local times of ``year`` on which offset holds, in order, both in microseconds, times since 1970.
+class Zones:
+    """The offsets of time zones, each year of a zone found once, by ``find``. Safe to share between threads.
 
-    The first one is the year's start. The offset is None for times that the clocks skip or show twice. ``zone`` as for
-    `localize`, ``year`` of `SURE_YEARS`. Raises LoaderError where this machine's time zone data have no such zone.
+    A zone is an offset such as ``+02:00`` (east of Greenwich, as in ISO 8601), an offset as PostgreSQL shows it,
+    ``<+02>-02``, UTC, or any other zone that ``find`` knows. Nobody is asked about offsets and UTC.
     """
-    start, end = _year_start(year), _year_start(year + 1)
-    if (fixed := _fixed_offset(zone)) is not None:
-        return ((start, fixed),)
-    since, offsets = (each.tolist() for each in _offset_table(zone, (year - 1, year, year + 1)))
-    found: list[tuple[int, int | None]] = [(since[0], offsets[0])]
-    for moment, before, after in zip(since[1:], offsets, offsets[1:], strict=False):
-        if before == after:
-            continue
-        first, past = sorted((moment, moment + before - after))  # skipped before the change, shown twice after it
-        if first <= found[-1][0]:  # two changes at once
-            return ((start, None),)
-        found += [(first, None), (past, after)]
-    at_start = [offset for moment, offset in found if moment <= start][-1]
-    return ((start, at_start), *(each for each in found if start < each[0] < end))
 
+    def __init__(self, find: FindOffsets) -> None:
+        self._find = find
+        self._years: dict[tuple[str, int], YearOffsets] = {}
+        self._tables: dict[tuple[str, tuple[int, ...]], tuple[Numbers, Numbers]] = {}
+        self._lock = threading.Lock()
+
+    def localize(self, values: pa.Array, zone: str) -> pa.Array:
+        """Local times (timestamp[us], shape (n,)) of ``zone`` → UTC, as PostgreSQL reads a timestamptz without offset.
+
+        A time that the clocks skip is read with the offset before the change, one that they show twice with the later
+        offset: each offset holds from the moment on at which, by itself, it began (``DetermineTimeZoneOffset`` in
+        PostgreSQL's sources).
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        from loader import arrays
+
+        instants = values.cast(pa.int64())
+        local: Numbers = arrays.numbers(pc.fill_null(instants, arrays.integer(0)) if values.null_count else instants)
+        utc = arrays.integers(local - self._offsets(local, zone))
+        if values.null_count:
+            utc = pc.if_else(values.is_valid(), utc, arrays.null(pa.int64()))
+        return utc.cast(pa.timestamp("us", "UTC"))
+
+    def utc(self, local: int, zone: str) -> int:
+        """One local time → UTC, both in microseconds since 1970."""
+        offset = self._offsets(np.array([local], np.int64), zone)
+        return local - int(np.broadcast_to(offset, 1)[0])
+
+    def sure_offsets(self, zone: str, year: int) -> tuple[tuple[int, int | None], ...]:
+        """From which local times of ``year`` on which offset holds, in order, both in microseconds, times since 1970.
+
+        The first one is the year's start. The offset is None for times that the clocks skip or show twice. ``year`` is
+        one of `SURE_YEARS`.
+        """
+        start, end = year_start(year), year_start(year + 1)
+        if (fixed := _fixed_offset(zone)) is not None:
+            return ((start, fixed),)
+        since, offsets = (each.tolist() for each in self._table(zone, (year - 1, year, year + 1)))
+        found: list[tuple[int, int | None]] = [(since[0], offsets[0])]
+        for moment, before, after in zip(since[1:], offsets, offsets[1:], strict=False):
+            if before == after:
+                continue
+            first, past = sorted((moment, moment + before - after))  # skipped before the change, shown twice after it
+            if first <= found[-1][0]:  # two changes at once
+                return ((start, None),)
+            found += [(first, None), (past, after)]
+        at_start = [offset for moment, offset in found if moment <= start][-1]
+        return ((start, at_start), *(each for each in found if start < each[0] < end))
+
+    def learn(self, zone: str, years: Iterable[int]) -> None:
+        """Find the offsets of all ``years`` that are not known yet at once."""
+        if _fixed_offset(zone) is not None:
+            return
+        with self._lock:
+            missing = sorted(year for year in set(map(_twin, years)) if (zone, year) not in self._years)
+            if missing:
+                found = self._find(zone, missing)
+                self._years |= {(zone, year): offsets for year, offsets in found.items()}
+
+    def _year(self, zone: str, year: int) -> YearOffsets:
+        self.learn(zone, [year])
+        return self._years.get((zone, _twin(year)), ((0, _fixed_offset(zone) or 0),))
+
+    def _offsets(self, local: Numbers, zone: str) -> Numbers | int:
+        """The offsets in microseconds, shape (n,), that local times have; one number where it is always the same."""
+        fixed = _fixed_offset(zone)
+        if fixed is not None or not len(local):
+            return fixed or 0
+        since, offsets = self._table(zone, _years(local))
+        return offsets[np.searchsorted(since, local, side="right") - 1]
+
+    def _table(self, zone: str, years: tuple[int, ...]) -> tuple[Numbers, Numbers]:
+        """From which local times on, in order, which offset holds in ``years``, all in microseconds."""
+        known = self._tables.get((zone, years))
+        if known is not None:
+            return known
+        self.learn(zone, years)
+        since: list[int] = []
+        offsets: list[int] = []
+        for year in years:
+            for after, offset in self._year(zone, year):
+                since.append(year_start(year) + after)
+                offsets.append(offset)
+        table = np.array(since, np.int64), np.array(offsets, np.int64)
+        if len(self._tables) >= TABLES:
+            self._tables = {}
+        self._tables[zone, years] = table
+        return table
+
+
+def _nobody(zone: str, _years: Sequence[int]) -> Mapping[int, YearOffsets]:
+    raise LoaderError(f'time zone "{zone}": there is no server to ask for its offsets; this is a defect of the loader')
+
+
+FIXED_ZONES = Zones(_nobody)
+"""Knows only UTC and offsets."""
 
 _FIXED = re.compile(r"(?:(?P<shown><[^>]*>))?(?P<sign>[+-])(?P<hours>[0-9]{2})(?::?(?P<minutes>[0-5][0-9]))?")
 
 
 def _fixed_offset(zone: str) -> int | None:
     """An offset or UTC in microseconds east of Greenwich, None for a named zone."""
-    if zone in ("UTC", "Z", "GMT", "Etc/UTC"):
+    if zone in ("UTC", "GMT", "Etc/UTC"):
         return 0
     found = _FIXED.fullmatch(zone)
     if found is None:
@@ -446,12 +510,9 @@ def _fixed_offset(zone: str) -> int | None:
     return size if (found["sign"] == "+") == (found["shown"] is None) else -size
 
 
-def _offsets(local: Numbers, zone: str) -> Numbers:
-    """The offsets in microseconds, shape (n,), that local times have."""
-    if not len(local):
-        return local
-    since, offsets = _offset_table(zone, _years(local))
-    return offsets[np.searchsorted(since, local, side="right") - 1]
+def is_offset(zone: str) -> bool:
+    """Whether the zone is UTC or an offset, which nobody has to be asked about."""
+    return _fixed_offset(zone) is not None
 
 
 def _years(local: Numbers) -> tuple[int, ...]:
@@ -466,34 +527,21 @@ def _year_of(local: Numbers) -> Numbers:
     return local.astype("datetime64[us]").astype("datetime64[Y]").astype(np.int64) + 1970
 
 
-def _year_start(year: int) -> int:
+def year_start(year: int) -> int:
+    """Microseconds from 1970 to the start of a year, by the same clock."""
     return int(np.datetime64(year - 1970, "Y").astype("datetime64[us]").astype(np.int64))
 
 
-@lru_cache(maxsize=64)
-def _offset_table(zone: str, years: tuple[int, ...]) -> tuple[Numbers, Numbers]:
-    """From which local times on, in order, which offset holds in ``years``, all in microseconds."""
-    since: list[int] = []
-    offsets: list[int] = []
-    for year in years:
-        for after, offset in _offsets_of_year(zone, _twin(year)):
-            since.append(_year_start(year) + after)
-            offsets.append(offset)
-    return np.array(since, np.int64), np.array(offsets, np.int64)
-
-
 def _twin(year: int) -> int:
-    """The tabled year that has the same calendar and the same rules."""
+    """The year of the table that has the same calendar and the same rules; an earlier one is its own."""
     last_cycle = _TABLED_YEARS.stop - 400
-    return max(year, _TABLED_YEARS.start) if year < _TABLED_YEARS.stop else last_cycle + (year - last_cycle) % 400
+    return year if year < _TABLED_YEARS.stop else last_cycle + (year - last_cycle) % 400
 
 
-@lru_cache(maxsize=len(_TABLED_YEARS) * 4)
-def _offsets_of_year(zone: str, year: int) -> tuple[tuple[int, int], ...]:
-    """How long after the start of the year, by local time, which offset begins to hold, all in microseconds."""
-    start, end = _year_start(year), _year_start(year + 1)
-    # UTC and local time, before or after any change, are less than two days apart
-    (_, at_start), *changes = _changes(_zone_info(zone), start - 2 * _DAY, end + 2 * _DAY)
+def offsets_of_year(year: int, at_start: int, changes: Iterable[tuple[int, int]]) -> YearOffsets:
+    """`YearOffsets` of a year from the offset two days before it, and the moments (UTC, since 1970) of its changes from
+    then until two days after it with the offset that each brings, all in microseconds."""
+    start, end = year_start(year), year_start(year + 1)
     later = []
     for moment, offset in changes:
         if moment + offset <= start:
@@ -501,52 +549,3 @@ def _offsets_of_year(zone: str, year: int) -> tuple[tuple[int, int], ...]:
         elif moment + offset < end:
             later.append((moment + offset - start, offset))
     return ((0, at_start), *later)
-
-
-def is_zone(zone: str) -> bool:
-    """Whether `localize` knows it."""
-    try:
-        return _fixed_offset(zone) is not None or _zone_info(zone) is not None
-    except LoaderError:
-        return False
-
-
-def _zone_info(zone: str) -> ZoneInfo:
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-    try:
-        return ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise LoaderError(f'time zone "{zone}": is not in the time zone data of this machine') from error
-
-
-def _changes(zone: ZoneInfo, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The offset at ``start`` and each one that follows until ``end``, with the moment (UTC) at which it begins."""
-    before, offset = start, _offset_at(zone, start)
-    yield before, offset
-    for after in range(start + _DAY, end + _DAY, _DAY):  # no zone has changed its offset twice in a day
-        if _offset_at(zone, after) != offset:
-            moment = _first_with_another(zone, before, after, offset)
-            offset = _offset_at(zone, after)
-            yield moment, offset
-        before = after
-
-
-def _first_with_another(zone: ZoneInfo, before: int, after: int, offset: int) -> int:
-    """The first second in (before, after] at which the offset is not ``offset``."""
-    while after - before > 1_000_000:
-        middle = (before + after) // 2_000_000 * 1_000_000
-        if _offset_at(zone, middle) == offset:
-            before = middle
-        else:
-            after = middle
-    return after
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _offset_at(zone: ZoneInfo, moment: int) -> int:
-    """Microseconds east of Greenwich at a moment of UTC."""
-    offset: Any = (_EPOCH + timedelta(microseconds=moment)).astimezone(zone).utcoffset()
-    return int(offset / timedelta(microseconds=1))

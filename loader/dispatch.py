@@ -59,9 +59,7 @@ class Dispatch:
         return size / (self.rate * 1e6) > deadline.left
 
 
-def dispatch(
-    direct: Mapping[str, Any], deadline: Deadline, *, s3: Any, client: Any, request_id: str | None = None
-) -> dict[str, Any] | None:
+def dispatch(direct: Mapping[str, Any], deadline: Deadline, *, s3: Any, client: Any) -> dict[str, Any] | None:
     """Start an execution for the load that the event ``direct`` asks for; None where this function is to load it.
 
     ``client``: gives a boto3 client by its service's name. The answer tells the execution, and ``already`` where its
@@ -75,14 +73,12 @@ def dispatch(
     uri, version = direct["source"], direct.get("version_id")
     with suppress(SourceError), open_source(uri, version_id=version, client=s3) as source:
         if how.is_for_many(source.size, deadline):
-            return _start(how, source, direct, client("stepfunctions"), request_id)
+            return _start(how, source, direct, client("stepfunctions"))
     return None
 
 
-def _start(
-    how: Dispatch, source: Source, direct: Mapping[str, Any], client: Any, request_id: str | None
-) -> dict[str, Any]:
-    name = name_of(source, direct, request_id)
+def _start(how: Dispatch, source: Source, direct: Mapping[str, Any], client: Any) -> dict[str, Any]:
+    name = name_of(source, direct)
     about = {"source": source.uri, "version": source.version, "bytes": source.size}
     load = {name: value for name, value in direct.items() if value is not None and name != "handover"}
     if not source.pin.startswith("etag:"):
@@ -95,11 +91,11 @@ def _start(
     return {"state": "dispatched", **about, "execution": started["executionArn"], "already": False}
 
 
-def name_of(source: Source, direct: Mapping[str, Any], request_id: str | None = None) -> str:
+def name_of(source: Source, direct: Mapping[str, Any]) -> str:
     """The execution's name: of the version of the object, whatever event tells of it, and however often.
 
-    A spec that was given with the event makes another load. One that is forced is to be loaded again, so its name is
-    the request's: that is the same when Lambda itself tries an event again. Without versions an object may come back to
+    A spec that was given with the event makes another load. One that is forced is to be loaded again, once for each
+    request, so its name is made of that one's token. Without versions an object may come back to
     a content that it had, and is to be loaded again then: when it was stored is a part of the name.
     """
     told = [source.bucket, source.key, source.pin]
@@ -108,5 +104,5 @@ def name_of(source: Source, direct: Mapping[str, Any], request_id: str | None = 
     if direct.get("spec") is not None:
         told.append(json.dumps(direct["spec"], sort_keys=True))
     if direct.get("force"):
-        told.append(f"forced by {request_id}")
+        told.append(f"forced by {direct.get('token')}")
     return "load-" + hashlib.sha256(json.dumps(told).encode()).hexdigest()[:40]

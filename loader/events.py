@@ -215,9 +215,11 @@ def is_direct(event: Mapping[str, Any]) -> bool:
 
 
 _DIRECT: dict[str, type[Any]] = {
-    "source": str, "spec": object, "force": bool, "version_id": str, "sequencer": str, "time": str, "handover": int
+    "source": str, "spec": object, "force": bool, "token": str, "version_id": str, "sequencer": str, "time": str,
+    "handover": int,
 }  # fmt: skip
-"""What a direct event may have. ``time``: when the object was stored. ``handover``: which of the invocations it is that
+"""What a direct event may have. ``token``: of one with ``force``, which request it is: with the same it takes effect
+once, however often it comes. ``time``: when the object was stored. ``handover``: which of the invocations it is that
 the function asked for itself."""
 
 _KINDS = {bool: "true or false", int: "a whole number", str: "a text"}
@@ -241,10 +243,17 @@ def direct_of(event: object) -> dict[str, Any]:
             raise UsageError(f"the event's {name} must be {_KINDS[kind]}, not {shown(value)}")
         if isinstance(value, str):
             text_of(value, name, 2 * KEY_BYTES)
+    if "token" in given and not given.get("force"):
+        raise UsageError('the event has a token, which tells requests with "force": true apart, and no such force')
     _sequencer_of(given.get("sequencer"))
     if not isinstance(given.get("spec", ""), str | Mapping):
         raise UsageError(f"the event's spec must be a spec or the name of one, not {shown(given['spec'])}")
     return given
+
+
+def with_token(direct: Mapping[str, Any], token: str) -> dict[str, Any]:
+    """The direct event, if it is one that forces, with that ``token`` where it has none of its own."""
+    return {"token": token, **direct} if direct.get("force") else dict(direct)
 
 
 def event_of(body: str) -> Mapping[str, Any]:

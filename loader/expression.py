@@ -1,36 +1,39 @@
 """The small language of a spec's ``filter``: a condition over one record, in SQL's words and with SQL's meaning.
 
 A text is parsed into a tree (`parse`, grammar in ``expression.lark``), the tree is bound to the columns of a
-record batch (`Condition.bind`), which settles every type and gives a function that masks whole batches. Nothing
-is evaluated as Python, and nothing reaches the database.
+record batch (`Condition.bind`), which settles every type and gives what masks whole batches. Nothing is evaluated as
+Python. A condition means what it means in SQL, over the values that the table stores. Where Arrow cannot tell that, of
+one record or of all, PostgreSQL is asked, with the same condition written as SQL (`where`).
 
 What holds, beside PostgreSQL's own rules:
 
 - Logic is three-valued: a comparison with NULL is unknown, and a record is kept only if the condition is true.
 - Arithmetic on whole numbers and decimals is exact, in up to 76 digits; a condition that might need more is
-  refused when it is bound, so nothing ever overflows or wraps. ``real`` computes as ``double precision``, and
-  what is too large for that is infinite. A quotient of whole numbers is whole; any other exact quotient is cut
-  at 20 digits after the point, or at as many as its operands have.
-- Dividing by zero gives NULL where PostgreSQL stops: one record must not fail all the others of its block.
+  refused when it is bound, so nothing ever overflows or wraps. A quotient of whole numbers is whole.
+- Dividing by zero gives NULL where PostgreSQL stops, and a record for which it stops at a floating number that is too
+  large or too small is left out: one record must not fail all the others of its block.
 - Text is ordered by code point, as with ``COLLATE "C"``. NaN equals itself and is greater than any number.
-- A text in quotes is a date or time only beside a column that is one; nothing else changes its type. Columns that
-  travel as text (uuid, numeric without a precision, …) are text here, as it stands in the file.
+- A text in quotes is a date or time only beside a column that is one. ``json`` is compared as text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time, tzinfo
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cache, reduce
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from loader.datetimes import FIXED_ZONES, Zones
 from loader.names import nearest
+from loader.pgtypes import ColumnType
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
     from lark import Lark, Token, UnexpectedInput
 
@@ -40,7 +43,55 @@ LENGTH_LIMIT = 10_000
 DEPTH_LIMIT = 100
 """Levels of a condition's tree; Python's own limit of 1,000 frames is several times as far."""
 
-Mask = Callable[["pa.RecordBatch"], "pa.BooleanArray"]
+NO_TYPES: Mapping[str, ColumnType] = {}
+
+
+class NeedsServerError(Exception):
+    """Only PostgreSQL can say of any record whether the condition is true for it."""
+
+
+class Mask:
+    """A condition that is bound to the columns of a record batch. May be shared between threads."""
+
+    def __init__(self, decide: Run) -> None:
+        self._decide = decide
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.BooleanArray:
+        """True for each record to keep, else false, of records of which all values are sure."""
+        return self._keep(_Frame(batch))
+
+    def judge(self, batch: pa.RecordBatch) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Which records to keep, shape (n,), and which of them only PostgreSQL can judge."""
+        import numpy as np
+
+        from loader import arrays
+
+        frame = _Frame(batch)
+        keep = arrays.mask(self._keep(frame))
+        unsure = np.zeros(batch.num_rows, bool)
+        for each in frame.unsure:
+            unsure |= arrays.mask(each)
+        return keep & ~unsure, unsure
+
+    def _keep(self, frame: _Frame) -> pa.BooleanArray:
+        import pyarrow as pa
+
+        mask = self._decide(frame)
+        if isinstance(mask, pa.Scalar):
+            mask = pa.repeat(mask, frame.batch.num_rows)
+        return mask.fill_null(False)
+
+
+class ServerMask(Mask):
+    """Of a condition that needs the server: no record is sure."""
+
+    def __init__(self) -> None:
+        pass
+
+    def judge(self, batch: pa.RecordBatch) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        import numpy as np
+
+        return np.zeros(batch.num_rows, bool), np.ones(batch.num_rows, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +106,28 @@ class Condition:
         """The names of the columns that have to be there."""
         return frozenset(node.name for node in _nodes(self.root) if isinstance(node, Column))
 
-    def bind(self, schema: pa.Schema, *, zone: str = "UTC") -> Mask:
-        """A function that gives, for a batch of ``schema``, an array of true for each record to keep, else false.
+    def check_names(self, known: Sequence[str]) -> None:
+        """Raises ValueError, in one sentence, where the condition names a column that is not ``known``."""
+        for node in _nodes(self.root):
+            if isinstance(node, Column) and node.name not in known:
+                raise ValueError(f"there is no column {node}{_hint(node.name, known)}")
 
-        ``zone`` is where a text without an offset is, when it stands beside a timestamp with time zone: the
-        session's TimeZone, to PostgreSQL. The function may be shared between threads.
+    def bind(
+        self,
+        schema: pa.Schema,
+        *,
+        zone: str = "UTC",
+        zones: Zones = FIXED_ZONES,
+        types: Mapping[str, ColumnType] = NO_TYPES,
+    ) -> Mask:
+        """What says of a batch of ``schema`` which records to keep.
 
-        Raises ValueError, in one sentence, where the condition does not fit the schema.
+        ``zone``, one of ``zones``, is where a text without an offset is, when it stands beside a timestamp with time
+        zone: the session's TimeZone, to PostgreSQL. ``types``: of columns in the database, where they are known.
+
+        Raises ValueError, in one sentence, where the condition does not fit the schema, and NeedsServerError.
         """
-        import pyarrow as pa
-
-        decide = _Binder(schema, zone).truth(self.root)
-
-        def keep(batch: pa.RecordBatch) -> pa.BooleanArray:
-            mask = decide(batch)
-            if isinstance(mask, pa.Scalar):
-                mask = pa.repeat(mask, batch.num_rows)
-            return mask.fill_null(False)
-
-        return keep
+        return Mask(_Binder(schema, zone, zones, types).truth(self.root))
 
 
 def parse(text: str) -> Condition:
@@ -383,14 +437,20 @@ def _unquoted(text: str) -> str:
 
 # --- binding: every type settled, every node a function of a record batch
 
-Run = Callable[["pa.RecordBatch"], Any]
+
+class _Frame:
+    """A batch while a condition looks at it. ``unsure``: masks of the records that only PostgreSQL can judge."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self.batch = batch
+        self.unsure: list[pa.BooleanArray] = []
+
+
+Run = Callable[[_Frame], Any]
 """Gives an array of the batch's length, or a scalar where the value is the same for every record."""
 
 EXACT_DIGITS = 76
 """Digits of Arrow's decimal256. What may need more is refused."""
-
-QUOTIENT_SCALE = 20
-"""Digits after the point that a quotient keeps: the least that PostgreSQL gives one is 16 significant (manual, 9.3)."""
 
 _INT64_DIGITS = 18  # any number of so many digits is an int64
 _INTEGER_DIGITS = {8: 3, 16: 5, 32: 10, 64: 20}  # by bits
@@ -459,6 +519,7 @@ class _Bound:
     run: Run
     arrow: Any  # the pyarrow.DataType of what ``run`` gives
     room: _Room | None = None
+    type: ColumnType | None = None  # of a column in the database, where that is known
 
     @property
     def is_constant(self) -> bool:
@@ -469,14 +530,58 @@ class _Bound:
         return _KINDS.get(self.kind, self.kind)
 
 
+_NO_FRAME = cast(_Frame, None)
+"""For what is the same for every record."""
+
+_SHOWN = ("arrow", "enum", "json")
+"""Whose values a record batch has as PostgreSQL compares them; a uuid or a numeric may be spelled in several ways."""
+
+_ROUNDED = re.compile(r"^time(?:stamp)?\(([0-5])\)")
+
+
+def _is_padded(type_: ColumnType) -> bool:
+    return type_.base_name.partition("(")[0] in ("character", "bpchar")
+
+
+def _unsure_values(type_: ColumnType) -> Callable[[Any], Any] | None:
+    """Says of a column's values which are not what the table stores, NULL for NULL; None where all are.
+
+    Times that PostgreSQL will round, and texts with blanks that it will cut off or does not compare.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if found := _ROUNDED.match(type_.base_name):
+        unit = pa.scalar(10 ** (6 - int(found[1])), pa.int64())
+
+        def is_rounded(values: Any) -> Any:
+            counts = values.cast(pa.int64())
+            return pc.not_equal(pc.multiply(pc.divide(counts, unit), unit), counts)
+
+        return is_rounded
+    if _is_padded(type_):
+        return lambda values: pc.ends_with(values, " ")
+    if type_.max_length is not None:
+        limit = pa.scalar(type_.max_length, pa.int32())
+        return lambda values: pc.greater(pc.utf8_length(values), limit)
+    return None
+
+
+def is_stored_otherwise(type_: ColumnType) -> bool:
+    """Whether PostgreSQL rounds the type's times, or compares its texts by another rule than byte by byte."""
+    return _ROUNDED.match(type_.base_name) is not None or _is_padded(type_)
+
+
 class _Binder:
-    def __init__(self, schema: pa.Schema, zone: str) -> None:
+    def __init__(self, schema: pa.Schema, zone: str, zones: Zones, types: Mapping[str, ColumnType]) -> None:
         import pyarrow as pa
         import pyarrow.compute as pc
 
         self._pa, self._pc = pa, pc
         self._schema = schema
         self._zone = zone
+        self._zones = zones
+        self._types = types
         self._unknown = pa.scalar(None, pa.bool_())
 
     def truth(self, node: Node) -> Run:
@@ -508,7 +613,7 @@ class _Binder:
             case Like():
                 return self._like(node, self._bind(node.value))
             case IsNull():
-                return self._apply(self._pc.is_null, self._bind(node.value).run)
+                return self._apply(self._pc.is_null, self._nullable(node.value))
             case Not():
                 return self._apply(self._pc.invert, self.truth(node.operand))
             case Junction():
@@ -517,19 +622,48 @@ class _Binder:
         raise AssertionError(f"no rule binds {type(node).__name__}")
 
     def _apply(self, function: Callable[..., Any], *operands: Run) -> Run:
-        return lambda batch: function(*(operand(batch) for operand in operands))
+        return lambda frame: function(*(operand(frame) for operand in operands))
 
     def _reduce(self, function: Callable[[Any, Any], Any], operands: Sequence[Run]) -> Run:
-        return lambda batch: reduce(function, (operand(batch) for operand in operands))
+        return lambda frame: reduce(function, (operand(frame) for operand in operands))
 
     # columns and constants
 
     def _column(self, node: Column) -> _Bound:
-        index = self._schema.get_field_index(node.name)
+        index = self._index(node)
+        arrow, type_ = self._schema.field(index).type, self._types.get(node.name)
+        run: Run = lambda frame: frame.batch.column(index)  # noqa: E731
+        if type_ is not None:
+            if type_.wire not in _SHOWN:
+                raise NeedsServerError
+            if (is_unsure := _unsure_values(type_)) is not None:
+                run = self._noting(run, is_unsure)
+        return _Bound(node, self._kind(arrow), run, arrow, self._room(arrow), type_)
+
+    def _index(self, node: Column) -> int:
+        index: int = self._schema.get_field_index(node.name)
         if index < 0:
             raise ValueError(f"there is no column {node}{_hint(node.name, self._schema.names)}")
-        arrow = self._schema.field(index).type
-        return _Bound(node, self._kind(arrow), lambda batch: batch.column(index), arrow, self._room(arrow))
+        return index
+
+    def _nullable(self, node: Node) -> Run:
+        """Values of which nothing is asked but whether they are there."""
+        if not isinstance(node, Column):
+            return self._bind(node).run
+        index, type_ = self._index(node), self._types.get(node.name)
+        if type_ is not None and type_.wire == "server":  # a row of NULLs is NULL
+            raise NeedsServerError
+        return lambda frame: frame.batch.column(index)
+
+    def _noting(self, run: Run, is_unsure: Callable[[Any], Any]) -> Run:
+        """The values of ``run``, with a note of the records of which they are not what the table stores."""
+
+        def noting(frame: _Frame) -> Any:
+            values = run(frame)
+            frame.unsure.append(is_unsure(values))
+            return values
+
+        return noting
 
     def _kind(self, arrow: Any) -> str:
         types = self._pa.types
@@ -553,7 +687,7 @@ class _Binder:
 
     def _constant(self, node: Node, kind: str, value: object, arrow: Any, room: _Room | None = None) -> _Bound:
         scalar = self._pa.scalar(value, arrow)
-        return _Bound(node, kind, lambda _batch: scalar, arrow, room)
+        return _Bound(node, kind, lambda _frame: scalar, arrow, room)
 
     def _literal(self, node: Number | Text | Constant) -> _Bound:
         if isinstance(node, Number):
@@ -583,12 +717,14 @@ class _Binder:
             return bound.run
         if isinstance(bound.node, Number):
             scalar = pa.scalar(bound.node.value, arrow)
-            return lambda _batch: scalar
+            return lambda _frame: scalar
         if pa.types.is_integer(bound.arrow) and pa.types.is_decimal(arrow):
             # Arrow demands room for any integer of the type; these are known to need less
             widest = pa.decimal128(max(_INTEGER_DIGITS.values()), 0)
-            return lambda batch: pc.cast(pc.cast(bound.run(batch), widest), arrow, safe=False)
-        return lambda batch: pc.cast(bound.run(batch), arrow, safe=False)
+            return lambda frame: pc.cast(pc.cast(bound.run(frame), widest), arrow, safe=False)
+        if pa.types.is_decimal(bound.arrow) and pa.types.is_floating(arrow):  # whose own cast does not round correctly
+            return lambda frame: pc.cast(pc.cast(bound.run(frame), pa.string()), arrow)
+        return lambda frame: pc.cast(bound.run(frame), arrow, safe=False)
 
     def _as_double(self, bound: _Bound) -> Run:
         if isinstance(bound.node, Number):
@@ -611,7 +747,7 @@ class _Binder:
         if operand.kind == "null":
             return operand
         if operand.room is None:
-            return self._double(node, self._pc.negate, operand)
+            return replace(operand, node=node, run=self._apply(self._pc.negate, operand.run))
         return self._exact(node, self._pc.negate, operand.room, [(operand, operand.room)])
 
     def _arithmetic(self, node: Arithmetic) -> _Bound:
@@ -624,7 +760,9 @@ class _Binder:
         if "null" in (left.kind, right.kind):
             return self._constant(Constant(None), "null", None, self._pa.bool_())
         if left.room is None or right.room is None:
-            return self._double(node, self._function(sign), left, right)
+            if self._pa.types.is_float32(left.arrow) and self._pa.types.is_float32(right.arrow):
+                raise NeedsServerError  # which computes in single precision
+            return self._double(node, sign, left, right)
         if sign == "/":
             return self._quotient(node, left, right, left.room, right.room)
         if sign == "*":
@@ -642,14 +780,33 @@ class _Binder:
         return functions[sign]
 
     def _divide(self, dividend: Any, divisor: Any) -> Any:
-        """Arrow stops at a zero, or makes an infinity of it; here it makes NULL."""
+        """Arrow stops at a zero, or makes an infinity of it; here it makes NULL, but of NaN."""
         pc, pa = self._pc, self._pa
         zero = pc.equal(divisor, pa.scalar(0, divisor.type))
+        if pa.types.is_floating(dividend.type):
+            zero = pc.and_(zero, pc.invert(pc.is_nan(dividend)))
         return pc.divide(dividend, pc.if_else(zero, pa.scalar(None, divisor.type), divisor))
 
-    def _double(self, node: Node, function: Callable[..., Any], *operands: _Bound) -> _Bound:
-        runs = [self._as_double(operand) for operand in operands]
-        return _Bound(node, "number", self._apply(function, *runs), self._pa.float64())
+    def _double(self, node: Node, sign: str, left: _Bound, right: _Bound) -> _Bound:
+        """Where a result is out of range, PostgreSQL stops: that is for it to say."""
+        pc, function = self._pc, self._function(sign)
+        run_left, run_right = self._as_double(left), self._as_double(right)
+        zero = self._pa.scalar(0.0)
+
+        def run(frame: _Frame) -> Any:
+            one, other = run_left(frame), run_right(frame)
+            made = function(one, other)
+            overflows = pc.and_(pc.is_inf(made), pc.and_(pc.is_finite(one), pc.is_finite(other)))
+            unsure = overflows
+            if sign in "*/":
+                lost = pc.and_(pc.equal(made, zero), pc.and_(pc.not_equal(one, zero), pc.is_finite(other)))
+                unsure = pc.or_(unsure, pc.and_(lost, pc.not_equal(other, zero)))
+            if isinstance(unsure, self._pa.Scalar):
+                unsure = self._pa.repeat(unsure, frame.batch.num_rows)
+            frame.unsure.append(unsure)
+            return made
+
+        return _Bound(node, "number", run, self._pa.float64())
 
     def _exact(
         self, node: Node, function: Callable[..., Any], room: _Room, operands: Sequence[tuple[_Bound, _Room]]
@@ -669,12 +826,13 @@ class _Binder:
         whole = dividend.whole and divisor.whole
         if whole and max(dividend.digits, divisor.digits) <= _INT64_DIGITS:
             return self._exact(node, self._divide, dividend, [(left, dividend), (right, divisor)])
-        scale = 0 if whole else max(QUOTIENT_SCALE, dividend.scale, divisor.scale)
-        dividend = dividend.with_scale(max(dividend.scale, scale - divisor.before_point - 1))
+        if not whole:
+            raise NeedsServerError  # the number of its digits follows from the values
+        dividend = dividend.with_scale(max(dividend.scale, -divisor.before_point - 1))
         made_scale = max(4, dividend.scale + divisor.before_point + 1)
         made = _Room(dividend.before_point + divisor.scale + made_scale, made_scale, False)
         quotient = self._exact(node, self._divide, made, [(left, dividend), (right, divisor)])
-        room = replace(made.with_scale(scale), whole=whole)
+        room = replace(made.with_scale(0), whole=True)
         arrow = self._decimal(node, room)
         return _Bound(node, "number", self._cast(quotient, arrow), arrow, room)
 
@@ -682,12 +840,23 @@ class _Binder:
 
     def _compare(self, node: Comparison, left: _Bound, right: _Bound) -> Run:
         if "null" in (left.kind, right.kind):
-            return lambda _batch: self._unknown
+            return lambda _frame: self._unknown
+        self._check_texts(node.operator, left, right)
         left, right = self._comparable(left, right, node)
         function = getattr(self._pc, _COMPARATORS[node.operator])
         if self._pa.types.is_floating(left.arrow):
             function = self._float_comparator(node.operator)
         return self._apply(function, left.run, right.run)
+
+    def _check_texts(self, operator: str, left: _Bound, right: _Bound) -> None:
+        """Raises NeedsServerError where PostgreSQL compares texts by another rule than Arrow."""
+        for one, other in ((left, right), (right, left)):
+            if one.type is None:
+                continue
+            if one.type.wire == "enum" and (operator not in ("=", "<>") or not isinstance(other.node, Text)):
+                raise NeedsServerError  # its order is its labels'
+            if _is_padded(one.type) and not (isinstance(other.node, Text) and not other.node.value.endswith(" ")):
+                raise NeedsServerError  # blanks at the end count or do not, as the other side has it
 
     def _comparable(self, left: _Bound, right: _Bound, node: Node) -> tuple[_Bound, _Bound]:
         """Both sides as types that Arrow compares and that lose nothing."""
@@ -755,12 +924,10 @@ class _Binder:
         return self._constant(node, kind, value, arrow.get(kind) or pa.timestamp("us", beside.arrow.tz))
 
     def _in_utc(self, node: Text, moment: Any) -> datetime:
-        """Of the two readings of a local time around a change of clocks, PostgreSQL takes the smaller offset."""
         try:
             if moment.tzinfo is None:
-                zone = _zone(self._zone)
-                offsets = (moment.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1))
-                moment = moment.replace(tzinfo=UTC) - min(offsets)
+                local = (moment - datetime(1970, 1, 1)) // timedelta(microseconds=1)
+                return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self._zones.utc(local, self._zone))
             return cast(datetime, moment.astimezone(UTC))
         except OverflowError:
             raise ValueError(f"{node} is out of the range of timestamps") from None
@@ -774,7 +941,7 @@ class _Binder:
         that type, while a single one is compared as double precision (manual, 10.5).
         """
         if value.kind == "null":
-            return lambda _batch: self._unknown
+            return lambda _frame: self._unknown
         constants: list[Any] = []
         found: list[Run] = []
         if self._pa.types.is_float32(value.arrow) and sum(item.is_constant for item in items) > 1:
@@ -784,10 +951,11 @@ class _Binder:
             if item.kind == "null":
                 found.append(item.run)
                 continue
+            self._check_texts("=", value, item)
             left, right = self._comparable(value, item, equality)
             same = left.arrow == right.arrow == value.arrow and not self._pa.types.is_floating(value.arrow)
             if right.is_constant and same:
-                constants.append(right.run(None))
+                constants.append(right.run(_NO_FRAME))
             else:
                 found.append(self._compare(equality, value, item))
         if constants:
@@ -806,8 +974,8 @@ class _Binder:
     def _among(self, value: _Bound, constants: Any) -> Run:
         pc = self._pc
 
-        def among(batch: pa.RecordBatch) -> Any:
-            values = value.run(batch)
+        def among(frame: _Frame) -> Any:
+            values = value.run(frame)
             return pc.if_else(pc.is_valid(values), pc.is_in(values, value_set=constants), self._unknown)
 
         return among
@@ -817,11 +985,13 @@ class _Binder:
             return value.run
         if value.kind != "text":
             raise ValueError(f"{node.value} is {value.what}, and like takes text")
+        if value.type is not None and _is_padded(value.type):
+            raise NeedsServerError  # to which the blanks at the end of the stored value count
         pc, pieces = self._pc, _like_pieces(node.pattern)
         if max(map(pieces.count, _WILDCARDS)) > LIKE_RUNS:
-            return lambda batch: self._like_each(value.run(batch), pieces)
+            return lambda frame: self._like_each(value.run(frame), pieces)
         pattern = _like_regex(pieces)
-        return lambda batch: pc.match_substring_regex(value.run(batch), pattern)
+        return lambda frame: pc.match_substring_regex(value.run(frame), pattern)
 
     def _like_each(self, values: Any, pieces: Sequence[str]) -> Any:
         """Text by text: RE2 takes seconds for a hundred texts where the pattern has a thousand wildcards."""
@@ -833,13 +1003,13 @@ class _Binder:
         return self._pa.array(found, self._pa.bool_(), from_pandas=False)
 
 
-def moment_beside(text: Text, kind: pa.DataType, *, zone: str) -> int:
+def moment_beside(text: Text, kind: pa.DataType, *, zone: str, zones: Zones) -> int:
     """What a text in quotes is beside a column of the date or time type ``kind``: days or microseconds since 1970, or
-    of the day. ``zone``: as for `Condition.bind`. Raises ValueError where it is none."""
+    of the day. ``zone``, ``zones``: as for `Condition.bind`. Raises ValueError where it is none."""
     import pyarrow as pa
 
-    binder = _Binder(pa.schema([("it", kind)]), zone)
-    value: int = binder._moment(text, binder._bind(Column("it"))).run(None).value
+    binder = _Binder(pa.schema([("it", kind)]), zone, zones, NO_TYPES)
+    value: int = binder._moment(text, binder._bind(Column("it"))).run(_NO_FRAME).value
     return value
 
 
@@ -918,14 +1088,3 @@ def _read_moment(text: str, kind: str) -> date | datetime | time:
     if not re.fullmatch(shape, text):
         raise ValueError(text)
     return read(text)
-
-
-def _zone(name: str) -> tzinfo:
-    if name == "UTC":
-        return UTC
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"{name} is not a known time zone; write the offset of each timestamp") from None

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from loader.columns import LoadColumn
+from loader.datetimes import FIXED_ZONES, Zones
 from loader.kernel.express import NO_FILTER, CompiledFilter, Express, express_lane, unknown_columns
 
 if TYPE_CHECKING:
@@ -38,16 +39,17 @@ def fast_lane(
     condition: str | None,
     zone: str,
     with_position: bool,
+    zones: Zones = FIXED_ZONES,
 ) -> Express | Hybrid | None:
     """The compiled lane for ``columns`` and the filter ``condition``, with as few open columns as can be.
 
-    None where there is no kernel, or too little for it to do. ``zone``: see `loader.expression.Condition.bind`;
-    the other arguments are those of `express_lane`.
+    None where there is no kernel, or too little for it to do. ``zone``, ``zones``: see
+    `loader.expression.Condition.bind`; the other arguments are those of `express_lane`.
     """
     if kernel is None:
         return None
     opened = set(unknown_columns(columns, constants))
-    filtering = _filtering(condition, columns, opened, zone=zone)
+    filtering = _filtering(condition, columns, opened, zone=zone, zones=zones)
     if filtering.by_arrow is not None:
         opened |= filtering.by_arrow.columns
     open = [column for column in columns if column.name in opened]
@@ -64,24 +66,31 @@ def fast_lane(
         open=opened,
         filter=filtering.compiled,
         with_position=with_position,
+        zones=zones,
     )
     if express is None or not open:
         return express
+    from loader.expression import NeedsServerError
     from loader.hybrid import Hybrid
-    from loader.transform import Transformer, schema_of
+    from loader.transform import Transformer, bind_filter
 
-    bound = None if filtering.by_arrow is None else filtering.by_arrow.bind(schema_of(open), zone=zone)
+    try:
+        bound = None if filtering.by_arrow is None else bind_filter(filtering.by_arrow, open, zone=zone, zones=zones)
+    except NeedsServerError:
+        return None
     mask = bytes(column.name in opened for column in columns) + bytes(with_position)
-    return Hybrid(express, kernel, mask, open, Transformer(open, constants, key=required, filter=bound))
+    return Hybrid(express, kernel, mask, open, Transformer(open, constants, key=required, filter=bound, zones=zones))
 
 
-def _filtering(condition: str | None, columns: Sequence[LoadColumn], opened: set[str], *, zone: str) -> _Filtering:
+def _filtering(
+    condition: str | None, columns: Sequence[LoadColumn], opened: set[str], *, zone: str, zones: Zones
+) -> _Filtering:
     if condition is None:
         return _Filtering(NO_FILTER)
     from loader.expression import parse
     from loader.kernel.filter import EVERYTHING, compile_filter
 
-    compiled = compile_filter(condition, columns, zone=zone)
+    compiled = compile_filter(condition, columns, zone=zone, zones=zones)
     if compiled is None or compiled.operands & opened:
         return _Filtering(EVERYTHING, parse(condition))
     return _Filtering(compiled)

@@ -151,6 +151,8 @@ _LIBPQ = (
      r"channel binding (is )?required|authentication method .* (failed|not supported)|authentication requirement"),
     ("", _REFUSED, "the connection's parameters are wrong",
      r"invalid (\S+ )?(value|port number|integer value|connection option|URI)|could not match \d+"),
+    ("", _REFUSED, "a pooler does not take a parameter: leave it out, or add it to ignore_startup_parameters",
+     r"unsupported startup parameter"),
     ("", _REFUSED, "the server's socket may not be used", r"failed: Permission denied"),
     ("", _REFUSED, "what answers there is no PostgreSQL",
      r"expected authentication request|invalid response to (SSL|GSSAPI) negotiation"),

@@ -147,6 +147,9 @@ class FileSource:
         """None: a file has no versions beside the one that it holds."""
         return None
 
+    def other_version(self, version_id: str) -> FileSource:
+        raise SourceError(f"{self.uri}: is a local file and keeps no version {version_id}")
+
     def interrupt(self) -> None:
         """Nothing has to be waited for."""
 

@@ -19,6 +19,7 @@ from loader.cuts import SHARD_BITS
 from loader.database import translated
 from loader.decode import without
 from loader.errors import DatabaseError, LimitError, LoaderError, RejectLimitError, ShapeError, TransformError
+from loader.late import overtaking
 from loader.ledger import Entry, Errand
 from loader.merge import Counts as Merged
 from loader.merge import Merge
@@ -35,8 +36,8 @@ from loader.stored import read_stored
 from loader.swallowed import Swallowed
 from loader.tally import RejectKeeper
 from loader.task import Task
-from loader.undertaking import Undertaking
-from loader.ways import Ahead, Staged
+from loader.undertaking import TargetMovedError, Undertaking, check_meant, plan_anew
+from loader.ways import Ahead, Staged, TargetChangedError
 
 
 class UnprovedError(LoaderError):
@@ -128,7 +129,29 @@ class Finishing(Undertaking):
     def _enter(self, connection: Connection, errand: Errand, standing: Standing, waited: float) -> Entry:  # noqa: ARG002 - a base class has them
         return runs.take_up(connection, self._plan, waited, follows=standing.follows)
 
+    @property
+    def _name(self) -> tuple[str | None, str]:
+        """That of the table for which the shards were planned: its turn is taken, whatever the spec's name means."""
+        return self._plan.target or self._spec.table_name
+
     def _attempt(self, connection: Connection, _entry: Entry) -> LoadReport:
+        """Merge what the shards have staged; for the target as it is, where it was changed since it was planned for."""
+        changes = 0
+        try:
+            check_meant(connection, self._spec, self._account)
+            while True:
+                try:
+                    return self._merge_proved(connection)
+                except TargetChangedError:
+                    changes += 1
+                    plan_anew(connection, self._spec, self._account, changes=changes)
+        except TargetMovedError as error:
+            raise self._replan(str(error)) from error
+
+    def _replan(self, why: str) -> ReplanError:
+        return ReplanError(why, {"after": self._plan.attempt, "found": self._plan.found})
+
+    def _merge_proved(self, connection: Connection) -> LoadReport:
         load, plan = self._load, self._plan
         vouched = {each.run: each for each in runs.reports(connection, plan)}
         given = vouched if self._reports is None else {each.run for each in self._reports}
@@ -138,15 +161,14 @@ class Finishing(Undertaking):
         self._sums = {each.number: each.crc for each in reports if each.crc is not None}
         table = load.target(connection)
         front = Head(load.source)
-        again = {"after": plan.attempt, "found": plan.found}
         if plan.head is not None and front.crc != plan.head:
-            raise ReplanError(f"{plan.uri}: {OTHER_HEAD}", again)
+            raise self._replan(f"{plan.uri}: {OTHER_HEAD}")
         records = load.open_records(iter(front), table)
         found = read_stored(Found, plan.found, what="a shard plan's findings")
         whole = load.plan(connection, records, table, found, again=True)
         connection.rollback()
         if whole.digest != plan.digest:
-            raise ReplanError(f"{plan.uri}: the table {table} is not what it was when the shards were planned", again)
+            raise self._replan(f"{plan.uri}: the table {table} is not what it was when the shards were planned")
         self._check(connection, proof)
         try:
             return self._bring_home(connection, proof, whole, records, reports)
@@ -204,6 +226,7 @@ class Finishing(Undertaking):
             threads=load.threads,
             keeper=keeper,
             account=load.account,
+            drop_overtaken=overtaking(load),
             parts=proof.parts,
             shards=plan,
             sums=self._sums,

@@ -23,7 +23,7 @@ from loader import runs, shards, telemetry
 from loader.cores import positive
 from loader.deadline import Deadline
 from loader.errors import DatabaseError, LoaderError, PausedError, SourceCorruptedError, UsageError
-from loader.events import direct_of, shown
+from loader.events import direct_of, shown, with_token
 from loader.giving_up import NotLoaded, give_up, note_trouble
 from loader.handler import deadline_of, how_of, named_spec
 from loader.memory import keep_buffers, spare_imports
@@ -117,7 +117,7 @@ def _run(step: Step, event: Mapping[str, Any], deadline: Deadline) -> dict[str, 
 
 def _plan(event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
     """Cut the object, or say that there is nothing to cut. A plan that is in progress is gone on with."""
-    direct = direct_of(event["load"])
+    direct = _direct(event)
     spec, how = named_spec(direct, direct["source"]), _how(direct, deadline)
     place = Place.of_plan(event["execution"])
     uri, version = direct["source"], direct.get("version_id")
@@ -136,11 +136,19 @@ def _plan(event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         )
         facts: dict[str, Any] = {"load_id": plan.load_id, "shards": len(plan.ranges), "why": plan.why}
         telemetry.log("planned", verdict=plan.verdict, **facts)
+        if plan.verdict == "settled":
+            telemetry.tell_report(LoadReport.from_dict(plan.report or {}))
     place.write(plan.to_dict())
     answer = {"plan": place.to_dict(), "round": 0, **facts}
     if plan.verdict != "split":
         return {"verdict": "whole" if plan.verdict == "single" else "done", **answer}
     return _judged(place, plan, 0, answer, deadline)
+
+
+def _direct(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The event that the execution was started with. One that forces does so once for the whole execution, however
+    often its steps are run."""
+    return with_token(direct_of(event["load"]), event["execution"])
 
 
 def _how(direct: Mapping[str, Any], deadline: Deadline) -> How:
@@ -241,7 +249,7 @@ def _merge(
 
 def _whole(event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
     """An object that is not to be split: one function after the other goes on with it, as with any load."""
-    direct = direct_of(event["load"])
+    direct = _direct(event)
     spec, how = named_spec(direct, direct["source"]), _how(direct, deadline)
     with telemetry.about(direct["source"], direct.get("version_id")):
         report = load_one(

@@ -20,12 +20,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from loader import telemetry
 from loader.deadline import Deadline
 from loader.dispatch import dispatch
 from loader.errors import BusyError, LoaderError, PausedError, UsageError
-from loader.events import Ignored, ObjectCreated, direct_of, event_of, is_direct, is_ping, is_sqs, told_by
+from loader.events import Ignored, ObjectCreated, direct_of, event_of, is_direct, is_ping, is_sqs, told_by, with_token
 from loader.memory import keep_buffers, spare_imports
 from loader.pipeline import How, load_one
 from loader.redelivery import RECEIVES, TURN_PATIENCE, Message, hidden_for, hide, is_permanent, put_aside
@@ -169,12 +170,18 @@ def _load_created(created: ObjectCreated, invocation: Invocation) -> dict[str, A
 
 
 def _direct(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
-    given = direct_of(event)
+    given = with_token(direct_of(event), _request_of(invocation.context))
     how = how_of(given, invocation.deadline)
     handover: int = given.get("handover", 0)
     if handover > how.handovers:
         raise UsageError(f"{given['source']}: was handed over {handover} times, and {how.handovers} is the limit")
     return _load_or_hand_over(named_spec(given, given["source"]), how, given, invocation)
+
+
+def _request_of(context: Any) -> str:
+    """What stays the same when Lambda itself tries an event again (Lambda developer guide, "Asynchronous invocation
+    error handling": with the same request id)."""
+    return getattr(context, "aws_request_id", None) or uuid4().hex
 
 
 def how_of(direct: Mapping[str, Any], deadline: Deadline, message: Message | None = None) -> How:
@@ -184,6 +191,7 @@ def how_of(direct: Mapping[str, Any], deadline: Deadline, message: Message | Non
     """
     return How(
         force=direct.get("force", False),
+        token=direct.get("token"),
         workers=settings().workers,
         deadline=deadline,
         wait=_patience(deadline) if message is None else min(TURN_PATIENCE, _patience(deadline)),
@@ -211,7 +219,7 @@ def _load_or_hand_over(spec: LoadSpec, how: How, direct: Mapping[str, Any], invo
     Where time is up, another invocation is asked for with the event ``direct``, if the function may do that.
     """
     with telemetry.about(direct["source"], direct.get("version_id")):
-        if (dispatched := _dispatch(how, direct, invocation.context)) is not None:
+        if (dispatched := _dispatch(how, direct)) is not None:
             telemetry.log("dispatched", **dispatched)
             return dispatched
         try:
@@ -229,10 +237,9 @@ def _load_or_hand_over(spec: LoadSpec, how: How, direct: Mapping[str, Any], invo
         return report.to_dict()
 
 
-def _dispatch(how: How, direct: Mapping[str, Any], context: Any) -> dict[str, Any] | None:
+def _dispatch(how: How, direct: Mapping[str, Any]) -> dict[str, Any] | None:
     """Leave it to a state machine, if there is one and the load is too large for this function."""
-    request = getattr(context, "aws_request_id", None)
-    return dispatch(direct, how.deadline, s3=settings().s3, client=settings().client, request_id=request)
+    return dispatch(direct, how.deadline, s3=settings().s3, client=settings().client)
 
 
 def _load(spec: LoadSpec, how: How, uri: str, version_id: str | None) -> LoadReport:

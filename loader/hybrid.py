@@ -48,14 +48,16 @@ class Hybrid:
         filtered: npt.NDArray[np.bool_] = np.frombuffer(marks, bool)
         batch = pa.RecordBatch.from_arrays([_array(len(filtered), *each) for each in columns], self._names)
         rows = self._transformer.convert(Rows(block, batch, np.arange(len(filtered))))
-        kept = self._transformer.finish(rows)
+        kept = self._transformer.finish(replace(rows, doubtful=None))
+        unsure = kept.doubtful.index if kept.doubtful is not None else np.empty(0, np.int64)
         if filtered.any():
             kept = kept.keep(~filtered[kept.index])
         is_kept = np.zeros(len(filtered), bool)
         is_kept[kept.index] = True
         made = encode(kept, self._types, with_position=False)
         tuples = self._kernel.assemble(sure.tuples, made, places, is_kept)
-        return self._settled(sure, block, tuples, is_kept, np.delete(np.arange(len(filtered)), rows.index))
+        sure_of = np.setdiff1d(rows.index, unsure)
+        return self._settled(sure, block, tuples, is_kept, np.delete(np.arange(len(filtered)), sure_of))
 
     def _settled(
         self, sure: Sure, block: Block, tuples: bytes, is_kept: npt.NDArray[np.bool_], left: npt.NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""The two lanes of a block: what the client is sure of goes straight into COPY's form, the rest by the server."""
+"""The two lanes of a block: what the client is sure of goes straight into COPY's form, the server judges the rest."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pyarrow as pa
 from loader import arrays
 from loader.columns import LoadColumn
 from loader.convert import convert
-from loader.csv_form import NO_PLACES, CsvForm, Lines
+from loader.csv_form import NO_PLACES, CopyForm, CsvForm, Lines
 from loader.encode import encode, positions, spelled
 from loader.lane import Judged, Refusal, TextLane
 from loader.records import Block, Encoded, reject_each
 from loader.rejects import RejectGroup, Rejects
 from loader.report import reason_of
-from loader.rows import Doubtful, Rows, run_of
+from loader.rows import Doubtful, Rows, in_order, run_of
 from loader.values import brief, shown
 from loader.wire import has_form
 
@@ -27,9 +27,9 @@ class Judge:
     """Settles the doubtful records of blocks, and encodes all. Safe to share between threads.
 
     ``key``: columns whose values are followed, see `rising`.
-    ``form``: records go in that form, and nobody is asked before.
+    ``form``: all records go in that form, because there is a column whose values only the server can make the bytes of;
+    where it is `CsvForm`, nobody is asked before. Else they go as the tuples of binary COPY.
     ``lacks``: which texts hold a character that the database's encoding lacks, see `TextLane.lacks`.
-    ``by_server``: there is a column whose values only the server can make the bytes of, so all records go its way.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Judge:
         *,
         key: Sequence[str],
         with_position: bool,
-        form: CsvForm | None = None,
+        form: CopyForm | None = None,
         lacks: Callable[[pa.Array], npt.NDArray[np.bool_] | None] = lambda _values: None,
     ) -> None:
         self._form = form
@@ -50,27 +50,24 @@ class Judge:
         self._with_position = with_position
         exact = {column.name for column in columns if column.is_exact}
         self._key = key if exact.issuperset(key) else ()
-        self._by_server = any(type_.wire == "server" for type_ in self._types)
 
     def encode(self, rows: Rows) -> Encoded:
-        """The rows as binary COPY tuples, the doubtful ones as the server made them."""
-        if self._by_server:
-            rows = _all_doubtful(rows)
-            if self._form is not None:
-                return self._as_text(rows, self._form)
-        else:
-            rows = self._unrepresentable(rows)
+        """The rows as COPY is to be given them, the doubtful ones as the server takes them."""
+        if self._form is not None:
+            return self._as_text(rows.doubt(np.ones(len(rows.index), bool)), self._form)
+        rows = self._unrepresentable(rows)
         tuples = encode(rows, self._types, with_position=self._with_position)
-        kept, rejects = rows.batch.num_rows, rows.rejects
+        kept, filtered, rejects = rows.batch.num_rows, rows.filtered, rows.rejects
         if rows.doubtful is not None:
             asked = rows.doubtful
             at = positions(rows.block, asked.index) if self._with_position else None
             judged_tuples, judged = self._lane.tuples(asked, at)
             tuples += judged_tuples
             kept += len(judged.kept)
+            filtered += judged.filtered
             rejects += _refused(rows.block, asked, judged)
         keys = run_of([rows.batch.column(name) for name in self._key]) if self._key and rows.doubtful is None else None
-        return Encoded(rows.block, tuples, kept, rejects, rows.filtered, rows.short, rows.long, keys)
+        return Encoded(rows.block, tuples, kept, rejects, filtered, rows.short, rows.long, keys)
 
     def _unrepresentable(self, rows: Rows) -> Rows:
         """With the records doubtful that hold a character that the database's encoding lacks: the server says which."""
@@ -78,21 +75,26 @@ class Judge:
         for type_, values in zip(self._types, rows.batch.columns, strict=True):
             if type_.form == "text" and (lacking := self._lacks(values)) is not None:
                 asked |= lacking
-        return _doubtful(rows, asked, ()) if asked.any() else rows
+        return rows.doubt(asked, ())
 
-    def _as_text(self, rows: Rows, form: CsvForm) -> Encoded:
-        """All records as CSV."""
-        asked, data, kept = rows.doubtful, b"", 0
+    def _as_text(self, rows: Rows, form: CopyForm) -> Encoded:
+        """All records as text."""
+        asked, data, kept, filtered, rejects = rows.doubtful, b"", 0, rows.filtered, rows.rejects
         if asked is not None:
             at = positions(rows.block, asked.index) if self._with_position else None
-            data, kept = spelled(asked.texts, at, form), len(asked.index)
-        index = [group.index for group in rows.rejects.groups]
-        rejected = np.concatenate(index) if index else NO_PLACES
-        lines = Lines(data, rejected)
-        return Encoded(rows.block, b"", kept, rows.rejects, rows.filtered, rows.short, rows.long, lines=lines)
+            if isinstance(form, CsvForm):
+                data, kept = spelled(asked.texts, at, form), len(asked.index)
+            else:
+                data, judged = self._lane.lines(asked, at)
+                kept = len(judged.kept)
+                filtered += judged.filtered
+                rejects += _refused(rows.block, asked, judged)
+        index = [group.index for group in rejects.groups]
+        lines = Lines(data, np.concatenate(index) if index else NO_PLACES)
+        return Encoded(rows.block, b"", kept, rejects, filtered, rows.short, rows.long, lines=lines)
 
     def show(self, rows: Rows) -> Rows:
-        """The doubtful records that the server takes, as typed rows among the others, for a hook or filter to see."""
+        """The doubtful records that the server takes, as typed rows among the others, for a hook to see."""
         if rows.doubtful is None:
             return rows
         asked = rows.doubtful
@@ -110,7 +112,7 @@ class Judge:
             unseen |= bad
         batch = pa.RecordBatch.from_arrays(typed, schema=rows.batch.schema)
         seen = batch.filter(arrays.booleans(~unseen))
-        batch, index = _in_order((rows.batch, rows.index), (seen, index[~unseen]))
+        batch, index = in_order((rows.batch, rows.index), (seen, index[~unseen]))
         return replace(rows, batch=batch, index=index, rejects=rows.rejects + rejects, doubtful=None)
 
     def withdraw(self, rows: Rows) -> Rows:
@@ -121,33 +123,7 @@ class Judge:
             if not (known := has_form(values, type_)).all():
                 asked |= ~known
                 suspects.append(column.name)
-        return _doubtful(rows, asked, suspects) if suspects else rows
-
-
-def _all_doubtful(rows: Rows) -> Rows:
-    """Every record for the server, in the file's order."""
-    return _doubtful(rows, np.ones(len(rows.index), bool), rows.batch.schema.names)
-
-
-def _doubtful(rows: Rows, asked: npt.NDArray[np.bool_], suspects: Sequence[str]) -> Rows:
-    """The records ``asked`` for the server as well, beside those that are doubtful, in the file's order."""
-    names = rows.batch.schema.names
-    chosen = rows.batch if asked.all() else rows.batch.filter(arrays.booleans(asked))
-    made = Doubtful.of(chosen.columns, names, rows.index[asked], suspects=suspects)
-    if rows.doubtful is not None:
-        texts, index = _in_order((made.texts, made.index), (rows.doubtful.texts, rows.doubtful.index))
-        made = Doubtful(texts, index, made.suspects | rows.doubtful.suspects)
-    rest = replace(rows, batch=rows.batch.slice(0, 0), index=rows.index[:0]) if asked.all() else rows.keep(~asked)
-    return replace(rest, doubtful=made if len(made.index) else None)
-
-
-def _in_order(
-    one: tuple[pa.RecordBatch, npt.NDArray[np.int64]], other: tuple[pa.RecordBatch, npt.NDArray[np.int64]]
-) -> tuple[pa.RecordBatch, npt.NDArray[np.int64]]:
-    """Two batches, each with its records' places in the block, as one in the file's order."""
-    index = np.concatenate((one[1], other[1]))
-    order = np.argsort(index, kind="stable")
-    return pa.concat_batches([one[0], other[0]]).take(arrays.integers(order)), index[order]
+        return rows.doubt(asked, suspects)
 
 
 def _refused(block: Block, asked: Doubtful, judged: Judged) -> Rejects:
@@ -172,7 +148,7 @@ def _unshown(
 ) -> RejectGroup:
     def message(number: int) -> str:
         value = shown(values[int(bad[number])].as_py())
-        return f"PostgreSQL takes {value}, but it cannot be shown to the filter or the hook"
+        return f"PostgreSQL takes {value}, but it cannot be shown to the hook"
 
     return reject_each(block, index[bad], "unrepresentable", message, column.name)
 

@@ -3,7 +3,8 @@
 A temporary table has the load's columns with the target's own types. Records are COPYed into it as text, so
 the types' input functions read them, with their modifiers and domains, exactly as ``COPY`` into the target would,
 on every version and for every type. What it takes is read back as the tuples of binary COPY, and goes on beside
-those that the client made. What it refuses is told with its own words.
+those that the client made; or, where the load's records go as text, the lines that it took go on themselves. What it
+refuses is told with its own words.
 
 The first refusal of a batch is found by COPY's own report of the line; from PostgreSQL 16 on, ``pg_input_error_info``
 then finds the others at once, else they are found one by one.
@@ -39,6 +40,8 @@ from loader.repertoire import Repertoire
 from loader.rows import Doubtful
 from loader.statements import HEADER, TRAILER, copy, execute
 from loader.statements import rows as rows_of
+from loader.where import lane_name
+from loader.zones import in_zone
 
 _TABLE = sql.Identifier("pg_temp", "loader_lane")
 
@@ -67,10 +70,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """``kept``: the rows that PostgreSQL took, from 0, shape (k,); ``refusals``: the others."""
+    """``kept``: the rows that PostgreSQL took, from 0, shape (k,); ``refusals``: the others. ``filtered``: how many it
+    took that are not among ``kept`` because the filter leaves them out."""
 
     kept: Numbers
     refusals: tuple[Refusal, ...]
+    filtered: int = 0
 
 
 class TextLane:
@@ -81,6 +86,7 @@ class TextLane:
     refused here, because such a character fails every statement that it is sent with.
     ``left``: how many more rejects the load may have. A batch with more refusals than that ends the load, so no more
     are looked for in it, and the rest of its records is neither kept nor refused.
+    ``filter``: the spec's, as `where` writes it, over the lane's table.
     """
 
     def __init__(
@@ -90,17 +96,19 @@ class TextLane:
         session_zone: str,
         left: Callable[[], int] = lambda: sys.maxsize,
         repertoire: Repertoire | None = None,
+        *,
+        filter: sql.Composable | None = None,
     ) -> None:
         self._database = database
         self._repertoire = repertoire
         self._left = left
+        self._filter = filter
         self._columns = list(columns)
         self._zoned = [
             (place, column.zone)
             for place, column in enumerate(columns)
-            if column.zone != session_zone and column.type.name.endswith("with time zone")
+            if column.zone != session_zone and column.type.base_name.endswith("with time zone")
         ]
-        self._rounded = [place for place, column in enumerate(columns) if column.type.name.startswith("timestamp(")]
         names = [*(f"c{place}" for place in range(len(columns))), POSITION]
         self._statement = f"COPY pg_temp.loader_lane ({', '.join(names)}) FROM STDIN"
         self._idle: list[Connection] = []
@@ -112,38 +120,60 @@ class TextLane:
         with self._session() as connection:
             asked, judged = self._in_their_zones(connection, asked, _all(asked))
             judged = self._fill(connection, asked, judged, positions)
-            judged = self._within_time(connection, judged, positions)
+            judged = self._filtered(connection, judged, positions)
             if not len(judged.kept):
                 connection.commit()  # a commit truncates the table, so rows that were taken back leave no bloat
                 return b"", judged
-            columns: list[sql.Composable] = [
-                sql.SQL("{}::text" if column.type.text_only else "{}").format(_name(place))
-                for place, column in enumerate(self._columns)
-            ]
+            columns: list[sql.Composable] = [lane_name(place) for place in range(len(self._columns))]
             columns += [sql.Identifier(POSITION)] if positions is not None else []
             made = _copied_out(connection, columns)
             connection.commit()
         return made, judged
 
-    def _within_time(self, connection: Connection, judged: Judged, positions: Numbers | None) -> Judged:
-        """Without the records of which a time was rounded past the end of time.
+    def lines(self, asked: Doubtful, positions: Numbers | None = None) -> tuple[bytes, Judged]:
+        """The records that PostgreSQL takes as lines of COPY's text format, which end with `POSITION` where
+        ``positions`` are given."""
+        with self._session() as connection:
+            asked, judged = self._in_their_zones(connection, asked, _all(asked))
+            judged = self._fill(connection, asked, judged)
+            judged = self._filtered(connection, judged, None)
+            connection.commit()
+        return _Lines(asked.texts, positions).of(judged.kept), judged
 
-        ``timestamp(0)`` takes 294276-12-31 23:59:59.999999 from a text, and then neither its own text nor its own
-        bytes: here alone the loader refuses what COPY takes.
-        """
-        if not self._rounded or not len(judged.kept):
-            return judged
-        beyond = sql.SQL(" OR ").join(_BEYOND.format(_name(place)) for place in self._rounded)
-        statement = sql.SQL("DELETE FROM {} WHERE {} RETURNING {}")
-        found = rows_of(connection, statement.format(_TABLE, beyond, sql.Identifier(POSITION)))
-        gone = [position for (position,) in found]
-        if not gone:
+    def _filtered(self, connection: Connection, judged: Judged, positions: Numbers | None) -> Judged:
+        """Without the records for which the filter is not true. Where PostgreSQL stops at one, it is not."""
+        if self._filter is None or not len(judged.kept):
             return judged
         of_kept = judged.kept if positions is None else positions[judged.kept]
-        lost = np.isin(of_kept, gone)
-        name = self._columns[self._rounded[0]].name
-        refusals = [Refusal(int(row), name, "22008", "timestamp out of range") for row in judged.kept[lost]]
-        return Judged(judged.kept[~lost], (*judged.refusals, *refusals))
+        gone = self._left_out_of(connection, self._filter, np.sort(of_kept).tolist())
+        kept = judged.kept[~np.isin(of_kept, gone)]
+        return replace(judged, kept=kept, filtered=len(judged.kept) - len(kept))
+
+    def _left_out_of(self, connection: Connection, filter: sql.Composable, positions: list[int]) -> list[int]:
+        """As `_left_out`, of the records at ``positions``, which rise; by halves where PostgreSQL stops at one."""
+        among = sql.SQL("{} BETWEEN {} AND {}").format(
+            sql.Identifier(POSITION), sql.Literal(positions[0]), sql.Literal(positions[-1])
+        )
+        gone = self._left_out(connection, filter, among)
+        if gone is not None:
+            return gone
+        if len(positions) == 1:
+            return self._left_out(connection, sql.SQL("FALSE"), among) or []
+        middle = len(positions) // 2
+        halves = positions[:middle], positions[middle:]
+        return [each for half in halves for each in self._left_out_of(connection, filter, half)]
+
+    def _left_out(self, connection: Connection, filter: sql.Composable, among: sql.Composable) -> list[int] | None:
+        """Delete those ``among`` the records for which ``filter`` is not true; None where PostgreSQL stops."""
+        statement = sql.SQL("DELETE FROM {} WHERE CASE WHEN {} THEN ({}) IS NOT TRUE END RETURNING {}")
+        execute(connection, "SAVEPOINT loader_filter")
+        try:
+            found = rows_of(connection, statement.format(_TABLE, among, filter, sql.Identifier(POSITION)))
+        except psycopg2.DataError:
+            execute(connection, "ROLLBACK TO SAVEPOINT loader_filter")
+            return None
+        execute(connection, "RELEASE SAVEPOINT loader_filter")
+        return [position for (position,) in found]
 
     def canonical(self, asked: Doubtful) -> tuple[pa.RecordBatch, Judged]:
         """The records that PostgreSQL takes, each value in PostgreSQL's own spelling (dates as ISO 8601)."""
@@ -163,7 +193,7 @@ class TextLane:
                 continue
             alone = [pa.nulls(rows, pa.string())] * len(columns)
             alone[place] = columns[place]
-            with _zone(connection, zone):
+            with in_zone(connection, zone):
                 judged = self._fill(connection, replace(asked, texts=pa.RecordBatch.from_arrays(alone, names)), judged)
                 spelled = self._spelled(connection, place)
                 connection.commit()
@@ -175,7 +205,7 @@ class TextLane:
 
     def _spelled(self, connection: Connection, place: int) -> pa.Array:
         statement = sql.SQL("SELECT {}::text FROM {} ORDER BY {}").format(
-            _name(place), _TABLE, sql.Identifier(POSITION)
+            lane_name(place), _TABLE, sql.Identifier(POSITION)
         )
         values = [value for (value,) in rows_of(connection, statement)]
         known = arrays.booleans(np.array([value is not None for value in values], bool))
@@ -346,7 +376,7 @@ class TextLane:
 
     def _prepare(self, connection: Connection) -> None:
         columns = [
-            sql.SQL("{} {}").format(_name(place), sql.SQL(column.type.name))
+            sql.SQL("{} {}").format(lane_name(place), sql.SQL(column.type.name))
             for place, column in enumerate(self._columns)
         ]
         columns.append(sql.SQL("{} bigint").format(sql.Identifier(POSITION)))
@@ -371,8 +401,6 @@ _QUESTION = sql.SQL(
     " LATERAL pg_input_error_info(v.text, {type}) AS e WHERE NOT pg_input_is_valid(v.text, {type})"
 )
 
-_BEYOND = sql.SQL("(isfinite({0}) AND {0} > '294276-12-31 23:59:59.999999+00')")
-
 _LINE = re.compile(r"^COPY loader_lane[^0-9]*([0-9]+)", re.MULTILINE)  # whatever language the server speaks
 _COLUMN = re.compile(r"^COPY loader_lane[^0-9]*[0-9]+.*?\bc([0-9]+)\b", re.MULTILINE)
 
@@ -389,23 +417,19 @@ def _all(asked: Doubtful) -> Judged:
     return Judged(np.arange(asked.texts.num_rows, dtype=np.int64), ())
 
 
-def _name(place: int) -> sql.Identifier:
-    return sql.Identifier(f"c{place}")
-
-
 FEW = 100
 """Records up to which lines are made one by one: for a block's one odd value, a tenth of the time."""
 
 
 class _Lines:
-    """Records as lines of COPY's text format (manual, COPY, "Text Format")."""
+    """Records as lines of COPY's text format (manual, COPY, "Text Format"), with their ``positions`` or without."""
 
-    def __init__(self, texts: pa.RecordBatch, positions: Numbers) -> None:
+    def __init__(self, texts: pa.RecordBatch, positions: Numbers | None) -> None:
+        numbers = [] if positions is None else [arrays.integers(positions).cast(pa.string())]
         if texts.num_rows <= FEW:
-            self._lines = arrays.texts([_line_of(row, at) for row, at in zip(_rows(texts), positions, strict=True)])
+            self._lines = arrays.texts([_line_of(row) for row in _rows([*texts.columns, *numbers])])
             return
-        fields = [_escaped(column) for column in texts.columns]
-        fields.append(arrays.integers(positions).cast(pa.string()))
+        fields = [*map(_escaped, texts.columns), *numbers]
         joined = pc.binary_join_element_wise(*fields, arrays.text("\t"))
         self._lines = pc.binary_join_element_wise(joined, arrays.text("\n"), arrays.text(""))
 
@@ -414,13 +438,12 @@ class _Lines:
         return arrays.ends_and_bytes(lines)[1].tobytes()
 
 
-def _rows(texts: pa.RecordBatch) -> Iterator[tuple[str | None, ...]]:
-    return zip(*(column.to_pylist() for column in texts.columns), strict=True)
+def _rows(columns: Sequence[pa.Array]) -> Iterator[tuple[str | None, ...]]:
+    return zip(*(column.to_pylist() for column in columns), strict=True)
 
 
-def _line_of(row: Sequence[str | None], position: int) -> str:
-    fields = ["\\N" if value is None else value.translate(_TRANSLATION) for value in row]
-    return "\t".join([*fields, str(position)]) + "\n"
+def _line_of(row: Sequence[str | None]) -> str:
+    return "\t".join(["\\N" if value is None else value.translate(_TRANSLATION) for value in row]) + "\n"
 
 
 def _escaped(values: pa.Array) -> pa.Array:
@@ -451,17 +474,4 @@ def _leave(connection: Connection) -> None:
     execute(connection, "DROP TABLE IF EXISTS pg_temp.loader_lane")
     execute(connection, "RESET datestyle")
     execute(connection, "RESET extra_float_digits")
-    connection.commit()
-
-
-@contextmanager
-def _zone(connection: Connection, zone: str) -> Iterator[None]:
-    """The session's time zone is ``zone`` inside; a bare offset is ISO 8601's, east of Greenwich."""
-    if re.fullmatch(r"[+-][0-9:]+", zone):
-        execute(connection, "SET TIME ZONE INTERVAL %s HOUR TO MINUTE", (zone,))
-    else:
-        execute(connection, "SELECT set_config('timezone', %s, false)", (zone,))
-    connection.commit()  # what is rolled back inside must not take the setting with it
-    yield
-    execute(connection, "RESET timezone")
     connection.commit()

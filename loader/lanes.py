@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from loader.columns import WidenColumn
-from loader.csv_form import NO_PLACES, CsvForm, Lines
+from loader.csv_form import JUDGED, NO_PLACES, CopyForm, CsvForm, Lines
 from loader.database import Database
 from loader.errors import LoaderError
 from loader.fast_lane import fast_lane
@@ -37,8 +37,8 @@ class Lanes:
     """Converts the blocks of one load to COPY's bytes, on any thread. Its sessions with the server end with it.
 
     ``name`` is the source's, for messages. ``constants`` stand for the placeholders of ``value`` columns. ``left``: how
-    many more rejects the load may have. ``form``: records go as a CSV, and what the server has to judge is not put to
-    it before.
+    many more rejects the load may have. ``form``: records go in that form; with `CsvForm`, what the server has to judge
+    is not put to it before.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Lanes:
         constants: Mapping[str, str],
         database: Database,
         left: Callable[[], int],
-        form: CsvForm | None = None,
+        form: CopyForm | None,
         *,
         name: str,
     ) -> None:
@@ -60,7 +60,7 @@ class Lanes:
         self._repertoire = repertoire_of(plan.encoding)
         self._changes_case = any(step.name in ("upper", "lower") for column in plan.columns for step in column.steps)
         self._made = _made_characters(plan, constants) if self._repertoire is not None else frozenset()
-        self._express = _express(plan, constants) if form is None else _text(plan, constants, form)
+        self._express = _fast(plan, constants, form)
         self._opened: ArrowLane | None = None
         self._judge: ArrowLane | None = None
         self._lock = threading.Lock()
@@ -93,7 +93,7 @@ class Lanes:
         return bool(self._repertoire.lacked(met, self._database.session))
 
     def convert_again(self, block: Block) -> Encoded:
-        """The same of a block of which PostgreSQL refused a record: in binary form, after each record was judged.
+        """The same of a block of which PostgreSQL refused a record: as `JUDGED`, after each record was judged.
 
         Not by the kernel, which would hand on what it leaves by other places than the block's.
         """
@@ -101,7 +101,7 @@ class Lanes:
 
     @property
     def _judging(self) -> ArrowLane:
-        """The Arrow lane of binary form, made when the first block needs it."""
+        """The Arrow lane that has each record judged, made when the first block needs it."""
         with self._lock:
             if self._judge is None:
                 from loader.arrow_lane import ArrowLane
@@ -111,6 +111,7 @@ class Lanes:
                     self._constants,
                     self._database,
                     self._left,
+                    JUDGED,
                     name=self._name,
                     repertoire=self._repertoire,
                 )
@@ -166,29 +167,44 @@ NAMED = 3
 """Columns that a report names at most where the kernel does not know them."""
 
 
-def how_converted(plan: Plan, dialect: Dialect, constants: Mapping[str, str], form: CsvForm | None) -> str:
+def how_converted(plan: Plan, dialect: Dialect, constants: Mapping[str, str], form: CopyForm | None) -> str:
     """By what the records of a load are converted, and if it is not the kernel, why; in words for people."""
-    if form is not None:
+    if isinstance(form, CsvForm):
         return "sent to PostgreSQL as text"
     if compiled_kernel() is None:
         return f"converted without the kernel ({kernel_state()})"
     if plan.hook is not None:
         return "converted without the kernel (the spec has a hook)"
+    if plan.filter is not None and plan.filter.by_server:
+        return "judged by PostgreSQL (the spec's filter needs it)"
+    return _how_by_kernel(plan, dialect, constants, form)
+
+
+def _how_by_kernel(plan: Plan, dialect: Dialect, constants: Mapping[str, str], form: CopyForm | None) -> str:
+    """The same where the kernel is there, and may see the records."""
     if not dialect.is_plain:
         return "converted without the kernel (it does not know the file's dialect)"
     unknown = unknown_columns(plan.columns, constants)
     named = f"{listed(unknown[:NAMED])}{f' and {len(unknown) - NAMED} more' if len(unknown) > NAMED else ''}"
-    lane = _express(plan, constants)
+    lane = _fast(plan, constants, form)
     if lane is None:
-        return f"converted without the kernel (it does not know columns: {named})"
+        what = f"columns: {named}" if unknown else "the filter"
+        return f"converted without the kernel (it does not know {what})"
     return "converted by the kernel" + (
         "" if isinstance(lane, Express) else f", with Arrow for {named or 'the filter'}"
     )
 
 
+def _fast(plan: Plan, constants: Mapping[str, str], form: CopyForm | None) -> Express | Hybrid | None:
+    """The compiled lane for records that go in that form."""
+    if form is None:
+        return _express(plan, constants)
+    return _text(plan, constants, form) if isinstance(form, CsvForm) else None
+
+
 def _express(plan: Plan, constants: Mapping[str, str]) -> Express | Hybrid | None:
     """The compiled lane; None where it is not there, or where a hook wants to see whole records."""
-    if plan.hook is not None:
+    if plan.hook is not None or (plan.filter is not None and plan.filter.by_server):
         return None
     return fast_lane(
         compiled_kernel(),
@@ -200,6 +216,7 @@ def _express(plan: Plan, constants: Mapping[str, str]) -> Express | Hybrid | Non
         required=plan.key,
         condition=plan.spec.transform.filter,
         zone=plan.session_zone,
+        zones=plan.zones,
         with_position=not plan.straight,
     )
 

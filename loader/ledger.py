@@ -22,9 +22,11 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 from psycopg2.extensions import encodings
 
+from loader.catalog import BEHIND_VIEWS
 from loader.database import end_overdue
 from loader.deadline import Deadline
 from loader.errors import BusyError, DatabaseUnavailableError, PausedError
+from loader.pooler import refused
 from loader.repertoire import repertoire_of, server_encoding
 from loader.report import REASONS, ROW_COUNTS, LoadReport, Reject
 from loader.spec import CsvSpec, LoadSpec
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 LedgerState = Literal["running", "paused", "sharded", "loaded", "superseded", "failed"]
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 9
 """The newest of the files in ``schema/``, which bring the ledger from one version to the next."""
 
 _MIGRATION_LOCK = 0x6C6F616465720001  # "loader" and a number: any constant of its own will do
@@ -78,32 +80,68 @@ def _installed_version(connection: Connection) -> int:
 
 TURN_KEY = "hashtextextended('loader ' || %s, 0)"
 
+_TURN_LOCK = """
+    SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1
+       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+       AND (classid::bigint << 32 | objid::bigint) ="""
+"""Sessions that hold or want the lock whose key comes next; with ``AND pid = pg_backend_pid()`` after it, this one."""
+
 
 @contextmanager
-def turn(connection: Connection, target: str, *, wait: float, deadline: Deadline) -> Iterator[float]:
+def turn(
+    connection: Connection, target: str, *, wait: float, deadline: Deadline, oid: int | None = None
+) -> Iterator[float]:
     """Hold the turn of the table ``target``; gives the seconds that it took to get it.
 
-    Loads into one table go one after the other, in the order in which they asked. The lock is the session's: it
-    outlives commits and rollbacks, and dies with the connection. Raises BusyError (retryable) after
-    ``wait`` seconds, or when the deadline comes first, and PausedError where the deadline was told to stop.
+    Loads into one table go one after the other, in the order in which they asked; with ``oid``, the table's, also those
+    into tables and views that share rows with it. The locks are the session's: they outlive commits and rollbacks, and
+    die with the connection. Raises BusyError (retryable) where one was not to be had for ``wait`` seconds, or when the
+    deadline comes first, PausedError where the deadline was told to stop, and SetupError where a session of this load's
+    shares its connection to the server with others.
     """
     began = time.monotonic()
-    _take_turn(connection, target, min(wait, deadline.left), deadline)
+    keys = _take_turn(connection, target, min(wait, deadline.left), deadline, oid)
     try:
         yield time.monotonic() - began
     finally:
         if not connection.closed:
             connection.rollback()
-            rows(connection, f"SELECT pg_advisory_unlock({TURN_KEY})", (target,))
+            rows(connection, "SELECT pg_advisory_unlock(key) FROM unnest(%s::bigint[]) AS key", (keys,))
             connection.commit()
 
 
-def _take_turn(connection: Connection, target: str, patience: float, deadline: Deadline) -> None:
+_SHARED = f"""
+    WITH RECURSIVE shared AS (
+        SELECT %(oid)s::oid AS oid
+         UNION
+        SELECT next.oid FROM shared, LATERAL (
+            SELECT inhparent AS oid FROM pg_inherits WHERE inhrelid = shared.oid
+             UNION ALL SELECT b.oid FROM ({BEHIND_VIEWS}) AS b WHERE b.view = shared.oid) AS next)
+    SELECT hashtextextended('loader rows of ' || c.oid, 0) FROM shared JOIN pg_class c USING (oid)
+     WHERE c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid) ORDER BY c.oid"""
+"""Keys of the tables whose rows a load may write: for a partition or a child the topmost parents, for a view the tables
+behind it, else the table itself. All loads take them in this one order, each after its target's own turn."""
+
+
+def _take_turn(
+    connection: Connection, target: str, patience: float, deadline: Deadline, oid: int | None = None
+) -> list[int]:
+    """Gives the keys of the locks that it took."""
     end_overdue(connection)  # a holder whose process is frozen may have it for ever
     with deadline.calling(connection.cancel):
-        execute(connection, "SELECT set_config('lock_timeout', %s, true)", (f"{max(1, int(patience * 1000))}ms",))
+        timeout = f"{max(1, int(patience * 1000))}ms"
+        ((_, keys, held),) = rows(
+            connection,
+            f"SELECT set_config('lock_timeout', %(timeout)s, true), {TURN_KEY.replace('%s', '%(target)s')}"
+            f" || ARRAY({_SHARED}), EXISTS ({_TURN_LOCK} {TURN_KEY.replace('%s', '%(target)s')}"
+            " AND pid = pg_backend_pid())",
+            {"timeout": timeout, "target": target, "oid": oid},
+        )
+        if held:  # it would be had a second time, beside the load that has it on this connection
+            connection.rollback()
+            raise refused(f"{target}: what leads to its database")
         try:
-            execute(connection, f"SELECT pg_advisory_lock({TURN_KEY})", (target,))
+            execute(connection, "SELECT pg_advisory_lock(key) FROM unnest(%s::bigint[]) AS key", (keys,))
         except (psycopg2.errors.LockNotAvailable, psycopg2.errors.QueryCanceled) as error:
             connection.rollback()
             if deadline.stopped:
@@ -116,6 +154,7 @@ def _take_turn(connection: Connection, target: str, patience: float, deadline: D
                 f"{target}: another load has had its turn for {patience:g} seconds", error.pgcode
             ) from error
     connection.commit()
+    return list(keys)
 
 
 # --- one load
@@ -126,7 +165,8 @@ class Errand:
     """What is asked for: one version of an object, into one table, by one spec.
 
     ``forced``: whatever was loaded before. ``replay_of``: the load whose rejects these records are. ``sequencer``: of
-    the S3 event which told of the version, None where there was none.
+    the S3 event which told of the version, None where there was none. ``token``: of a forced one, which request it is:
+    all attempts of one call have the same, and so has an event that is delivered again.
     """
 
     source: Source | Missing
@@ -135,6 +175,7 @@ class Errand:
     forced: bool = False
     replay_of: int | None = None
     sequencer: str | None = None
+    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +225,26 @@ def enter(connection: Connection, errand: Errand, *, follows: int = 0, waited: f
     return entry
 
 
-IDENTITY = ("target", "bucket", "key", "pin", "fingerprint", "forced", "replay_of")
+IDENTITY = ("target", "bucket", "key", "pin", "fingerprint", "forced", "replay_of", "token")
 
-SAME = " AND ".join(f"{name} IS NOT DISTINCT FROM %({name})s" for name in IDENTITY)
+KEY = "key = %(key)s AND hashtextextended(key, 0) = hashtextextended(%(key)s, 0)"
+"""The condition of rows of ``loader.loads`` of one key, in the form that its indexes have."""
+
+_PIN = "hashtextextended(coalesce(pin, ''), 0) = hashtextextended(coalesce(%(pin)s, ''), 0)"
+
+_INDEXED = f"target = %(target)s AND {KEY} AND {_PIN}"  # no index knows DISTINCT
+
+_EQUAL = {name: f"{name} IS NOT DISTINCT FROM %({name})s" for name in IDENTITY}
+
+SAME = " AND ".join([_INDEXED, *_EQUAL.values()])
 """The condition of rows of ``loader.loads`` that are attempts at one errand, with the parameters of `identity`."""
+
+_ALIKE = " AND ".join([_INDEXED, *(condition for name, condition in _EQUAL.items() if name != "token")])
+"""The same of errands that ask for the same thing, by whatever request."""
+
+_GIVEN_UP = "forced AND state IN ('paused', 'failed') AND shard_plan IS NULL"
+"""Forced loads that another request may go on with, as the same command does after Ctrl-C. The request that had begun
+such a load begins anew if it comes again. Shards may be under way though nobody holds the turn, so those stay."""
 
 
 def identity(errand: Errand) -> dict[str, Any]:
@@ -204,17 +261,21 @@ def identity(errand: Errand) -> dict[str, Any]:
         errand.spec.fingerprint(),
         errand.forced,
         errand.replay_of,
+        errand.token,
     )
     return dict(zip(IDENTITY, values, strict=True))
 
 
 def _continue(connection: Connection, values: Mapping[str, Any]) -> Entry | None:
-    begun = f"SELECT max(load_id) FROM loader.loads WHERE {SAME} AND state <> 'loaded'"
+    begun = (
+        f"SELECT load_id FROM loader.loads WHERE {_ALIKE} AND state <> 'loaded' AND ({_EQUAL['token']} OR {_GIVEN_UP})"
+        f" ORDER BY {_EQUAL['token']} DESC, load_id DESC LIMIT 1"
+    )
     found = rows(
         connection,
         "UPDATE loader.loads SET state = 'running', attempts = attempts + 1, waited = waited + %(waited)s,"
         " error = NULL, retryable = false, finished_at = NULL, seen_at = clock_timestamp(), version = %(version)s,"
-        " size = %(size)s, last_modified = %(last_modified)s, follows = %(follows)s,"
+        " size = %(size)s, last_modified = %(last_modified)s, follows = %(follows)s, token = %(token)s,"
         f" sequencer = coalesce(%(sequencer)s, sequencer) WHERE load_id = ({begun})"
         " RETURNING load_id, attempts, handovers, resumes, waited",
         dict(values),
@@ -239,19 +300,19 @@ def claim(connection: Connection, load_id: int, attempt: int) -> None:
         raise DatabaseUnavailableError(f"load {load_id}: another attempt at it has begun since")
 
 
-def is_loaded(connection: Connection, load_id: int) -> bool:
-    """Whether the load took effect."""
-    return bool(rows(connection, "SELECT 1 FROM loader.loads WHERE load_id = %s AND state = 'loaded'", (load_id,)))
+def is_loaded(connection: Connection, load_id: int, token: str | None) -> bool:
+    """Whether the load took effect, for the request of that ``token`` where it is a forced one."""
+    statement = "SELECT 1 FROM loader.loads WHERE load_id = %s AND state = 'loaded' AND token IS NOT DISTINCT FROM %s"
+    return bool(rows(connection, statement, (load_id, token)))
 
 
 def is_settled(connection: Connection, errand: Errand) -> bool:
     """Whether the version had its effect on the target, or came too late for that."""
     statement = (
-        "SELECT 1 FROM loader.loads WHERE target = %s AND bucket = %s AND key = %s AND pin = %s"
+        f"SELECT 1 FROM loader.loads WHERE target = %(target)s AND bucket = %(bucket)s AND {KEY} AND pin = %(pin)s"
         " AND state IN ('loaded', 'superseded') LIMIT 1"
     )
-    source = errand.source
-    return bool(rows(connection, statement, (errand.target, source.bucket, source.key, source.pin)))
+    return bool(rows(connection, statement, identity(errand)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +357,12 @@ def note_file(connection: Connection, load_id: int, header: Sequence[str] | None
     connection.commit()
 
 
+def note_newer(connection: Connection, load_id: int, newer: Sequence[int]) -> None:
+    """Enter, in the transaction that is open, which loads of newer versions this one, which came late, left alone."""
+    if newer:
+        execute(connection, "UPDATE loader.loads SET overtaken_by = %s WHERE load_id = %s", (list(newer), load_id))
+
+
 def finish(
     connection: Connection,
     report: LoadReport,
@@ -303,14 +370,16 @@ def finish(
     *,
     handover: bool = False,
     created: bool = False,
+    unlogged: bool = False,
     error_type: str | None = None,
 ) -> None:
     """Enter an attempt's outcome in the transaction that is open: for a success that of the merge.
 
-    ``handover``: it stopped because its time was up. ``created``: this transaction creates the table. ``error_type``:
-    the class of the error that it failed with. Raises
+    ``handover``: it stopped because its time was up. ``created``: this transaction creates the table. ``unlogged``:
+    a crash of the server empties the table, and with it a note of this load, by which the next one knows that
+    the rows are there. ``error_type``: the class of the error that it failed with. Raises
     DatabaseUnavailableError where another attempt at the load has begun since: then this one has lost its turn, and its
-    outcome is none.
+    outcome is none. Raises SetupError for a success where it is not this connection to the server that has the turn.
     """
     told = ("rows_read", *ROW_COUNTS, "bytes_read", "version", "retryable", "plan", "rejects_entered")
     values = {name: getattr(report, name) for name in told}
@@ -318,19 +387,31 @@ def finish(
     spelt = spelling(connection)
     values |= {"notes": [spelt(note) for note in report.notes], "error": report.error and spelt(report.error)}
     values |= {"state": state, "handovers": report.handovers + handover}
-    values |= {"created": created, "error_type": error_type}
+    values |= {"created": created, "unlogged": unlogged, "error_type": error_type}
     assignments = ", ".join(f"{name} = %({name})s" for name in values)
-    applied = "(SELECT coalesce(max(applied), 0) + 1 FROM loader.loads o WHERE o.target = l.target)"
+    applied = (
+        "(SELECT coalesce(max(coalesce(o.applied, 0)), 0) + 1 FROM loader.loads o"
+        " WHERE o.state = 'loaded' AND o.target = l.target)"
+    )
     touched = execute(
         connection,
         f"UPDATE loader.loads l SET {assignments}, finished_at = clock_timestamp(), seen_at = clock_timestamp(),"
         f" last_error = coalesce(%(error)s, last_error),"
         f" applied = CASE WHEN %(state)s = 'loaded' THEN {applied} ELSE applied END"
-        " WHERE load_id = %(load_id)s AND attempts = %(attempts)s AND state = 'running'",
+        " WHERE load_id = %(load_id)s AND attempts = %(attempts)s AND state = 'running'"
+        f" AND (%(state)s <> 'loaded' OR EXISTS ({_TURN_LOCK} {TURN_KEY.replace('%s', 'l.target')}"
+        " AND pid = pg_backend_pid()))",
         {**values, "load_id": report.load_id, "attempts": report.attempts},
     )
     if not touched:
-        raise DatabaseUnavailableError(f"load {report.load_id}: another attempt at it has begun since")
+        claim(connection, report.load_id or 0, report.attempts)
+        raise refused(f"load {report.load_id}: has not the turn that it took, so what leads to its database")
+    if unlogged:
+        execute(
+            connection,
+            "INSERT INTO loader.unlogged_loads (load_id) VALUES (%s) ON CONFLICT DO NOTHING",
+            (report.load_id,),
+        )
 
 
 def keep_rejects(connection: Connection, load_id: int, rejects: Sequence[Reject]) -> None:
@@ -407,42 +488,39 @@ STATUS_COLUMNS = (
     "finished_at", "attempts", "handovers", "resumes", "waited", "retryable", "last_error", "seen_at",
 )  # fmt: skip
 
-FILE_COLUMNS = ("bucket", "key", "header", "dialect", "spec", "sequencer")
+FILE_COLUMNS = ("bucket", "key", "header", "dialect", "spec", "sequencer", "token", "overtaken_by")
 """What there is to know of one load beyond its status: how its file was written, and what it was told."""
 
 
 def history(connection: Connection, *, limit: int = 50) -> list[dict[str, Any]]:
     """Loads, newest first, as mappings of `STATUS_COLUMNS`."""
-    return _loads(connection, STATUS_COLUMNS, "true ORDER BY load_id DESC LIMIT %s", limit)
+    return _loads(connection, STATUS_COLUMNS, "true ORDER BY load_id DESC LIMIT %(limit)s", limit=limit)
 
 
 def find_load(connection: Connection, load_id: int) -> dict[str, Any] | None:
     """One load as a mapping of `STATUS_COLUMNS` and `FILE_COLUMNS`; None where there is none of that id."""
-    return next(iter(_loads(connection, STATUS_COLUMNS + FILE_COLUMNS, "load_id = %s", load_id)), None)
+    return next(iter(_loads(connection, STATUS_COLUMNS + FILE_COLUMNS, "load_id = %(id)s", id=load_id)), None)
 
 
 def find_newest(connection: Connection, bucket: str | None, key: str) -> dict[str, Any] | None:
     """The newest load of an object or file, replays apart, as `find_load` gives it."""
-    of_it = "coalesce(bucket, '') = %s AND key = %s AND replay_of IS NULL ORDER BY load_id DESC LIMIT 1"
-    return next(iter(_loads(connection, STATUS_COLUMNS + FILE_COLUMNS, of_it, bucket or "", key)), None)
+    of_it = f"bucket IS NOT DISTINCT FROM %(bucket)s AND {KEY} AND replay_of IS NULL ORDER BY load_id DESC LIMIT 1"
+    return next(iter(_loads(connection, STATUS_COLUMNS + FILE_COLUMNS, of_it, bucket=bucket, key=key)), None)
 
 
 def find_replays(connection: Connection, load_id: int) -> list[int]:
     """The replays of a load that loaded anything, oldest first."""
-    of_it = "replay_of = %s AND state = 'loaded' AND rows_rejected < rows_read ORDER BY load_id"
-    return [each["load_id"] for each in _loads(connection, ("load_id",), of_it, load_id)]
+    of_it = "replay_of = %(id)s AND state = 'loaded' AND rows_rejected < rows_read ORDER BY load_id"
+    return [each["load_id"] for each in _loads(connection, ("load_id",), of_it, id=load_id)]
 
 
 _STATE = f"""
-    CASE WHEN state <> 'running' OR EXISTS (
-        SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1
-           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-           AND (classid::bigint << 32 | objid::bigint) = {TURN_KEY.replace("%s", "l.target")}
-    ) THEN state ELSE 'died' END"""
+    CASE WHEN state <> 'running' OR EXISTS ({_TURN_LOCK} {TURN_KEY.replace("%s", "l.target")})
+    THEN state ELSE 'died' END"""
 """A load is running as long as somebody holds its table's turn; "died" stands in no table, it is what can be seen."""
 
 
-def _loads(connection: Connection, columns: Sequence[str], which: str, *parameters: Any) -> list[dict[str, Any]]:
+def _loads(connection: Connection, columns: Sequence[str], which: str, **parameters: Any) -> list[dict[str, Any]]:
     if not _is_there(connection):
         return []
     wanted = ", ".join(_STATE if name == "state" else name for name in columns)

@@ -20,8 +20,8 @@ shards later than that, as a redrive may, loads them again."""
 
 _LEFT = f"""
     SELECT s.load_id, l.target
-      FROM (SELECT substring(tablename FROM '^staging_([0-9]+)(?:_[0-9]+){{0,2}}$')::bigint AS load_id
-              FROM pg_tables WHERE schemaname = 'loader'
+      FROM (SELECT substring(relname FROM '^staging_([0-9]+)(?:_[0-9]+){{0,2}}$')::bigint AS load_id
+              FROM pg_class WHERE relkind = 'r' AND relname ~ '^staging_[0-9]' AND relnamespace = 'loader'::regnamespace
              UNION
             SELECT substring(relname FROM '^loader_staging_([0-9]+)_[0-9]+$')::bigint
               FROM pg_class WHERE relkind = 'r' AND relname ~ '^loader_staging_[0-9]+_[0-9]+$'

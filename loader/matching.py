@@ -99,6 +99,17 @@ class Matching:
             ),
         )
 
+    def drop_known(self, other: Matching) -> int:
+        """Records whose keys ``other`` has staged as well leave staging; gives how many."""
+        for each in (self, other):
+            self._run(sql.SQL("ANALYZE {} ({})").format(each.staging.name, names_of(self.key)))
+        same = sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(self._value(name, "s"), other._value(name, "o")) for name in self.key
+        )
+        return self._run(
+            sql.SQL("DELETE FROM {} s USING {} o WHERE {}").format(self.staging.name, other.staging.name, same)
+        )
+
     def sample(self, staged: int) -> Sample:
         """Some of the ``staged`` rows, from all over, looked up in the target.
 
@@ -226,7 +237,7 @@ class Matching:
         return sql.SQL("({}) IN (SELECT {} FROM {} WHERE {})").format(own, found, touched, which)
 
     def delete(self) -> int:
-        """Rows that the file does not have; without a key to tell by, all of them.
+        """Rows that the file does not have; all of them without a key, and where no row can stay (`_keeps_rows`).
 
         DELETE and not TRUNCATE: a reader with an older snapshot would see a truncated table empty (manual,
         13.6), and rows that other tables refer to must not go only to come back.
@@ -236,10 +247,17 @@ class Matching:
     def deleting(self) -> sql.Composed:
         """The statement of `delete`."""
         target = target_name(self.table)
-        if not self.key:
+        if not self._keeps_rows:
             return sql.SQL("DELETE FROM {}").format(target)
         statement = sql.SQL("DELETE FROM {} t WHERE NOT EXISTS (SELECT FROM {} s WHERE {})")
         return statement.format(target, self.staging.name, self._same_key("t"))
+
+    @property
+    def _keeps_rows(self) -> bool:
+        """Whether rows stay whose keys the file has. In columns that it lacks they would keep values that no row of the
+        file has, so there they stay only where others refer to them."""
+        loaded = {column.name for column in self.staging.columns}
+        return bool(self.key) and (self.table.referenced or self.table.is_covered(loaded))
 
     def updating(self, among: sql.Composable, *, counter: sql.Composable | None = None) -> sql.Composed:
         """The statement that updates the rows of the target that differ from theirs ``among`` the staged ones.
@@ -343,7 +361,7 @@ class Matching:
         stored, staged = sql.Identifier("t", column.name), self._value(column.name, "s")
         type_ = column.type
         domain_of_enum = type_.wire == "enum" and type_.hopeful  # of which PostgreSQL has no operators
-        by_text = domain_of_enum or type_.wire not in ("arrow", "uuid", "enum")
+        by_text = domain_of_enum or type_.wire not in ("arrow", "uuid", "bytea", "enum")
         if by_text or type_.form in ("float32", "float64"):
             template = '{}::text COLLATE "C" IS DISTINCT FROM {}::text COLLATE "C"'
         elif type_.wire == "arrow" and type_.form == "text":  # an enum has no collation
@@ -358,11 +376,8 @@ class Matching:
         )
 
     def _value(self, name: str, alias: str) -> sql.Composable:
-        """A staged value as the target's type."""
-        column = next(each for each in self.staging.columns if each.name == name)
-        if not column.type.text_only:
-            return sql.Identifier(alias, name)
-        return sql.SQL("({}::{})").format(sql.Identifier(alias, name), sql.SQL(column.type.name))
+        """A staged value."""
+        return sql.Identifier(alias, name)
 
     def _row(self, statement: sql.Composable) -> tuple[Any, ...]:
         return rows(self.connection, statement)[0]

@@ -36,7 +36,8 @@ FEW = 10_000
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What became of the staged records. ``left_out``: see `Written`. ``deleted`` counts rows of the table that
-    ``replace`` took out. ``course``: by which way, and why, in words for the ledger."""
+    ``replace`` took out. ``course``: by which way, and why, in words for the ledger. ``overtaken``: how many of the
+    ``duplicate`` ones are so because a newer version of the object has set their keys."""
 
     inserted: int = 0
     updated: int = 0
@@ -45,6 +46,7 @@ class Counts:
     deleted: int = 0
     course: str = ""
     left_out: int = 0
+    overtaken: int = 0
 
     @classmethod
     def of(cls, written: Written, course: str, *, duplicate: int = 0, deleted: int = 0) -> Counts:
@@ -114,17 +116,13 @@ def merge_key(spec: LoadSpec, table: Table, columns: Sequence[LoadColumn]) -> tu
         raise TableError(f'{table}: {why} no primary key, so mode "merge" needs a "key"; {how}')
     loaded = {column.name for column in columns}
     missing = [name for name in key if name not in loaded]
-    if spec.mode == "replace" and (missing or not _covers(table, loaded)) and not table.referenced:
+    if spec.mode == "replace" and missing and not table.referenced:
         return ()
     if missing:
         raise TableError(f'{table}: the key column "{missing[0]}" is not among the columns that are loaded')
     if table.referenced and not key:
         raise TableError(f"{table}: other tables refer to it and it has no primary key, so it cannot be replaced")
     return key
-
-
-def _covers(table: Table, loaded: set[str]) -> bool:
-    return table.oid is None or all(column.generated or column.name in loaded for column in table.columns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ class ShardPlan:
     of all that decides what staged rows look like. ``found``: see `checkpoints.Found`. ``checksum``: S3's, of all,
     where it combines; ``algorithm``: what ranges are summed with. ``head``: the CRC32 of the object's first `HEAD`
     bytes as the plan's maker read them, None where a version before this one made it. ``counts_quotes``: parities tell
-    whether a cut is inside quotes."""
+    whether a cut is inside quotes. ``target``: the table's schema and name, None where a version before this one made
+    the plan: then what the spec says."""
 
     verdict: str
     uri: str
@@ -50,12 +51,14 @@ class ShardPlan:
     fields: int = 0
     ranges: tuple[tuple[int, int], ...] = ()
     counts_quotes: bool = False
+    target: tuple[str, str] | None = None
     algorithm: str = crc.PLAIN
     checksum: str | None = None
     head: int | None = None
     digest: str = ""
     found: dict[str, Any] = field(default_factory=dict)
     forced: bool = False
+    token: str | None = None
     sequencer: str | None = None
     report: dict[str, Any] | None = None
 
@@ -67,9 +70,10 @@ class ShardPlan:
         """The plan that `to_dict` gave, in this process or in one of another version. Raises StoredFormError."""
         made = read_stored(cls, mapping, what="a shard plan")
         try:
-            return replace(made, ranges=tuple((int(first), int(past)) for first, past in made.ranges))
-        except (TypeError, ValueError) as error:
-            raise StoredFormError("a shard plan: its ranges are not pairs of offsets") from error
+            ranges = tuple((int(first), int(past)) for first, past in made.ranges)
+            return replace(made, ranges=ranges, target=made.target and (made.target[0], made.target[1]))
+        except (IndexError, TypeError, ValueError) as error:
+            raise StoredFormError("a shard plan: its ranges are not pairs of offsets, or its target is none") from error
 
     def text(self, number: int) -> tuple[int, int]:
         """The part of the text, [from, to), in which the shard's records begin; it may be empty."""

@@ -1,8 +1,8 @@
 """PostgreSQL's types, and how each travels.
 
 A value travels in binary COPY. Its bytes are made here, by way of Arrow or of `wire`, where what the bytes mean
-is certain; of everything else (arrays, ranges, intervals, composites, any extension's type) the server itself
-makes them out of the text, in `lane`, because its input function is the definition of what the text means.
+is certain. A column of any other type (arrays, ranges, intervals, composites, any extension's type) makes the whole
+record go as text (`csv_form`), because the type's input function is the definition of what the text means.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _MAX_DECIMAL128_PRECISION = 38  # Arrow's limit for decimal128
 
-Wire = Literal["arrow", "numeric", "uuid", "enum", "json", "jsonb", "server"]
+Wire = Literal["arrow", "numeric", "uuid", "bytea", "enum", "json", "jsonb", "server"]
 """Who makes a value's bytes: Arrow's own type, one of the functions of `wire`, or the server."""
 
 Form = Literal[
@@ -52,21 +52,25 @@ _SIMPLE: dict[str, Form] = {
     "character": "text",
 }
 
-_WIRES: dict[str, Wire] = {"numeric": "numeric", "uuid": "uuid", "json": "json", "jsonb": "jsonb"}
-
-_UNSOUND = ("tsquery",)
-"""Types whose binary input refuses a value that their binary output gives: that of no words at all."""
+_WIRES: dict[str, Wire] = {
+    "numeric": "numeric",
+    "uuid": "uuid",
+    "bytea": "bytea",
+    "json": "json",
+    "jsonb": "jsonb",
+}
 
 _MODIFIED = re.compile(r"^(?P<head>[a-z ]+?)\((?P<mods>-?\d+(?:,-?\d+)*)\)(?P<tail>[a-z ]*)$")
 
 
 @dataclass(frozen=True, slots=True)
 class TypeFacts:
-    """What the catalog says of a type. ``base``: of a domain. ``labels``: of an enum. ``binary``: it has that form."""
+    """What the catalog says of a type. ``base``: of a domain. ``labels``: of an enum. ``built_in``: it is PostgreSQL's
+    own, and not one of the same name."""
 
     base: str | None = None
     labels: tuple[str, ...] = ()
-    binary: bool = True
+    built_in: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +79,10 @@ class ColumnType:
 
     ``name`` is PostgreSQL's own spelling (``format_type``), modifiers included; ``form`` is what a record batch
     holds, a decimal with its ``precision`` and ``scale``; ``max_length`` is the limit of ``varchar(n)`` and ``char(n)``
-    in characters; ``labels`` are an enum's. ``hopeful``: the client sends what it cannot judge (JSON, a domain's
-    CHECK), so the server may refuse a whole stream for one value, and the load then begins again with that column
-    ``judged``. ``text_only``: the type has no binary form, so staging holds text, which the merge casts.
+    in characters; ``labels`` are an enum's. ``rounded``: the server rounds it to the digits that the type has.
+    ``hopeful``: the client sends what it cannot judge (JSON, a domain's CHECK, a time that is rounded past the end of
+    time), so the server may refuse a whole stream for one value, and the load then begins again with that column
+    ``judged``. ``base``: the name of the type under a domain.
     """
 
     name: str
@@ -87,8 +92,14 @@ class ColumnType:
     scale: int = 0
     max_length: int | None = None
     labels: tuple[str, ...] = ()
+    rounded: bool = False
     hopeful: bool = False
-    text_only: bool = False
+    base: str | None = None
+
+    @property
+    def base_name(self) -> str:
+        """The type's name, of a domain the one of the type under it."""
+        return self.base or self.name
 
     @property
     def arrow(self) -> pa.DataType:
@@ -96,14 +107,9 @@ class ColumnType:
         return _arrow_type(self.form, self.precision, self.scale)
 
     @property
-    def staging_name(self) -> str:
-        """The type of the staging column that receives it."""
-        return "text" if self.text_only else self.name
-
-    @property
     def judged(self) -> ColumnType:
         """The same type with the server as the judge of each value."""
-        return replace(self, form="text", wire="server", precision=0, scale=0, max_length=None, hopeful=False)
+        return ColumnType(self.name, "text", "server", labels=self.labels)
 
 
 def column_type(name: str, facts: TypeFacts | None = None, base: ColumnType | None = None) -> ColumnType:
@@ -112,11 +118,11 @@ def column_type(name: str, facts: TypeFacts | None = None, base: ColumnType | No
     ``base`` is the type under a domain: its values are a domain's too, as far as its constraints allow.
     """
     if base is not None:
-        return replace(base, name=name, hopeful=True)
-    if (facts is not None and not facts.binary) or name.startswith(_UNSOUND):
-        return ColumnType(name, "text", "server", text_only=True)
+        return replace(base, name=name, hopeful=True, base=base.base_name)
     if facts is not None and facts.labels:
         return ColumnType(name, "text", "enum", labels=facts.labels)
+    if facts is not None and not facts.built_in:
+        return ColumnType(name, "text", "server")
     return _built_in(name)
 
 
@@ -129,7 +135,15 @@ def _built_in(name: str) -> ColumnType:
     form = _SIMPLE.get(kind)
     if form is None:
         return ColumnType(name, "text", "server")
-    return ColumnType(name, form, max_length=modifiers[0] if form == "text" and modifiers else None)
+    if form == "text":
+        return ColumnType(name, form, max_length=modifiers[0] if modifiers else None)
+    rounded = form in ("timestamp", "timestamptz") and bool(modifiers)
+    return ColumnType(name, form, rounded=rounded, hopeful=rounded)
+
+
+def plain_type(type_: ColumnType) -> ColumnType:
+    """The built-in type that it is or that is under it, whoever judges its values; of any other type itself."""
+    return _built_in(type_.base_name) if type_.wire == "server" else type_
 
 
 def base_name(name: str) -> str:

@@ -19,6 +19,7 @@ from loader.columns import WidenColumn
 from loader.database import Database
 from loader.errors import LoaderError, UsageError
 from loader.fields import Dialect
+from loader.late import overtaking
 from loader.ledger import Entry
 from loader.plan import Plan
 from loader.reading import Head, Records
@@ -30,11 +31,21 @@ from loader.spec import LoadSpec
 from loader.tables import Table
 from loader.tally import Progress, RejectKeeper
 from loader.task import Task
-from loader.undertaking import PLAINLY, TURN_WAIT, How, Undertaking, for_version, note_unopened, within_cores
-from loader.ways import PlanChangedError, Renamed, Staged, Straight, begins_new
+from loader.undertaking import (
+    PLAINLY,
+    TURN_WAIT,
+    How,
+    Undertaking,
+    for_version,
+    note_unopened,
+    plan_anew,
+    with_token,
+    within_cores,
+)
+from loader.ways import PlanChangedError, Renamed, Staged, Straight, TargetChangedError, begins_new
 from loader.workers import load_by_workers
 
-__all__ = ["PLAINLY", "How", "Load", "as_spec", "load", "load_one"]
+__all__ = ["PLAINLY", "How", "Load", "as_spec", "load", "load_one", "with_token"]
 
 TRIAL_FROM = 16 << 20
 """Bytes of an object from which on it pays to find out whether it may go straight into a table that has rows."""
@@ -96,7 +107,7 @@ def load_one(
     a callback of ``how`` raises, after the load has come to its end: it is then entered as failed and can be continued.
     """
     try:
-        how = within_cores(how)
+        how = with_token(within_cores(how))
         if how.workers > 1:
             loaded = load_by_workers(uri, spec, database, how, version_id=version_id, s3=s3)
             if isinstance(loaded, LoadReport):
@@ -152,18 +163,25 @@ class Load(Task):
             raise
 
     def _hope(self, connection: Connection, entry: Entry) -> LoadReport:
-        """Load it in the hope that the target takes every record, and that the types that were inferred hold.
+        """Load it in the hope that the target takes every record and stays as it is, and that the types that were
+        inferred hold.
 
-        Where one does not, begin again: with care, or with a wider type.
+        Where one does not, begin again: with care, with a plan for the target as it is by then, or with a wider type.
         """
         self.account.expected = ()
         checkpoint = checkpoints.find(connection, entry.load_id)
         found = checkpoint.found if checkpoint else Found()
+        changes = 0
         while True:
             if checkpoint is None:
                 self.start_over(connection, entry.load_id)
             try:
                 return self._flow(connection, entry, checkpoint, found)
+            except TargetChangedError:
+                changes += 1
+                plan_anew(connection, self.spec, self.account, changes=changes)
+                checkpoint = checkpoints.find(connection, entry.load_id)  # what is staged may be the same for it
+                continue
             except PlanChangedError:
                 found = Found()
             except NotStraightError as reason:
@@ -193,6 +211,9 @@ class Load(Task):
             # the head was read alone, and is compared with nothing; from the beginning on, all bytes are
             raise PlanChangedError from error
         self.types = plan.inferred
+        drop_overtaken = overtaking(self)
+        if drop_overtaken:  # what newer versions have overtaken can only be taken out of a staging table
+            plan = replace(plan, straight=False, guarded=False)
         with RejectKeeper(
             self.database,
             entry.load_id,
@@ -202,9 +223,9 @@ class Load(Task):
             encoding=records.form.encoding,
         ) as keeper:
             account.keeper = keeper
-            if plan.guarded and self._begins_new(connection, plan, keeper, records):
-                plan = replace(plan, straight=True)
             form = self.form(plan, Dialect.of(records.csv))
+            if plan.guarded and form is None and self._begins_new(connection, plan, keeper, records):
+                plan = replace(plan, straight=True)
             with self.lanes(plan, entry.load_id, lambda: keeper.left, form) as lanes:
                 counts = _way(plan)(
                     connection=connection,
@@ -219,6 +240,7 @@ class Load(Task):
                     threads=self.threads,
                     keeper=keeper,
                     account=account,
+                    drop_overtaken=drop_overtaken,
                 ).go(checkpoint)
             keeper.settle(account.tally.counts.read)
         return self.conclude(connection, records, plan, counts)
@@ -231,7 +253,8 @@ class Load(Task):
         records = self.open_records(chunks, table)
         self.account.tally.form = records.form
         ledger.note_file(connection, entry.load_id, records.header, records.csv)
-        return records, self.plan(connection, records, table, found, again=entry.attempts > 1)
+        again = entry.attempts > 1 or further
+        return records, self.plan(connection, records, table, found, again=again)
 
     def _begins_new(self, connection: Connection, plan: Plan, keeper: RejectKeeper, records: Records) -> bool:
         """Whether the file is worth a trial of going straight, and its first records look like that."""
@@ -239,7 +262,7 @@ class Load(Task):
             return False
         entry = self.account.entry
         first = next(no_longer_than([records.first], plan.block_records))
-        with self.lanes(plan, entry.load_id, lambda: keeper.left) as lanes:
+        with self.lanes(plan, entry.load_id, lambda: keeper.left, form=None) as lanes:
             return begins_new(connection, plan, entry, lanes.convert(first))
 
 

@@ -9,20 +9,24 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from loader.checkpoints import Found
-from loader.columns import LoadColumn, match_columns
+from loader.columns import LoadColumn, as_template, match_columns
+from loader.datetimes import Zones, is_offset
 from loader.errors import SpecError
 from loader.merge import check_rules, merge_key
 from loader.pgtypes import ColumnType
 from loader.records import Block
 from loader.repertoire import BY_OTHER_LENGTHS
 from loader.spec import ColumnSpec, LoadSpec
+from loader.spec_server import SpecServer
 from loader.tables import Table
 
 if TYPE_CHECKING:
-    from loader.expression import Mask as Filter
+    from psycopg2 import sql
+
+    from loader.expression import Mask
     from loader.hooks import Hook
 
-STAGED_FORM = 1
+STAGED_FORM = 2
 """To be raised when this program stages rows in another form, so that nobody goes on with those of an earlier one."""
 
 BLOCK_RECORDS = 1 << 17
@@ -30,6 +34,17 @@ BLOCK_RECORDS = 1 << 17
 
 BLOCK_BYTES = 4 << 20
 """Bytes that the columns of a block may come to, where the spec decides how long their values are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A spec's filter. ``mask``: as Arrow applies it; ``where``: as PostgreSQL does, over the table of the text lane.
+    ``by_server``: no record is sure to Arrow."""
+
+    mask: Mask
+    where: sql.Composable
+    by_server: bool
+
 
 SpellTypes = Callable[[list[tuple[str, str]]], Mapping[str, str]]
 ColumnTypes = Callable[[list[str]], Mapping[str, ColumnType]]
@@ -42,11 +57,12 @@ class Plan:
     one column's anyway.
 
     ``straight``: COPY writes into the target itself, inside the one transaction, because nothing has to be merged
-    (the load appends, or the target is empty and tells keys apart itself) or cast, no trigger may leave rows out, and
-    to begin again would cost little; else into a staging table.
+    (the load appends, or the target is empty and tells keys apart itself), no trigger may leave rows out, and to begin
+    again would cost little; else into a staging table.
     ``guarded``: only the rows that the target has keep the load from going straight, and the target itself would refuse
     a key that it has. ``renamed``: straight into a table that the load creates, under another name until it is full
-    (see `ways.Renamed`). ``found``: see `checkpoints`. ``encoding``: the database's, by PostgreSQL's name.
+    (see `ways.Renamed`). ``found``: see `checkpoints`. ``zones``: where local times are, as the server has them.
+    ``encoding``: the database's, by PostgreSQL's name.
     """
 
     spec: LoadSpec
@@ -65,6 +81,7 @@ class Plan:
     inferred: Mapping[str, str]
     hook: Hook | None
     filter: Filter | None
+    zones: Zones
     notes: tuple[str, ...]
     encoding: str = "UTF8"
 
@@ -84,7 +101,10 @@ class Plan:
         """SHA-256 of all that decides what staged rows look like, beside the spec: where it differs, rows that were
         staged before are not those that would be staged now."""
         types = [
-            (each.name, each.type.name, each.type.wire, each.type.labels, each.zone, *filter(None, [each.collation]))
+            (
+                *(each.name, each.type.name, each.type.wire, each.type.labels, each.zone, each.not_null),
+                *filter(None, [each.collation]),
+            )
             for each in self.columns
         ]
         settled = [str(self.table), self.key, types, self.fields, self.session_zone, asdict(self.found), STAGED_FORM]
@@ -102,7 +122,7 @@ def make_plan(
     spell_types: SpellTypes,
     column_types: ColumnTypes,
     name: str,
-    session_zone: str,
+    server: SpecServer,
     found: Found,
     resumable: bool,
     large: bool = False,
@@ -111,7 +131,8 @@ def make_plan(
 ) -> Plan:
     """Settle the columns, the key, the way into the target, the hook and the filter.
 
-    ``found``: what earlier attempts found out; ``resumable``: the load is to leave checkpoints behind.
+    ``server``: asked what the spec's zones, defaults and filter mean. ``found``: what earlier attempts found out;
+    ``resumable``: the load is to leave checkpoints behind.
     ``large``: it is so large that it would have to on its first attempt, too; ``several``: several streams would pay.
     ``encoding``: the database's.
     Raises SpecError, ShapeError or TableError; nothing has been read or changed then.
@@ -124,7 +145,7 @@ def make_plan(
         guessed = infer_columns(first, header, spec.csv.null, name=name)
         guessed = tuple(replace(each, type=found.widened.get(each.name, each.type)) for each in guessed)
     types = spell_types([(each.name, each.type) for each in (*spec.columns, *guessed) if each.type is not None])
-    match = match_columns(spec, header, table, types, inferred=guessed, name=name, session_zone=session_zone)
+    match = match_columns(spec, header, table, types, inferred=guessed, name=name, session_zone=server.session_zone)
     added = {column.name for column in match.added}
     new = added or ({column.name for column in match.columns} if table.oid is None and not spec.columns else set())
     inferred = {each.name: each.type or "text" for each in guessed if each.name in new}
@@ -135,10 +156,11 @@ def make_plan(
     match = replace(match, columns=_to_be_proved(match.columns, inferred))
     may_go_straight = not (resumable or found.careful or found.staged or match.added)
     _check_formats(match.columns)
-    _check_defaults(match.columns)
+    _check_zones(spec, match.columns, server)
+    match = replace(match, columns=_with_defaults(match.columns, server))
     key = merge_key(spec, table, match.columns)
     check_rules(spec, table, key)
-    renamed = _is_renamed(table, match.columns, key, found, gains=several, resumable=resumable, large=large)
+    renamed = _is_renamed(table, key, found, gains=several, resumable=resumable, large=large)
     return Plan(
         spec=spec,
         table=table,
@@ -149,17 +171,15 @@ def make_plan(
         key=key,
         reading=_reading(spec, match.columns),
         found=found,
-        session_zone=session_zone,
+        session_zone=server.session_zone,
+        zones=server.zones,
         inferred=inferred,
         # columns are added at the end, for nobody can read the table from then on until the load is through
-        straight=renamed
-        or (may_go_straight and _goes_straight(table, match.columns, key, appends=spec.mode == "append")),
-        guarded=may_go_straight
-        and spec.mode == "merge"
-        and _goes_straight(replace(table, empty=True), match.columns, key),
+        straight=renamed or (may_go_straight and _goes_straight(table, key, appends=spec.mode == "append")),
+        guarded=may_go_straight and spec.mode == "merge" and _goes_straight(replace(table, empty=True), key),
         renamed=renamed,
         hook=_hook(spec),
-        filter=_filter(spec, match.columns, session_zone),
+        filter=_filter(spec, match.columns, server),
         notes=notes + match.notes,
         encoding=encoding,
     )
@@ -177,30 +197,19 @@ def _weight(column: LoadColumn) -> int:
     return _LEAST + longest + _PLACEHOLDER * value.count("{")
 
 
-def _goes_straight(
-    table: Table, columns: tuple[LoadColumn, ...], key: tuple[str, ...], *, appends: bool = False
-) -> bool:
-    if not table.plain or table.fills_in or any(column.type.text_only for column in columns):
+def _goes_straight(table: Table, key: tuple[str, ...], *, appends: bool = False) -> bool:
+    if not table.plain or table.fills_in:
         return False
     return appends or ((table.oid is None or table.empty) and (not key or table.tells_apart(key)))
 
 
-def _is_renamed(
-    table: Table,
-    columns: tuple[LoadColumn, ...],
-    key: tuple[str, ...],
-    found: Found,
-    *,
-    gains: bool,
-    resumable: bool,
-    large: bool,
-) -> bool:
+def _is_renamed(table: Table, key: tuple[str, ...], found: Found, *, gains: bool, resumable: bool, large: bool) -> bool:
     """Whether a table that the load creates is to be filled under another name.
 
     Where a key comes twice, which only its index can tell, the load begins again by way of a staging table. So one with
     a key must be of a size that is read again in some seconds, and its first attempt's way is its next one's, too.
     """
-    if table.oid is not None or found.careful or found.staged or any(column.type.text_only for column in columns):
+    if table.oid is not None or found.careful or found.staged:
         return False
     return gains and not large if key else gains or resumable
 
@@ -211,11 +220,16 @@ def _travelling(
     """The columns with how their types travel. ``counted``: only the server can count a text's characters."""
     types = column_types([column.type.name for column in columns])
 
-    def travelling(type_: ColumnType) -> ColumnType:
-        by_server = (careful and type_.hopeful) or (counted and type_.max_length is not None)
-        return type_.judged if by_server else type_
+    def travelling(type_: ColumnType, *, formatted: bool) -> ColumnType:
+        if not ((careful and type_.hopeful) or (counted and type_.max_length is not None)):
+            return type_
+        # what a format says is a value of the type's own form, which the server judges then
+        return replace(type_, wire="server", hopeful=False) if formatted else type_.judged
 
-    return tuple(replace(column, type=travelling(types[column.type.name])) for column in columns)
+    return tuple(
+        replace(column, type=travelling(types[column.type.name], formatted=column.format is not None))
+        for column in columns
+    )
 
 
 def _to_be_proved(columns: tuple[LoadColumn, ...], inferred: Mapping[str, str]) -> tuple[LoadColumn, ...]:
@@ -263,19 +277,50 @@ def _check_formats(columns: tuple[LoadColumn, ...]) -> None:
         raise SpecError(problems)
 
 
-def _check_defaults(columns: tuple[LoadColumn, ...]) -> None:
-    filled = [column for column in columns if column.default is not None]
-    if not filled:
+def _check_zones(spec: LoadSpec, columns: tuple[LoadColumn, ...], server: SpecServer) -> None:
+    """Zones are the server's to know, and for timestamps."""
+    declared = {each.name: each.timezone for each in spec.columns if each.timezone is not None}
+    if not declared:
         return
-    from loader.transform import typed_default
-
+    types = {column.name: column.type for column in columns}
     problems = [
-        f'columns.{column.name}: the default "{column.default}" is not a valid {column.type.name}'
-        for column in filled
-        if not typed_default(column).is_valid
+        f"columns.{name}: a time zone is for timestamps, and the column is {types[name].name}"
+        for name in declared
+        if name in types and not types[name].base_name.startswith("timestamp")
     ]
+    faults = server.zone_faults(zone for zone in declared.values() if not is_offset(zone))
+    problems += [f"columns.{name}: {faults[zone]}" for name, zone in declared.items() if zone in faults]
     if problems:
         raise SpecError(problems)
+
+
+def _with_defaults(columns: tuple[LoadColumn, ...], server: SpecServer) -> tuple[LoadColumn, ...]:
+    """Each default that the client does not understand in the server's spelling of the value that it is now."""
+    filled = [column for column in columns if column.default is not None]
+    if not filled:
+        return columns
+    from loader.arrays import texts
+    from loader.transform import typed
+
+    asked: list[LoadColumn] = []
+    problems: list[str] = []
+    for column in filled:
+        _, bad = typed(column, texts([column.default or ""]), server.zones)
+        if bad.any() and column.format is not None:  # a format is the client's to judge
+            problems.append(f'columns.{column.name}: the default "{column.default}" is not a valid {column.type.name}')
+        elif bad.any() or column.type.wire == "server":
+            asked.append(column)
+    if problems:
+        raise SpecError(problems)
+    spelled = server.spell_defaults(asked)
+    return tuple(_filled(each, spelled.get(each.name, each.default)) for each in columns)
+
+
+def _filled(column: LoadColumn, default: str | None) -> LoadColumn:
+    """With that default; where the file lacks the column, it is its value."""
+    if column.value is None or default is None:
+        return replace(column, default=default)
+    return replace(column, default=None, value=as_template(default))
 
 
 def _hook(spec: LoadSpec) -> Hook | None:
@@ -286,13 +331,25 @@ def _hook(spec: LoadSpec) -> Hook | None:
     return find_hook(spec.transform.python)
 
 
-def _filter(spec: LoadSpec, columns: tuple[LoadColumn, ...], zone: str) -> Filter | None:
+def _filter(spec: LoadSpec, columns: tuple[LoadColumn, ...], server: SpecServer) -> Filter | None:
     if spec.transform.filter is None:
         return None
     from loader import expression
-    from loader.transform import schema_of
+    from loader.transform import bind_filter
+    from loader.where import Operand, lane_name, where
 
+    mask: expression.Mask
     try:
-        return expression.parse(spec.transform.filter).bind(schema_of(columns), zone=zone)
+        condition = expression.parse(spec.transform.filter)
+        try:
+            mask = bind_filter(condition, columns, zone=server.session_zone, zones=server.zones)
+            by_server = False
+        except expression.NeedsServerError:
+            mask, by_server = expression.ServerMask(), True
+        condition.check_names([column.name for column in columns])
+        operands = {column.name: Operand(lane_name(place), column.type) for place, column in enumerate(columns)}
+        written = where(condition.root, operands)
     except ValueError as error:
         raise SpecError([f"transform.filter: {error}"]) from error
+    server.check_filter(columns, written)
+    return Filter(mask, written, by_server=by_server)

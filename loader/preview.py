@@ -10,7 +10,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import ledger
-from loader.csv_form import CsvForm
+from loader.csv_form import CopyForm
 from loader.database import Database, translated
 from loader.fields import Dialect
 from loader.ledger import Errand
@@ -22,8 +22,9 @@ from loader.reading import Head
 from loader.source import Source, open_source
 from loader.spec import LoadSpec
 from loader.staging import Staging, copying
-from loader.standing import find_standing, why_not_due
+from loader.standing import find_standing, has_order, why_not_due
 from loader.statements import execute
+from loader.tables import Table
 from loader.target import keying, target_name
 from loader.task import Task
 from loader.undertaking import PLAINLY
@@ -41,8 +42,9 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """``verdict``: what the ledger has to say. ``way``: how the rows get into the table. ``lane``: by what they
-    are converted. ``statements``: in their order, with what decides about them in comments."""
+    """``versions``: what each version of the object holds, see `LoadSpec.each_version`; None where it keeps none.
+    ``verdict``: what the ledger has to say. ``way``: how the rows get into the table. ``lane``: by what they are
+    converted. ``statements``: in their order, with what decides about them in comments."""
 
     source: str
     version: str | None
@@ -50,6 +52,7 @@ class Preview:
     table: str
     mode: str
     key: tuple[str, ...]
+    versions: str | None
     verdict: str
     way: str
     lane: str
@@ -87,7 +90,8 @@ def _preview(source: Source, spec: LoadSpec, database: Database, connection: Con
         table=str(table),
         mode=spec.mode,
         key=plan.key,
-        verdict=_verdict(connection, source, spec, str(table)),
+        versions=spec.each_version if has_order(source) else None,
+        verdict=_verdict(connection, source, spec, table),
         way=_way(plan, source.size),
         lane=load.lane(plan, records),
         columns=tuple(_column(each.name, each.type.name, each.field, records.header) for each in plan.columns),
@@ -105,14 +109,15 @@ def _column(name: str, type_name: str, field: int | None, header: tuple[str, ...
     return Column(name, type_name, f"field {field + 1}" if header is None else header[field])
 
 
-def _verdict(connection: Connection, source: Source, spec: LoadSpec, target: str) -> str:
+def _verdict(connection: Connection, source: Source, spec: LoadSpec, table: Table) -> str:
     if not ledger.is_current(connection):
         return "due: there is no ledger yet, or one of an earlier version"
-    errand = Errand(source, target, spec)
-    standing = find_standing(connection, errand, source)
+    errand = Errand(source, str(table), spec)
+    standing = find_standing(connection, errand, source, table)
     if standing.verdict == "due":
-        return "due"
-    return f"nothing would be done: {why_not_due(connection, errand, standing, source)}"
+        newer = ", ".join(str(each.load_id) for each in standing.newer)
+        return f"due; it comes late, and leaves alone the keys that these loads have set: {newer}" if newer else "due"
+    return f"nothing would be done: {why_not_due(connection, errand, standing, source, table)}"
 
 
 def _way(plan: Plan, size: int) -> str:
@@ -125,7 +130,7 @@ def _way(plan: Plan, size: int) -> str:
     return "straight into the table, in one transaction"
 
 
-def _statements(connection: Connection, plan: Plan, size: int, form: CsvForm | None) -> Iterator[sql.Composable]:
+def _statements(connection: Connection, plan: Plan, size: int, form: CopyForm | None) -> Iterator[sql.Composable]:
     """Those of either way; placeholders stand for the load's number and attempt, which nobody knows yet."""
     target, names = target_name(plan.table), [column.name for column in plan.columns]
     new_key = [keying(plan.table, plan.key)] if plan.table.oid is None and plan.key else []

@@ -381,7 +381,7 @@ class Encoded:
     """What became of one block: ``kept`` records as the tuples of binary COPY, the others rejected or filtered.
 
     ``keys``: of the records that were kept; None where they do not rise, or nobody looked. ``swallowed``: what stray
-    quotes have made values of. ``lines``: the kept records in CSV form instead, with no ``tuples`` then.
+    quotes have made values of. ``lines``: the kept records as text instead, with no ``tuples`` then.
     """
 
     block: Block

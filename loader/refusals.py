@@ -81,21 +81,15 @@ def sift(
 
 
 class _Shape:
-    """The staging table as the target would have its rows: its name, its columns, values of the target's types."""
+    """The staging table as the target would have its rows: its name, its columns, its values."""
 
     def __init__(self, staging: Staging, table: Table) -> None:
         self.staging = staging
         self.alias = sql.Identifier(table.name)  # conditions of the table's own may say whose columns they mean
         self.other = sql.Identifier("r_" if table.name == "r" else "r")
         self.loaded = {column.name for column in staging.columns}
-        values = [
-            sql.SQL("s.{name}::{type} AS {name}" if column.type.text_only else "s.{name}").format(
-                name=sql.Identifier(column.name), type=sql.SQL(column.type.name)
-            )
-            for column in staging.columns
-        ]
-        values.append(sql.SQL("s.{}").format(sql.Identifier(staging.position)))
-        self.rows = sql.SQL("(SELECT {} FROM {} s) AS {}").format(sql.SQL(", ").join(values), staging.name, self.alias)
+        values = sql.SQL(", ").join(sql.Identifier("s", name) for name in staging.written)
+        self.rows = sql.SQL("(SELECT {} FROM {} s) AS {}").format(values, staging.name, self.alias)
 
     def column(self, name: str) -> sql.Composable:
         return sql.SQL(".").join([self.alias, sql.Identifier(name)])

@@ -27,7 +27,7 @@ from loader.errors import LoaderError, TableError
 from loader.fields import Dialect
 from loader.files import FileSource
 from loader.ledger import Raw
-from loader.pipeline import PLAINLY, How, Load, load_one
+from loader.pipeline import PLAINLY, How, Load, load_one, with_token
 from loader.records import RAW_LIMIT, layout
 from loader.report import LoadReport
 from loader.source import Source, open_source
@@ -192,6 +192,7 @@ def replay(
 
 def _go_on(entry: dict[str, Any], database: Database, how: How, s3: Any) -> LoadReport:
     """One more attempt at a load that is not through: from its checkpoint on, where that still holds."""
+    how = replace(how, force=how.force or entry["forced"], token=how.token or entry["token"])
     if entry["replay_of"] is not None:
         if not entry["source"].startswith(_KEPT):
             how = replace(how, replay_of=entry["replay_of"])
@@ -199,7 +200,7 @@ def _go_on(entry: dict[str, Any], database: Database, how: How, s3: Any) -> Load
             return replay(entry["replay_of"], database, how=how, s3=s3)
     spec = LoadSpec.from_stored(entry["spec"], origin=f"load {entry['load_id']}'s spec")
     version = entry["version"] if entry["bucket"] and not str(entry["version"]).startswith("etag:") else None
-    how = replace(how, force=how.force or entry["forced"], sequencer=how.sequencer or entry["sequencer"])
+    how = replace(how, sequencer=how.sequencer or entry["sequencer"])
     return load_one(entry["source"], spec, database, how, version_id=version, s3=s3)
 
 
@@ -217,7 +218,7 @@ def _check_loaded(original: Original) -> None:
 def _load(open_it: Callable[[], Source], name: str, spec: LoadSpec, database: Database, how: How) -> LoadReport:
     try:
         with open_it() as source:
-            return Load(source, spec, database, how).run()
+            return Load(source, spec, database, with_token(how)).run()
     except LoaderError as error:
         if error.report is None:  # it could not even be opened
             error.report = LoadReport(

@@ -44,7 +44,7 @@ REASONS: dict[str, Reason] = {
     "value_too_long": Reason("conversion", "a text is longer than its column's type allows"),
     "out_of_range": Reason("conversion", "a number, date or time is beyond what its column's type holds"),
     "unrepresentable": Reason(
-        "conversion", "the database's encoding lacks a character, or a hook or filter cannot be shown a value"
+        "conversion", "the database's encoding lacks a character, or a hook cannot be shown a value"
     ),
     "null_value": Reason("target", "a NOT NULL column has no value"),
     "null_key": Reason("target", "a key column has no value, so there is nothing to merge by"),
@@ -119,7 +119,7 @@ class LoadReport:
     ``bytes_read`` and ``seconds`` are those of this attempt. Of all attempts at the load together: ``attempts``,
     how many of them ``handovers`` (stopped because their time was up) and how many ``resumes`` (took up at a
     checkpoint), and seconds ``waited`` for the table's turn. ``plan``: by which way the rows got into the table, and
-    why.
+    why. ``superseded_by``: the load of a newer version, where that is why this one was skipped.
     """
 
     state: State
@@ -149,6 +149,7 @@ class LoadReport:
     notes: tuple[str, ...] = ()
     error: str | None = None
     retryable: bool = False
+    superseded_by: int | None = None
     loads: tuple[LoadReport, ...] = ()
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from loader.arrays import booleans
+from loader.arrays import booleans, integers
 from loader.records import Block
 from loader.rejects import NO_REJECTS, Rejects
 from loader.rising import Run
@@ -67,6 +67,33 @@ class Rows:
         begins = [0, *(each + 1 for each in gone)]
         runs = [self.batch.slice(at, end - at) for at, end in zip(begins, [*gone, len(mask)], strict=True)]
         return replace(self, batch=pa.concat_batches(runs), index=self.index[mask])
+
+    def doubt(self, mask: npt.NDArray[np.bool_], suspects: Iterable[str] | None = None) -> Rows:
+        """With the rows where ``mask`` is True among the doubtful, in the file's order.
+
+        ``suspects``: see `Doubtful`; by default all columns.
+        """
+        if not mask.any():
+            return self
+        names = self.batch.schema.names
+        chosen = self.batch if mask.all() else self.batch.filter(booleans(mask))
+        asked = Doubtful.of(chosen.columns, names, self.index[mask], suspects=names if suspects is None else suspects)
+        if self.doubtful is not None:
+            texts, index = in_order((asked.texts, asked.index), (self.doubtful.texts, self.doubtful.index))
+            asked = Doubtful(texts, index, asked.suspects | self.doubtful.suspects)
+        rest = replace(self, batch=self.batch.slice(0, 0), index=self.index[:0]) if mask.all() else self.keep(~mask)
+        return replace(rest, doubtful=asked)
+
+
+Placed = tuple[pa.RecordBatch, npt.NDArray[np.int64]]
+"""A batch, and the places of its records in the block."""
+
+
+def in_order(one: Placed, other: Placed) -> Placed:
+    """Two batches as one in the file's order."""
+    index = np.concatenate((one[1], other[1]))
+    order = np.argsort(index, kind="stable")
+    return pa.concat_batches([one[0], other[0]]).take(integers(order)), index[order]
 
 
 def run_of(columns: Sequence[pa.Array]) -> Run | None:

@@ -55,7 +55,7 @@ def find_open_plan(connection: Connection, errand: Errand) -> ShardPlan | None:
     """The plan of the newest load of the same errand, if it is still open."""
     found = rows(
         connection,
-        f"SELECT shard_plan FROM loader.loads WHERE {ledger.SAME}"
+        f"SELECT shard_plan FROM loader.loads WHERE {ledger.SAME} AND state <> 'loaded'"
         f" AND shard_plan IS NOT NULL AND attempts = (shard_plan ->> 'attempt')::int AND ({_OPEN})"
         " ORDER BY load_id DESC LIMIT 1",
         ledger.identity(errand),
@@ -68,10 +68,10 @@ def find_open_plan(connection: Connection, errand: Errand) -> ShardPlan | None:
 def is_open(connection: Connection, target: str, bucket: str | None, key: str) -> bool:
     """Whether a version of the object is being loaded by shards, or may be taken up by them."""
     statement = (
-        "SELECT 1 FROM loader.loads WHERE target = %s AND bucket IS NOT DISTINCT FROM %s AND key = %s"
-        f" AND shard_plan IS NOT NULL AND ({_OPEN}) LIMIT 1"
+        "SELECT 1 FROM loader.loads WHERE target = %(target)s AND bucket IS NOT DISTINCT FROM %(bucket)s"
+        f" AND {ledger.KEY} AND state <> 'loaded' AND shard_plan IS NOT NULL AND ({_OPEN}) LIMIT 1"
     )
-    return bool(rows(connection, statement, (target, bucket, key)))
+    return bool(rows(connection, statement, {"target": target, "bucket": bucket, "key": key}))
 
 
 def take_up(connection: Connection, plan: ShardPlan, waited: float, *, follows: int = 0) -> Entry:

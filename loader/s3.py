@@ -334,24 +334,33 @@ class S3Source:
         """Whether this version was stored after that one of the same key; None where S3 cannot tell.
 
         Versions of a key are listed from the newest to the oldest (Amazon S3 API Reference, ListObjectVersions). Where
-        listing them is not permitted, the version that the key has now is newer than any other.
+        listing them is not permitted, the version that the key has now is newer than any other. Raises SourceError,
+        retryable, where S3 does not answer now: a guess would leave out a version for good.
         """
         version = self._pinned
         try:
-            for listed in _versions_of(self._client, version.bucket, version.key):
-                if listed in (version.version_id, version_id):
-                    return listed == version.version_id
-            return None
-        except _FAILURES:
+            listed = _versions_of(self._client, version.bucket, version.key)
+            found = list(islice((each for each in listed if each in (version.version_id, version_id)), 2))
+            return found[0] == version.version_id if len(found) == 2 else None  # one may be deleted by now
+        except _FAILURES as error:
+            _raise_if_passing(error, version.uri)
             return self._is_current()
 
     def _is_current(self) -> bool | None:
         version = self._pinned
         try:
             head = self._client.head_object(Bucket=version.bucket, Key=version.key)
-        except _FAILURES:
+        except _FAILURES as error:
+            _raise_if_passing(error, version.uri)
             return None
         return True if head.get("VersionId") == version.version_id else None
+
+    def other_version(self, version_id: str) -> S3Source:
+        """Another version of the same object, read by the same client, which stays this one's to close. Raises
+        SourceError."""
+        pinned = self._pinned
+        version, head = _pin(self._client, pinned.bucket, pinned.key, version_id)
+        return S3Source(self._client, version, head, owned=False, part_size=self._part_size, prefetch=self._prefetch)
 
     def interrupt(self) -> None:
         """End what is being read."""
@@ -547,6 +556,13 @@ def _clear_errors(name: str) -> Iterator[None]:
         yield
     except _FAILURES as error:
         raise _translate(error, name) from error
+
+
+def _raise_if_passing(error: Exception, name: str) -> None:
+    """Raise the error as this package's where the same request may succeed later."""
+    failure = _translate(error, name)
+    if failure.retryable:
+        raise failure from error
 
 
 def _translate(error: Exception, name: str) -> SourceError:

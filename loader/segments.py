@@ -21,7 +21,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader.checkpoints import Checkpoint, Counts
-from loader.csv_form import CsvForm
+from loader.csv_form import JUDGED, CopyForm, CsvForm
 from loader.database import Database
 from loader.deadline import Deadline
 from loader.errors import PausedError
@@ -182,8 +182,8 @@ class Segments:
 
     ``start``: the checkpoint at which the blocks begin; ``saved`` is the last one since. ``size``: bytes of text of a
     segment, which ends with the block that reaches it, or with the first after which the file can be taken up again.
-    ``form``: of the records that are copied, where it is not the binary one: a stream then commits every `GROUP`
-    bytes, and blocks of which PostgreSQL refuses a record are made ``again``, in binary form, each record judged.
+    ``form``: of the records that are copied, where it is not the binary one. Where none was judged before, a stream
+    commits every `GROUP` bytes, and blocks of which PostgreSQL refuses a record are made ``again``, each record judged.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class Segments:
         *,
         size: int,
         streams: int,
-        form: CsvForm | None = None,
+        form: CopyForm | None = None,
         again: Callable[[Block], Encoded] | None = None,
     ) -> None:
         self._form = form
@@ -225,10 +225,10 @@ class Segments:
         more = True
         while more:
             segment = self._begin(connection, staging)
-            if self._form is None:
-                copied = copy(connection, staging.name, staging.written, self._sent(segment))
-            else:
+            if isinstance(self._form, CsvForm):
                 copied = self._copy_group(connection, staging, segment, self._form)
+            else:
+                copied = copy(connection, staging.name, staging.written, self._sent(segment), form=self._form)
             connection.commit()
             before = self.saved
             more = self._arrive(number, copied)
@@ -260,10 +260,10 @@ class Segments:
         connection.rollback()
         self._begin_again(connection, staging, segment)
         judged = (self._judged(each, segment) for each in taken)
-        return copy(connection, staging.name, staging.written, judged)
+        return copy(connection, staging.name, staging.written, judged, form=JUDGED)
 
     def _judged(self, hoped: Encoded, segment: int) -> bytes:
-        """The tuples of a block with each record judged, and its books put right."""
+        """What COPY is given of a block with each record judged, and its books put right."""
         assert self._again is not None
         assert hoped.lines is not None
         made = self._again(hoped.block)
@@ -275,7 +275,7 @@ class Segments:
                 if each >= segment:
                     self._ends[each] = replace(self._ends[each], counts=self._ends[each].counts + fewer)
             self._books.keeper.add(refused)
-        return made.tuples
+        return made.sent
 
     def _begin_again(self, connection: Connection, staging: Fillable, segment: int) -> None:
         """Begin a transaction for blocks of a ``segment`` whose own was rolled back.

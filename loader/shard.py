@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any
@@ -15,6 +15,7 @@ from loader.blocks import EndlessRecordError, no_longer_than
 from loader.checkpoints import NOTHING, Checkpoint, Found
 from loader.checksums import ByteCheck, Checksum
 from loader.columns import WidenColumn
+from loader.csv_form import CopyForm
 from loader.cuts import SHARD_BITS, Cutter, Shard
 from loader.database import translate, translated
 from loader.errors import (
@@ -26,6 +27,7 @@ from loader.errors import (
     ShapeError,
     TransformError,
 )
+from loader.lanes import Lanes
 from loader.overlap import overlapped
 from loader.parts import OTHER_HEAD
 from loader.plan import Plan
@@ -126,7 +128,8 @@ class ShardLoad:
         dialect = records.first.dialect if records.first is not None else None
         assert dialect is not None
         keeper = ShardRejects(self._database, report.load_id, load.spec.rejects, plan.uri)
-        lanes = load.lanes(whole, report.load_id, lambda: keeper.left)
+        form = load.form(whole, dialect, judged=True)
+        lanes = load.lanes(whole, report.load_id, lambda: keeper.left, form)
         cutter = Cutter(self._read, dialect, shard, name=plan.uri, clean=lanes.count_convertible)
         cutter.begin(report.known)
         report = replace(report, inside=cutter.inside, start=cutter.start)
@@ -137,7 +140,7 @@ class ShardLoad:
         try:
             with keeper, lanes:
                 blocks = no_longer_than(cutter.blocks(), whole.block_records)
-                self._copy(blocks, lanes.convert, Books(account.tally, keeper), staging)
+                self._copy(blocks, lanes, form, Books(account.tally, keeper), staging)
                 keeper.flush()
         except _GARBAGE as error:
             kind = "limit" if isinstance(error, RejectLimitError) else type(error).__name__
@@ -199,11 +202,13 @@ class ShardLoad:
         own = checksum.within(start, stop)
         return chunks if own is None else ByteCheck(self._source.uri, stop - start, own).watch(chunks)
 
-    def _copy(self, blocks: Iterator[Block], work: Callable[[Block], Any], books: Books, staging: Staging) -> None:
+    def _copy(
+        self, blocks: Iterator[Block], lanes: Lanes, form: CopyForm | None, books: Books, staging: Staging
+    ) -> None:
         """COPY the shard's records into its staging table, segment by segment, each a sign of life."""
         load, source = self._load, self._source
         with (
-            overlapped(blocks, work, workers=load.threads, interrupt=source.interrupt) as encoded,
+            overlapped(blocks, lanes.convert, workers=load.threads, interrupt=source.interrupt) as encoded,
             self._database.session() as telling,
         ):
             segments = Segments(
@@ -214,6 +219,7 @@ class ShardLoad:
                 lambda _checkpoint: runs.give_sign(telling, self._plan, staging.run or 0),
                 size=load.spec.segment_size,
                 streams=min(STREAMS, load.threads),
+                form=form,
             )
             with closing(copy_segments(segments, self._database, staging)) as saved:
                 for _ in saved:

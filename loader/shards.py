@@ -46,7 +46,7 @@ from loader.standing import Standing
 from loader.stored import read_stored
 from loader.tally import Progress
 from loader.task import Task
-from loader.undertaking import PLAINLY, How, Undertaking, for_version
+from loader.undertaking import PLAINLY, How, Undertaking, for_version, with_token
 
 __all__ = [
     "Proof",
@@ -95,7 +95,7 @@ def plan_shards(
     comes twice begins nothing twice. ``again``: what `replanned` says of a plan that had to end; another attempt
     begins. ``how`` gives the rest: ``wait``, ``deadline``, whom to tell. Raises LoaderError, which is entered, too.
     """
-    how = replace(how, force=force or how.force, sequencer=sequencer or how.sequencer)
+    how = with_token(replace(how, force=force or how.force, sequencer=sequencer or how.sequencer))
     with open_source(uri, version_id=version_id, client=s3) as source:
         how = for_version(how, source, version_id)
         load = Task(source, spec, database, how)
@@ -103,6 +103,7 @@ def plan_shards(
             ledger.migrate(connection)
             table = load.target(connection)
         plan = ShardPlan("single", source.uri, spec.to_dict(), forced=how.force, sequencer=how.sequencer)
+        plan = replace(plan, token=how.token)
         front = Head(source)
         try:
             records = load.open_records(iter(front), table)
@@ -223,6 +224,7 @@ class _Planning(Undertaking):
             attempt=entry.attempts,
             digest=plan.digest,
             found=asdict(self._found),
+            target=(plan.table.schema, plan.table.name),
         )
         runs.open_plan(connection, entry.load_id, made)
         self._made = made
@@ -256,7 +258,9 @@ def load_shard(
             raise SourceChangedError(f"{plan.uri}: is another version than load {plan.load_id} was planned for")
         spec = LoadSpec.from_stored(plan.spec, origin="shard plan")
         how = How(threads=threads, deadline=deadline, progress=progress)
-        return ShardLoad(plan, number, Task(source, spec, database, how)).run(known)
+        load = Task(source, spec, database, how)
+        load.account.target = plan.target or spec.table_name
+        return ShardLoad(plan, number, load).run(known)
 
 
 # --- the end
@@ -276,7 +280,7 @@ def finish(
     Once more after it was done, it gives the same report. Raises ReplanError where the whole plan has to begin again,
     and LoaderError for what else keeps it from being loaded; where that is retryable, the same call may succeed.
     """
-    how = replace(how, force=plan.forced, sequencer=plan.sequencer)
+    how = replace(how, force=plan.forced, token=plan.token, sequencer=plan.sequencer)
     with open_source(plan.uri, version_id=plan.version_id, client=s3) as source:
         if source.pin != plan.pin:
             raise SourceChangedError(f"{plan.uri}: is another version than load {plan.load_id} was planned for")

@@ -75,7 +75,12 @@ class Source(Protocol):
         """S3's checksum of the object, or why there is none to compare its bytes with."""
 
     def is_newer_than(self, version_id: str) -> bool | None:
-        """Whether this version of the object is newer than that one; None where nobody can tell."""
+        """Whether this version of the object is newer than that one; None where nobody can tell. Raises SourceError
+        where that may be found out later."""
+
+    def other_version(self, version_id: str) -> Source:
+        """Another version of the same object, read by the same client. Raises as `open_source` does, and SourceError
+        where it keeps no versions."""
 
     def interrupt(self) -> None:
         """End what `chunks` has under way: whoever waits for it gets SourceError. It can be read again."""

@@ -24,6 +24,7 @@ from typing import Literal, cast, get_args
 from loader.errors import SpecError
 from loader.header import COLUMN_LIMIT, NAME_LIMIT
 from loader.names import did_you_mean, nearest
+from loader.pgtypes import NEAREST
 from loader.spec_bounds import (
     DIGITS_LIMIT,
     MOST,
@@ -40,6 +41,7 @@ from loader.values import SHOWN, printable, to_toml
 Mode = Literal["append", "replace", "merge"]
 Compression = Literal["auto", "none", "gzip", "zstd", "bz2"]
 Unknown = Literal["ignore", "error", "add"]
+Versions = Literal["snapshot", "delta"]
 StepArguments = tuple[str | tuple[str, str], ...]
 
 SEGMENT_MB = 32
@@ -150,6 +152,13 @@ class LoadSpec:
     unknown: Unknown = "ignore"  # columns of the file that the table does not have: add makes nullable ones
     segment_mb: int = SEGMENT_MB  # MiB of text after which what is staged is committed with a checkpoint
     transform: TransformSpec = field(default_factory=TransformSpec)
+    versions: Versions | None = None  # see `each_version`; None where it is what the mode stands for by itself
+
+    @property
+    def each_version(self) -> Versions:
+        """What a version of an object holds: "snapshot", all there is, so that it replaces the versions before it, and
+        one that comes after a newer one is superseded; "delta", records of its own, so that each takes effect."""
+        return self.versions or _usual_versions(self.mode)
 
     @property
     def segment_size(self) -> int:
@@ -284,6 +293,7 @@ class LoadSpec:
             "segment_mb": self.segment_mb,
             "columns": {column.name: _plain_column(column) for column in self.columns},
             "transform": _given(asdict(self.transform)),
+            "versions": self.versions,
         }
         return _given(mapping)
 
@@ -414,6 +424,21 @@ def _type_fault(text: str) -> str | None:
 
 _DATED = frozenset({"date", "timestamp", "timestamp without time zone", "timestamptz", "timestamp with time zone"})
 _CLOCKED = frozenset({"time", "time without time zone"})
+
+
+_ZONE_LENGTH = 255
+"""Characters of a time zone's name to PostgreSQL (TZ_STRLEN_MAX)."""
+
+
+def _is_built_in(base: str) -> bool:
+    return base in _DATED | _CLOCKED | _UNDATED or base.endswith(("]", "with time zone"))
+
+
+_WORDS = """
+    bigint bit bytea char character float inet interval json jsonb name oid real smallint timetz uuid varchar xml
+"""
+_UNDATED = frozenset([*NEAREST, *_WORDS.split(), "character varying", "double precision"]) - _DATED
+"""Names of types that are neither date nor time, or of none."""
 
 
 def _base_type(type_name: str) -> str:
@@ -667,6 +692,7 @@ def _read_spec(top: _Section) -> LoadSpec:
     source = _read_source(top)
     table = _read_table(top)
     mode, key = _read_mode(top, declared)
+    versions = _read_versions(top, mode)
     csv = _read_csv(top.section("csv", _CSV))
     rejects = top.section("rejects", _REJECTS)
     return LoadSpec(
@@ -683,6 +709,7 @@ def _read_spec(top: _Section) -> LoadSpec:
         unknown=cast(Unknown, top.choice("unknown", "ignore", get_args(Unknown))),
         segment_mb=_read_segment(top),
         transform=_read_transform(top.section("transform", _TRANSFORM), declared),
+        versions=versions,
     )
 
 
@@ -750,6 +777,28 @@ def _read_mode(top: _Section, declared: Sequence[str]) -> tuple[Mode, tuple[str,
         elif declared and name not in known:
             top.note("key", f"{_shown(name)} is not among the declared columns{top.hint(name, declared)}")
     return mode, key
+
+
+def _usual_versions(mode: Mode) -> Versions:
+    """What versions of an object hold unless the spec says otherwise.
+
+    What is appended is added to what is there. A file that is put again under its name and merged or replaced nearly
+    always says the whole again, corrected; and to skip its late older version undoes nothing, while to merge that as a
+    delta brings back records that the newer version has dropped.
+    """
+    return "delta" if mode == "append" else "snapshot"
+
+
+def _read_versions(top: _Section, mode: Mode) -> Versions | None:
+    usual = _usual_versions(mode)
+    versions = cast(Versions, top.choice("versions", usual, get_args(Versions)))
+    if mode == "replace" and versions == "delta":
+        top.note(
+            "versions",
+            '"delta" does not go with mode "replace", by which each version is the whole table and takes out what '
+            'earlier ones have brought; leave it out, or give mode "append" or "merge"',
+        )
+    return None if versions == usual else versions  # so that both ways to say it are the same spec
 
 
 # --- the dialect
@@ -934,6 +983,8 @@ def _check_together(section: _Section, column: ColumnSpec, *, header: bool) -> N
     if column.type is None:
         return
     base = _base_type(column.type)
+    if not _is_built_in(base):  # a domain, maybe, of which the database knows what it is
+        return
     if "format" in section and base not in _DATED | _CLOCKED:
         section.note("format", f"is for dates and times, and the column is {column.type}")
     if "timezone" in section and base not in _DATED - {"date"}:
@@ -955,15 +1006,12 @@ def _read_format(section: _Section) -> str | None:
 
 def _read_timezone(section: _Section) -> str | None:
     zone = section.word("timezone")
-    if zone is None or zone == "UTC" or re.fullmatch(r"[+-](?:0[0-9]|1[0-5]):[0-5][0-9]", zone):
-        return zone
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
-
-    try:
-        ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        near = section.nearest(zone, lambda: sorted(available_timezones()))
-        section.note("timezone", f"unknown time zone {_shown(zone)}{near}")
+    if zone is None:
+        return None
+    if zone.startswith(("+", "-")) and not re.fullmatch(r"[+-](?:0[0-9]|1[0-5]):[0-5][0-9]", zone):
+        section.note("timezone", f"{_shown(zone)} is no offset such as +05:30")
+    elif not zone.strip() or "\0" in zone or len(zone) > _ZONE_LENGTH:
+        section.note("timezone", f"{_shown(zone)} is no name of a time zone")
     return zone
 
 

@@ -1,9 +1,8 @@
 """Staging tables, and `copy_expert` into them or straight into the target.
 
-A staging table is UNLOGGED and lives in schema ``loader``. It has the load's columns, each of its own type or,
-where the server is to cast it, of type text, with the collation of the target's column, so that staged keys are the
-same where the target's are; and `POSITION`: the merge needs the file's order, and a load that is
-continued has to know what was staged beyond its checkpoint.
+A staging table is UNLOGGED and lives in schema ``loader``. It has the load's columns, each of its own type and with
+the collation of the target's column, so that staged keys are the same where the target's are; and `POSITION`: the merge
+needs the file's order, and a load that is continued has to know what was staged beyond its checkpoint.
 
 Each attempt at a load has a staging table of its own name. Whoever holds the turn of the load's target may take over
 that of an earlier attempt, whatever is left of that attempt.
@@ -20,7 +19,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader.columns import LoadColumn
-from loader.csv_form import CsvForm
+from loader.csv_form import CopyForm
 from loader.records import POSITION
 from loader.statements import HEADER, TRAILER, execute, execute_all
 from loader.statements import copy as run_copy
@@ -102,7 +101,7 @@ class Staging:
         """The statements that create the table."""
         columns = [
             sql.SQL("{} {}{}").format(
-                sql.Identifier(column.name), sql.SQL(column.type.staging_name), collating(column.collation)
+                sql.Identifier(column.name), sql.SQL(column.type.name), collating(column.collation)
             )
             for column in self.columns
         ]
@@ -281,18 +280,12 @@ class _Stream:
 
 
 def copying(
-    table: sql.Composable, columns: Sequence[str], *, freeze: bool = False, form: CsvForm | None = None
+    table: sql.Composable, columns: Sequence[str], *, freeze: bool = False, form: CopyForm | None = None
 ) -> sql.Composed:
     """The statement of `copy`."""
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    how: sql.Composable = sql.SQL("binary")
-    if form is not None:
-        how = sql.SQL("csv, DELIMITER {}, QUOTE {}, NULL {}").format(
-            sql.Literal(form.delimiter), sql.Literal(form.quote), sql.Literal(form.null)
-        )
-    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT {}{})").format(
-        table, names, how, sql.SQL(", FREEZE" if freeze else "")
-    )
+    how = form.options if form is not None else sql.SQL("FORMAT binary")
+    return sql.SQL("COPY {} ({}) FROM STDIN ({}{})").format(table, names, how, sql.SQL(", FREEZE" if freeze else ""))
 
 
 def copy(
@@ -302,7 +295,7 @@ def copy(
     buffers: Iterator[bytes],
     *,
     freeze: bool = False,
-    form: CsvForm | None = None,
+    form: CopyForm | None = None,
 ) -> int:
     """COPY binary tuples into ``table`` in the transaction that is open, and give the number of rows it took.
 

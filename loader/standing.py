@@ -3,7 +3,13 @@
 Events of S3 come at least once and in no order. The rules:
 
 - A version that was applied is not applied again.
-- A version that is older than any that was applied comes too late. What an operator forced since does not change that.
+- A version that was asked for by force is applied, once for each request (`ledger.Errand.token`), and nothing else is
+  looked at.
+- Where each version is a snapshot (`LoadSpec.each_version`), one that is older than any that was applied comes too
+  late: it is superseded. What an operator forced since does not change that. The same holds where a newer version has
+  replaced the whole table.
+- Where each version is a delta, it is applied whatever the order, and the table is the same as if they had come in
+  theirs: appended rows have no order, and of a merge, records whose keys a newer version has set stay out (`late`).
 - Which of two versions is the newer, S3 says: by the sequencers of their events where these are of one length, by when
   they were stored, and within one second by the order in which it lists them.
 - An object or file that keeps no versions is due when it differs from what was loaded under its name last, unless what
@@ -14,7 +20,7 @@ Events of S3 come at least once and in no order. The rules:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -23,104 +29,148 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 
 from loader.catalog import describe
 from loader.errors import SpecError
-from loader.ledger import Errand, find_load
+from loader.ledger import KEY, Errand, find_load, identity
 from loader.names import listed
 from loader.source import Source
 from loader.spec import LoadSpec
 from loader.statements import rows
+from loader.tables import Table
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """``due``: it has to be loaded. ``loaded``: it had its effect, by ``load_id``, as ``uri``. ``superseded``: by a
     newer version, which ``load_id`` loaded. ``follows``: where it is due a second time, the load since which it is:
-    that of another version, or of anything else into a table that was dropped or created since; else 0."""
+    that of another version, or of anything else into a table that was dropped or created since; else 0. ``newer``:
+    where it is due though newer versions were merged before, the loads of those; it must leave their keys alone."""
 
     verdict: Literal["due", "loaded", "superseded"]
     load_id: int = 0
     uri: str = ""
     follows: int = 0
+    newer: tuple[Applied, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class _Applied:
+class Applied:
+    """A load that took effect. ``applied``: loads into one table are numbered as they did."""
+
     load_id: int
     uri: str
     version: str
     sequencer: str | None
     last_modified: datetime
     applied: int
+    mode: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Lifetime:
     """What the ledger knows of the table's present life. Loads that were ``applied`` before ``since`` are not in it: a
-    load found no table since then and created one, or there is no table now. ``follows``: the load after which their
-    versions are due again. It is another one for each life, so that the ledger's unique indexes stay what keeps a
-    version from taking effect twice."""
+    load found no table since then and created one, or a crash emptied it, or there is no table now. ``follows``: the
+    load after which their versions are due again. It is another one for each life, so that the ledger's unique indexes
+    stay what keeps a version from taking effect twice."""
 
     since: int = 0
     follows: int = 0
 
 
-def find_standing(connection: Connection, errand: Errand, source: Source) -> Standing:
-    """What is to be done about the errand, by the ledger and by whether its table exists. Needs the target's turn.
+def find_standing(connection: Connection, errand: Errand, source: Source, table: Table) -> Standing:
+    """What is to be done about the errand, by the ledger and by whether its ``table`` exists and has lost its rows.
+    Needs the target's turn.
 
     A local file's version is its content, and hashing reads it whole: that is done only where a file of its size was
     loaded before.
 
     A load that took effect on a table that was dropped since vouches for nothing, so its version is due again. The
-    order of versions outlives the table: one that is older than what was loaded stays superseded. A table that was
-    dropped and created by hand looks like the one before, and the ledger still vouches for its loads.
+    order of versions outlives the table: one that is older than what was loaded stays superseded. The same goes for
+    an UNLOGGED table whose rows a crash of the server threw away. A table that was dropped and created by hand looks
+    like the one before, and the ledger still vouches for its loads.
     """
     if errand.forced:
-        return _DUE
-    life = _lifetime(connection, errand)
+        return _find_by_token(connection, errand, source)
+    life = _lifetime(connection, errand, table)
     same = _same(connection, errand, source, life.since)
     if same is not None and same.applied >= life.since:
         last = None if errand.replay_of is not None or has_order(source) else _last(connection, errand, source)
         if last is not None and last.version != same.version and last.applied > same.applied:
             return Standing("due", follows=last.load_id)  # what was read just now is what the object holds now
         return Standing("loaded", same.load_id, same.uri)
-    if (newer := _newer(connection, errand, source)) is not None:
+    if (newer := _superseding(connection, errand, source)) is not None:
         return Standing("superseded", newer.load_id, newer.uri)
-    return _DUE if same is None else Standing("due", follows=life.follows)
+    follows = 0 if same is None else life.follows
+    return Standing("due", follows=follows, newer=_to_yield_to(connection, errand, source, life.since))
 
 
 _DUE = Standing("due")
 
 
-def _newer(connection: Connection, errand: Errand, source: Source) -> _Applied | None:
-    """A load by which a newer version had its effect, if there is one."""
+def _find_by_token(connection: Connection, errand: Errand, source: Source) -> Standing:
+    """A forced errand is due, whatever was loaded, unless its request took effect already. What the object holds now,
+    the spec and the table do not matter: the request was for what they were then."""
+    found = rows(
+        connection,
+        "SELECT load_id, source FROM loader.loads WHERE state = 'loaded' AND target = %s AND coalesce(bucket, '') = %s"
+        " AND key = %s AND replay_of IS NOT DISTINCT FROM %s AND forced AND token = %s",
+        (errand.target, source.bucket or "", source.key, errand.replay_of, errand.token),
+    )
+    return Standing("loaded", *found[0]) if found else _DUE
+
+
+def _superseding(connection: Connection, errand: Errand, source: Source) -> Applied | None:
+    """A load by which a newer version had its effect, so that this one has none any more; if there is one."""
     if errand.replay_of is not None:
         return _newer_than_replayed(connection, errand.replay_of)
-    if not has_order(source):
-        return None
-    return next((each for each in _others(connection, errand, source) if not _is_newer(errand, source, each)), None)
+    snapshots = errand.spec.each_version == "snapshot"
+    return next((each for each in _newer(connection, errand, source) if snapshots or each.mode == "replace"), None)
+
+
+def _to_yield_to(connection: Connection, errand: Errand, source: Source, since: int) -> tuple[Applied, ...]:
+    """The loads of newer versions that this one must not undo: each, for two loads of one version may have set other
+    keys. What was applied before the table's present life, which began ``since``, is not in it."""
+    if errand.replay_of is not None or errand.spec.mode != "merge" or errand.spec.each_version == "snapshot":
+        return ()
+    newer = [each for each in _newer(connection, errand, source) if each.applied >= since]
+    return tuple(sorted(newer, key=lambda each: each.applied))
+
+
+def _newer(connection: Connection, errand: Errand, source: Source) -> Iterator[Applied]:
+    """The loads by which newer versions had their effect, the likeliest first."""
+    if has_order(source):
+        yield from (each for each in _others(connection, errand, source) if not _is_newer(errand, source, each))
 
 
 _APPLIED = "coalesce(applied, 0)"  # versions 1 and 2 did not number what they loaded
 
-_COLUMNS = f"load_id, source, version, sequencer, last_modified, {_APPLIED}"
+_COLUMNS = f"load_id, source, version, sequencer, last_modified, {_APPLIED} AS applied, mode"
 
 
-def _lifetime(connection: Connection, errand: Errand) -> _Lifetime:
+_LOST = """unlogged AND NOT EXISTS (SELECT FROM loader.unlogged_loads u WHERE u.load_id = l.load_id)
+    AND EXISTS (SELECT FROM pg_class c WHERE c.oid = %(oid)s AND c.relkind = 'r' AND c.relpersistence = 'u')"""
+"""Whether a crash has emptied the target since the load; see `ledger.finish`. A table that is logged by now keeps what
+it has."""
+
+
+def _lifetime(connection: Connection, errand: Errand, table: Table) -> _Lifetime:
     """See `_Lifetime`. A table that was not there is created in the transaction that enters the load, so the ledger
     always knows."""
-    exists = describe(connection, *errand.spec.table_name).oid is not None
+    arms = (
+        f"(SELECT load_id, {_APPLIED} AS applied, created AND %(oid)s IS NOT NULL AND NOT ({_LOST}) FROM loader.loads l"
+        f" WHERE state = 'loaded' AND target = %(target)s AND {which} ORDER BY 2 DESC, 1 DESC LIMIT 1)"
+        for which in ("created", "%(oid)s IS NULL", _LOST)  # each has an index
+    )
     found = rows(
         connection,
-        f"SELECT load_id, {_APPLIED} FROM loader.loads WHERE state = 'loaded' AND target = %s AND (created OR NOT %s)"
-        f" ORDER BY {_APPLIED} DESC, load_id DESC LIMIT 1",
-        (errand.target, exists),
+        f"{' UNION ALL '.join(arms)} ORDER BY 2 DESC, 1 DESC LIMIT 1",
+        {"target": errand.target, "oid": table.oid},
     )
     if not found:
         return _Lifetime()
-    load_id, applied = found[0]
-    return _Lifetime(since=applied if exists else applied + 1, follows=load_id)
+    load_id, applied, is_in_it = found[0]
+    return _Lifetime(since=applied if is_in_it else applied + 1, follows=load_id)
 
 
-def why_not_due(connection: Connection, errand: Errand, standing: Standing, source: Source) -> str:
+def why_not_due(connection: Connection, errand: Errand, standing: Standing, source: Source, table: Table) -> str:
     """Why the errand is skipped, in one sentence that says how to load it anyway, and in what this call differs from
     the load by which the version took effect."""
     if standing.verdict == "superseded" and errand.replay_of is not None:
@@ -131,8 +181,13 @@ def why_not_due(connection: Connection, errand: Errand, standing: Standing, sour
     if standing.verdict == "superseded":
         newer = f"a newer version of it was loaded before, by load {standing.load_id}"
         return f"{newer}: add --force to load this one anyway"
+    if errand.forced:
+        return (
+            f"load {standing.load_id} did what this very request to load it by force asks for: the request came again; "
+            "a new one loads it once more"
+        )
     recorded = find_load(connection, standing.load_id)
-    key = describe(connection, *errand.spec.table_name).primary_key
+    key = describe(connection, table.schema, table.name).primary_key
     differences = _differences(recorded["spec"], errand.spec, key) if recorded else []
     same = "" if standing.uri == source.uri else f", as {standing.uri}"
     if not differences:
@@ -144,7 +199,7 @@ def why_not_due(connection: Connection, errand: Errand, standing: Standing, sour
     )
 
 
-_INCIDENTAL = ("mode", "key", "source", "table", "segment_mb", "rejects", "limits")
+_INCIDENTAL = ("mode", "key", "source", "table", "segment_mb", "rejects", "limits", "versions")
 """Settings that `_differences` words otherwise, or that do not change what a record becomes."""
 
 
@@ -172,55 +227,58 @@ def _key(names: Sequence[str]) -> str:
     return f"key {listed(names)}" if names else "no key"
 
 
-def _same(connection: Connection, errand: Errand, source: Source, since: int) -> _Applied | None:
+def _same(connection: Connection, errand: Errand, source: Source, since: int) -> Applied | None:
     """The load that applied this very version last, if need be one from before ``since``.
 
     A local file's version is known by its content, whatever its name. Where the errand is a replay, those of other
     loads do not count, for they may well have had the same records to fix, nor do loads that rejected every record.
     """
-    which = "state = 'loaded' AND target = %s AND coalesce(bucket, '') = %s AND (%s OR key = %s)"
-    identity = [errand.target, source.bucket or "", source.bucket is None, source.key]
+    which = "state = 'loaded' AND target = %(target)s"
+    which += (
+        " AND bucket IS NULL AND size = %(size)s" if source.bucket is None else f" AND bucket = %(bucket)s AND {KEY}"
+    )
     if errand.replay_of is not None:
-        which += " AND rows_rejected < rows_read AND (replay_of IS NULL OR replay_of = %s OR load_id = %s)"
-        identity += [errand.replay_of, errand.replay_of]
-    if source.version is None:
-        same_size = f"SELECT 1 FROM loader.loads WHERE {which} AND size = %s LIMIT 1"
-        if not rows(connection, same_size, (*identity, source.size)):
-            return None
+        which += " AND rows_rejected < rows_read"
+        which += " AND (replay_of IS NULL OR replay_of = %(replay_of)s OR load_id = %(replay_of)s)"
+    asked = {**identity(errand), "size": source.size, "since": since}
+    if source.version is None and not rows(connection, f"SELECT 1 FROM loader.loads WHERE {which} LIMIT 1", asked):
+        return None
     found = rows(
         connection,
-        f"SELECT {_COLUMNS} FROM loader.loads WHERE {which} AND version = %s"
-        f" ORDER BY {_APPLIED} >= %s DESC, key = %s DESC, applied DESC LIMIT 1",
-        (*identity, source.digest(), since, source.key),
+        f"SELECT {_COLUMNS} FROM loader.loads WHERE {which} AND version = %(version)s"
+        f" ORDER BY {_APPLIED} >= %(since)s DESC, key = %(key)s DESC, applied DESC LIMIT 1",
+        {**asked, "version": source.digest()},
     )
-    return _Applied(*found[0]) if found else None
+    return Applied(*found[0]) if found else None
 
 
-def _last(connection: Connection, errand: Errand, source: Source) -> _Applied | None:
+def _last(connection: Connection, errand: Errand, source: Source) -> Applied | None:
     """The load that applied a version of this object last."""
     found = rows(
         connection,
-        f"SELECT {_COLUMNS} FROM loader.loads WHERE state = 'loaded' AND target = %s AND coalesce(bucket, '') = %s"
-        " AND key = %s ORDER BY applied DESC LIMIT 1",
-        (errand.target, source.bucket or "", source.key),
+        f"SELECT {_COLUMNS} FROM loader.loads WHERE state = 'loaded' AND target = %(target)s"
+        f" AND bucket IS NOT DISTINCT FROM %(bucket)s AND {KEY} ORDER BY applied DESC LIMIT 1",
+        {"target": errand.target, "bucket": source.bucket, "key": source.key},
     )
-    return _Applied(*found[0]) if found else None
+    return Applied(*found[0]) if found else None
 
 
-def _others(connection: Connection, errand: Errand, source: Source) -> list[_Applied]:
+def _others(connection: Connection, errand: Errand, source: Source) -> list[Applied]:
     """The loads of other versions of this object that may be newer than it, the likeliest first.
 
     Those whose sequencers say that they are older are left out, and so are those that were stored before, where
     sequencers say nothing.
     """
-    comparable = "length(sequencer) = length(%(sequencer)s)"
+    versions = (
+        f"SELECT {_COLUMNS} FROM loader.loads WHERE state = 'loaded' AND target = %(target)s AND bucket = %(bucket)s"
+        f" AND {KEY} AND version <> %(version)s AND replay_of IS NULL"
+    )
+    comparable, number = "length(sequencer) = length(%(sequencer)s)", 'upper(sequencer) COLLATE "C"'
     found = rows(
         connection,
-        f"SELECT {_COLUMNS} FROM loader.loads WHERE state = 'loaded' AND target = %(target)s AND bucket = %(bucket)s"
-        " AND key = %(key)s AND version <> %(version)s AND replay_of IS NULL"
-        f' AND CASE WHEN {comparable} THEN upper(sequencer) COLLATE "C" > upper(%(sequencer)s)'
-        " ELSE last_modified >= %(last_modified)s END"
-        " ORDER BY last_modified DESC, applied DESC LIMIT %(limit)s",
+        f"({versions} AND {comparable} AND {number} > upper(%(sequencer)s) ORDER BY {number} DESC LIMIT %(limit)s)"
+        f" UNION ALL ({versions} AND ({comparable}) IS NOT TRUE AND last_modified >= %(last_modified)s"
+        " ORDER BY last_modified DESC LIMIT %(limit)s) ORDER BY last_modified DESC, applied DESC LIMIT %(limit)s",
         {
             "sequencer": errand.sequencer,
             "target": errand.target,
@@ -228,32 +286,35 @@ def _others(connection: Connection, errand: Errand, source: Source) -> list[_App
             "key": source.key,
             "version": source.version,
             "last_modified": source.last_modified,
-            "limit": OTHERS,
+            "limit": OTHERS if errand.spec.each_version == "snapshot" else None,
         },
     )
-    return [_Applied(*each) for each in found]
+    return [Applied(*each) for each in found]
 
 
 OTHERS = 100
-"""Versions of one object that are looked at. More than one is needed only where several were stored in one second."""
+"""Versions of one object that are looked at where one that is newer is enough to know. More than one are needed only
+where several were stored in one second."""
 
 
-def _newer_than_replayed(connection: Connection, load_id: int) -> _Applied | None:
-    """The newest load of another version of the object that load ``load_id`` loaded, if it was applied after that.
+def _newer_than_replayed(connection: Connection, load_id: int) -> Applied | None:
+    """The newest load of another version of the object that load ``load_id`` loaded, if it was applied after that, or
+    before, and that load came late.
 
     Of one that was appended nothing is overwritten.
     """
     found = rows(
         connection,
-        "SELECT l.load_id, l.source, l.version, l.sequencer, l.last_modified, coalesce(l.applied, 0)"
+        "SELECT l.load_id, l.source, l.version, l.sequencer, l.last_modified, coalesce(l.applied, 0), l.mode"
         " FROM loader.loads r JOIN loader.loads l ON l.target = r.target AND l.key = r.key"
-        " AND l.bucket IS NOT DISTINCT FROM r.bucket"
+        " AND hashtextextended(l.key, 0) = hashtextextended(r.key, 0) AND l.bucket IS NOT DISTINCT FROM r.bucket"
         " WHERE r.load_id = %s AND r.mode <> 'append'"
         " AND l.state = 'loaded' AND l.replay_of IS NULL AND l.version <> r.version"
-        " AND l.applied > r.applied ORDER BY l.applied DESC LIMIT 1",
+        " AND (l.applied > r.applied OR l.load_id = ANY (r.overtaken_by))"
+        " AND r.load_id <> ALL (coalesce(l.overtaken_by, '{}')) ORDER BY l.applied DESC LIMIT 1",
         (load_id,),
     )
-    return _Applied(*found[0]) if found else None
+    return Applied(*found[0]) if found else None
 
 
 def has_order(source: Source) -> bool:
@@ -261,7 +322,7 @@ def has_order(source: Source) -> bool:
     return source.bucket is not None and not source.pin.startswith("etag:")
 
 
-def _is_newer(errand: Errand, source: Source, other: _Applied) -> bool:
+def _is_newer(errand: Errand, source: Source, other: Applied) -> bool:
     """Whether the version is newer than another one that was applied.
 
     Sequencers are hexadecimal numbers. How two of different lengths compare is not sure: one edition of AWS's guide

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -29,6 +30,7 @@ class Table:
     no two rows have the same values. ``empty``: seen to have no rows. ``leaves_out``: what may keep a record out of the
     table, or a row from being updated, without an error, in words such as "a trigger"; empty where nothing does.
     ``rules``: the commands ("INSERT", "UPDATE", "DELETE") that its rewrite rules change. ``view``: it is a view.
+    ``unlogged``: a crash of the server empties it. ``lockable``: LOCK TABLE can be had on it by this role.
     """
 
     schema: str
@@ -45,6 +47,8 @@ class Table:
     leaves_out: str = ""
     rules: frozenset[str] = frozenset()
     view: bool = False
+    unlogged: bool = False
+    lockable: bool = True
 
     def __str__(self) -> str:
         """``schema.name``: what messages call it, and what the ledger knows it by, so no two tables have the same."""
@@ -52,6 +56,10 @@ class Table:
         if "." in schema or '"' in schema:  # else "a.b".c would be a."b.c"
             schema = '"' + schema.replace('"', '""') + '"'
         return f"{schema}.{self.name}"
+
+    def is_covered(self, names: Collection[str]) -> bool:
+        """Whether columns of these ``names`` are all that a row has, but for those that PostgreSQL computes."""
+        return all(column.generated or column.name in names for column in self.columns)
 
     def tells_apart(self, key: tuple[str, ...]) -> bool:
         """Whether no two rows of it can have the same ``key``."""

@@ -13,7 +13,7 @@ from loader.checkpoints import Found
 from loader.checksums import NoChecksum
 from loader.columns import fields_by_position
 from loader.cores import available_cores
-from loader.csv_form import CsvForm, csv_form
+from loader.csv_form import CopyForm, copy_form
 from loader.database import Database
 from loader.errors import DatabaseError
 from loader.fields import Dialect
@@ -26,6 +26,7 @@ from loader.report import ROW_COUNTS, LoadReport
 from loader.sniff import sniffed
 from loader.source import Source
 from loader.spec import LoadSpec
+from loader.spec_server import SpecServer
 from loader.staging import drop_tables
 from loader.tables import Table
 from loader.target import is_empty
@@ -99,20 +100,20 @@ class Task:
                 f"{report.source}: {_sum_of(report)}; this is a defect of the loader, nothing was loaded"
             )
         checkpoints.forget(connection, account.entry.load_id)
-        ledger.finish(connection, report, "loaded", created=plan.table.oid is None)
+        ledger.note_newer(connection, account.entry.load_id, [each.load_id for each in account.newer])
+        ledger.finish(connection, report, "loaded", created=plan.table.oid is None, unlogged=plan.table.unlogged)
         connection.commit()
         return report
 
-    def lanes(self, plan: Plan, load_id: int, left: Callable[[], int], form: CsvForm | None = None) -> Lanes:
+    def lanes(self, plan: Plan, load_id: int, left: Callable[[], int], form: CopyForm | None) -> Lanes:
         """The lanes that the records take into staging. ``left``: how many more rejects the load may have. ``form``:
         see `Lanes`."""
         return Lanes(plan, self.constants(load_id), self.database, left, form, name=self.source.uri)
 
-    def form(self, plan: Plan, dialect: Dialect) -> CsvForm | None:
-        """The form in which records go that only the server can judge; None where it is the binary one."""
-        if plan.hook is not None or plan.filter is not None or plan.found.careful:
-            return None
-        return csv_form(plan.columns, dialect, self.spec.csv.null, plan.session_zone)
+    def form(self, plan: Plan, dialect: Dialect, *, judged: bool = False) -> CopyForm | None:
+        """The form in which the records go to COPY; None where it is the binary one. ``judged``: see `copy_form`."""
+        judged = judged or plan.hook is not None or plan.filter is not None or plan.found.careful
+        return copy_form(plan.columns, dialect, self.spec.csv.null, plan.session_zone, judged=judged)
 
     def lane(self, plan: Plan, records: Records) -> str:
         """By what the records are converted, in words for people."""
@@ -121,7 +122,7 @@ class Task:
 
     def target(self, connection: Connection) -> Table:
         """The table that it goes into, as it is now."""
-        table = catalog.describe(connection, *self.spec.table_name)
+        table = catalog.describe(connection, *self.account.target)
         return replace(table, empty=table.oid is not None and is_empty(connection, table))
 
     def plan(
@@ -145,7 +146,7 @@ class Task:
             spell_types=lambda wanted: catalog.spell_types(connection, wanted, table),
             column_types=lambda names: catalog.column_types(connection, names),
             name=self.source.uri,
-            session_zone=catalog.session_zone(connection),
+            server=SpecServer(self.database, catalog.session_zone(connection)),
             found=found,
             resumable=again or large,
             large=large,
@@ -168,6 +169,7 @@ class Task:
 def _notes(counts: Counts, table: Table) -> tuple[str, ...]:
     told = (
         (counts.deleted, "rows of the table that the file does not have were deleted"),
+        (counts.overtaken, "records have keys that newer versions set before (counted as duplicate)"),
         (counts.left_out, f"records were left out by {table.leaves_out} of {table} (counted as filtered)"),
     )
     return tuple(f"{count:,} {what}" for count, what in told if count)

@@ -28,6 +28,7 @@ NAMESPACE = "Loader"
 
 UNITS = {
     "Loads": "Count",  # that took effect; one that was skipped is none
+    "LoadsSuperseded": "Count",  # versions that came after a newer one, so their records are in no table
     "LoadsFailed": "Count",  # attempts that failed; one that came to rest because its time was up did not
     "RowsRead": "Count",
     "RowsRejected": "Count",
@@ -85,6 +86,7 @@ def tell_report(report: LoadReport, *, stored: str | None = None, error: LoaderE
         facts["version"] = _subject.get("version")
     paused = isinstance(error, PausedError)
     level = "INFO" if error is None or paused else "WARNING" if error.retryable else "ERROR"
+    level = "WARNING" if report.superseded_by is not None else level
     line = _line("paused" if paused else report.state, level) | facts
     values = _measured(report, stored, paused=paused)
     _write(line | _embedded(values) if values else line)
@@ -117,7 +119,7 @@ def one_line(error: BaseException) -> str:
 
 def _measured(report: LoadReport, stored: str | None, *, paused: bool) -> dict[str, float]:
     if report.state == "skipped":
-        return {}
+        return {} if report.superseded_by is None else {"LoadsSuperseded": 1}
     values: dict[str, float] = {"BytesRead": report.bytes_read, "Seconds": report.seconds}
     if paused:
         return values

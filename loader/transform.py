@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from loader import arrays
 from loader.columns import LoadColumn, WidenColumn
 from loader.convert import Mask, convert, decode, fits, has_nul
+from loader.datetimes import FIXED_ZONES, Zones
 from loader.errors import TransformError
 from loader.given import UnfitError, as_given
 from loader.records import Block, first_invalid_byte, reject_each
@@ -30,6 +31,7 @@ from loader.steps import apply_chain
 from loader.values import shown
 
 if TYPE_CHECKING:
+    from loader.expression import Condition
     from loader.expression import Mask as Filter
     from loader.hooks import Hook
 
@@ -68,23 +70,19 @@ class Transformer:
         key: Sequence[str] = (),
         hook: Hook | None = None,
         filter: Filter | None = None,
+        zones: Zones = FIXED_ZONES,
     ) -> None:
         self._columns = columns
         self._constants = constants
         self._key = frozenset(key)
         self._hook = hook
         self._filter = filter
-        self._defaults = {column.name: typed_default(column) for column in columns if column.default is not None}
+        self._zones = zones
 
     @property
     def hooks(self) -> bool:
         """Whether a hook wants to see the records."""
         return self._hook is not None
-
-    @property
-    def filters(self) -> bool:
-        """Whether a filter does."""
-        return self._filter is not None
 
     def convert(self, rows: Rows) -> Rows:
         """The rows as values of their columns' types.
@@ -134,7 +132,10 @@ class Transformer:
         )
 
     def finish(self, rows: Rows) -> Rows:
-        """The rows that the filter keeps."""
+        """The rows that the filter keeps.
+
+        Those of which it is not sure are among the doubtful: the server applies it to them.
+        """
         return rows if self._filter is None else _filtered(rows, self._filter)
 
     def _column(self, column: LoadColumn, rows: Rows, faults: list[_Fault]) -> _Made:
@@ -143,11 +144,7 @@ class Transformer:
             given, bad = decode(given)
             _note(faults, column, bad, "invalid_encoding", rows.batch.column(column.name))
             _note(faults, column, has_nul(given), "nul_byte", given)
-        if pa.types.is_string(given.type):
-            made = self._from_text(column, given, faults)
-        else:
-            default = self._defaults.get(column.name)
-            made = _Made(given if default is None else _filled(given, default))
+        made = self._from_text(column, given, faults) if pa.types.is_string(given.type) else _Made(given)
         return self._checked(column, made, faults)
 
     def _given(self, column: LoadColumn, values: pa.Array, faults: list[_Fault]) -> _Made:
@@ -165,7 +162,7 @@ class Transformer:
             texts, bad = decode(raw)
             _note(faults, column, bad, "invalid_encoding", raw)
             _note(faults, column, has_nul(texts), "nul_byte", texts)
-            array, odd = convert(texts, column.type, column.zone)
+            array, odd = convert(texts, column.type, column.zone, self._zones)
             made = _Made(array, texts, odd)
         return self._checked(column, made, faults)
 
@@ -184,7 +181,7 @@ class Transformer:
         texts = apply_chain(column.steps, texts)
         if column.default is not None:
             texts = _filled(texts, arrays.text(column.default))
-        array, bad = _typed(column, texts)
+        array, bad = typed(column, texts, self._zones)
         if column.pattern is not None:
             odd = ~arrays.mask(pc.fill_null(pc.match_substring_regex(texts, column.pattern), arrays.TRUE))
             if not pa.types.is_string(array.type):  # numeric, uuid: the server makes what the client cannot
@@ -208,23 +205,21 @@ class Transformer:
         return pc.binary_join_element_wise(arrays.repeated("", len(rows.index)), *pieces, arrays.text(""))
 
 
-def typed_default(column: LoadColumn) -> pa.Scalar:
-    """``default`` as a value of the column's type, NULL where it is not one."""
-    assert column.default is not None
-    array, _ = _typed(column, arrays.texts([column.default]))
-    return array[0]
-
-
-def _typed(column: LoadColumn, texts: pa.Array) -> tuple[pa.Array, Mask]:
+def typed(column: LoadColumn, texts: pa.Array, zones: Zones) -> tuple[pa.Array, Mask]:
+    """Texts as values of the column's type, and which of them the client is not sure of."""
     if column.format is None:
-        return convert(texts, column.type, column.zone)
-    from loader.datetimes import localize
-
+        return convert(texts, column.type, column.zone, zones)
     moments, bad = column.format.parse(texts)
     kind = column.type.arrow
     if pa.types.is_timestamp(kind) and kind.tz and moments.type.tz is None:
-        moments = localize(moments, column.zone)
+        moments = zones.localize(moments, column.zone)
     return moments.cast(kind, safe=False), bad
+
+
+def bind_filter(condition: Condition, columns: Sequence[LoadColumn], *, zone: str, zones: Zones) -> Filter:
+    """The condition over the batches of ``columns``. Raises as `Condition.bind` does."""
+    types = {column.name: column.type for column in columns}
+    return condition.bind(schema_of(columns), zone=zone, zones=zones, types=types)
 
 
 def schema_of(columns: Sequence[LoadColumn]) -> pa.Schema:
@@ -294,7 +289,10 @@ def _where(block: Block, record: int) -> str:
 
 
 def _filtered(rows: Rows, filter: Filter) -> Rows:
-    kept: npt.NDArray[np.bool_] = arrays.mask(filter(rows.batch))
+    kept, unsure = filter.judge(rows.batch)
+    if unsure.any():
+        sure = ~unsure
+        rows, kept = rows.doubt(unsure), kept[sure]
     if kept.all():
         return rows
-    return replace(rows.keep(kept), filtered=int((~kept).sum()))
+    return replace(rows.keep(kept), filtered=rows.filtered + int((~kept).sum()))

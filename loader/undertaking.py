@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
+from uuid import uuid4
 
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
@@ -22,7 +23,7 @@ from loader.callbacks import call
 from loader.cores import available_cores, positive
 from loader.database import Database, translate
 from loader.deadline import NEVER, Deadline
-from loader.errors import DatabaseError, LoaderError, PausedError, SourceCorruptedError, recalled
+from loader.errors import BusyError, DatabaseError, LoaderError, PausedError, SourceCorruptedError, recalled
 from loader.faults import backoff, of_sqlstate
 from loader.ledger import Entry, Errand
 from loader.leftovers import clear_leftovers
@@ -32,6 +33,7 @@ from loader.source import Missing, Source
 from loader.spec import LoadSpec
 from loader.staging import drop_tables
 from loader.standing import Standing, find_standing, has_order, why_not_due
+from loader.tables import Table
 from loader.tally import Progress
 from loader.values import brief
 
@@ -57,8 +59,9 @@ _CANCELED = "57014"
 class How:
     """How a load goes about it.
 
-    ``force``: load what was loaded before. ``workers``: processes that may share one object, see `loader.shards`.
-    ``threads``: that parse in each of them, by default one a core.
+    ``force``: load what was loaded before. ``token``: of a forced load, which request it is, see `with_token`.
+    ``workers``: processes that may share one object, see `loader.shards`. ``threads``: that parse in each of them, by
+    default one a core.
     ``progress``: is told how far it is, block by block. ``wait``: how long to wait for another load into the
     same table, in seconds. ``replay_of``: the source holds rejects of that load. ``deadline``: when to come to rest.
     ``handovers``: how often one load may do so because its time was up. ``sequencer``: that of the S3 event which
@@ -81,6 +84,7 @@ class How:
     notes: tuple[str, ...] = ()
     failed_since: datetime | None = None
     attempts: int | None = None
+    token: str | None = None
 
     def __post_init__(self) -> None:
         """Raises UsageError where ``workers`` or ``threads`` is no number of processes or threads."""
@@ -88,8 +92,21 @@ class How:
         if self.threads is not None:
             positive(self.threads, "threads")
 
+    def errand(self, source: Source | Missing, target: str, spec: LoadSpec) -> Errand:
+        """To load ``source`` into the table ``target`` in this way."""
+        token = self.token if self.force else None
+        return Errand(source, target, spec, self.force, self.replay_of, self.sequencer, token)
+
 
 PLAINLY = How()
+
+
+def with_token(how: How) -> How:
+    """``how`` with a token of its own where it forces and has none: for one object, and all attempts of one call at it.
+
+    By the token a call finds in the ledger what it has done itself, though the answer to its commit was lost.
+    """
+    return replace(how, token=uuid4().hex) if how.force and how.token is None else how
 
 
 def for_version(how: How, source: Source, asked: str | None) -> How:
@@ -112,6 +129,69 @@ def within_cores(how: How) -> How:
     few = f"{cores} cores" if cores > 1 else "one core"
     note = f"{how.workers:,} workers were asked for and this machine has {few}, so it used {cores}"
     return replace(how, workers=cores, notes=(*how.notes, note))
+
+
+RESOLUTIONS = 5
+"""Times that a name may come to mean another table while a load waits for the turn of the one that it meant."""
+
+CHANGES = 5
+"""Times that one attempt plans anew because its target was changed since it was planned for."""
+
+
+class TargetMovedError(DatabaseError):
+    """The name of the target, which the search_path resolves, means another table than the one whose turn is held."""
+
+    retryable = True
+
+
+@contextmanager
+def turn_of(
+    connection: Connection,
+    name: tuple[str | None, str],
+    told: Callable[[Table], object] = lambda _table: None,
+    *,
+    wait: float,
+    deadline: Deadline,
+) -> Iterator[tuple[Table, float]]:
+    """Hold the turn of the table that ``name`` means; gives where that is, and the seconds that it took.
+
+    While it waits, the table may be moved, dropped, or hidden by another of the search_path: then the turn is given
+    back, and that of the right table taken. ``told`` is told of each before it is waited for. Raises as `ledger.turn`
+    does, and BusyError after `RESOLUTIONS` turns of tables that were not meant any more.
+    """
+    waited = 0.0
+    for _ in range(RESOLUTIONS):
+        table = catalog.locate(connection, *name)
+        told(table)
+        left = max(0.0, wait - waited)
+        with ledger.turn(connection, str(table), wait=left, deadline=deadline, oid=table.oid) as more:
+            waited += more
+            now = catalog.locate(connection, *name)
+            if str(now) == str(table) and table.oid in (None, now.oid):
+                yield now, waited
+                return
+    why = f"{table}: was moved, or another table put in its place, {RESOLUTIONS} times while its turn was waited for"
+    raise BusyError(why, _LOCK_NOT_AVAILABLE)
+
+
+def plan_anew(connection: Connection, spec: LoadSpec, account: Account, *, changes: int) -> None:
+    """The target was changed since it was planned for: end the transaction, so that it can be planned for once more.
+
+    Raises TargetMovedError as `check_meant` does, and BusyError where it was changed ``changes`` times, which is so
+    often that to go on would be a race.
+    """
+    connection.rollback()
+    check_meant(connection, spec, account)
+    if changes >= CHANGES:
+        why = f"{account.table}: was altered or replaced {changes} times while this load was under way"
+        raise BusyError(why, _LOCK_NOT_AVAILABLE)
+
+
+def check_meant(connection: Connection, spec: LoadSpec, account: Account) -> None:
+    """Raise TargetMovedError where the spec's name means another table than the one whose turn is held."""
+    now = str(catalog.locate(connection, *spec.table_name))
+    if now != account.table:
+        raise TargetMovedError(f'{account.table}: "{spec.table}" means {now} by now, so the load begins anew there')
 
 
 Attempt = Callable[[Connection, Entry], LoadReport]
@@ -163,15 +243,15 @@ class Undertaking:
         how, account = self._how, self._account
         with self._clear_errors(), self._database.session() as connection:
             ledger.migrate(connection)
-            account.table = str(catalog.describe(connection, *self._spec.table_name))
-            with ledger.turn(connection, account.table, wait=how.wait, deadline=how.deadline) as waited:
+            with turn_of(connection, self._name, account.aim, wait=how.wait, deadline=how.deadline) as (table, waited):
                 ledger.close_dead(connection, account.table)
-                if account.entry.load_id and ledger.is_loaded(connection, account.entry.load_id):
+                errand = how.errand(self._source, account.table, self._spec)
+                if account.entry.load_id and ledger.is_loaded(connection, account.entry.load_id, errand.token):
                     return self._loaded_after_all(connection)
-                errand = Errand(self._source, account.table, self._spec, how.force, how.replay_of, how.sequencer)
-                standing = find_standing(connection, errand, self._source)
+                standing = find_standing(connection, errand, self._source, table)
                 if standing.verdict != "due":
-                    return self._not_due(connection, errand, standing, waited)
+                    return self._not_due(connection, errand, standing, table, waited)
+                account.newer = standing.newer
                 self._recall(connection, errand)
                 account.entry = entry = self._enter(connection, errand, standing, waited)
                 try:
@@ -186,6 +266,11 @@ class Undertaking:
                 clear_leftovers(connection)
                 return report
 
+    @property
+    def _name(self) -> tuple[str | None, str]:
+        """The table's schema, None where the search_path is to find it, and its name."""
+        return self._spec.table_name
+
     def _enter(self, connection: Connection, errand: Errand, standing: Standing, waited: float) -> Entry:
         """Enter the attempt."""
         return ledger.enter(connection, errand, follows=standing.follows, waited=waited)
@@ -194,9 +279,11 @@ class Undertaking:
         if self._how.told is not None:
             call("told", self._how.told, what, {"load_id": self._account.entry.load_id, **facts})
 
-    def _not_due(self, connection: Connection, errand: Errand, standing: Standing, waited: float) -> LoadReport:
+    def _not_due(
+        self, connection: Connection, errand: Errand, standing: Standing, table: Table, waited: float
+    ) -> LoadReport:
         account = self._account
-        account.notes = (why_not_due(connection, errand, standing, self._source),)
+        account.notes = (why_not_due(connection, errand, standing, self._source, table),)
         if standing.verdict == "loaded":
             account.entry = Entry(standing.load_id)
             return account.report("skipped")
@@ -204,7 +291,7 @@ class Undertaking:
         checkpoints.forget(connection, account.entry.load_id)
         drop_tables(connection, account.entry.load_id)
         ledger.forget_rejects(connection, account.entry.load_id)
-        report = account.report("skipped")
+        report = replace(account.report("skipped"), superseded_by=standing.load_id)
         ledger.finish(connection, report, "superseded")
         connection.commit()
         return report
@@ -260,7 +347,8 @@ class Undertaking:
             handover = isinstance(error, PausedError) and error.handover
             kind = type(error).__name__ if isinstance(error, LoaderError) else None
             ledger.finish(connection, report, "paused" if paused else "failed", handover=handover, error_type=kind)
-            if lasting or isinstance(error, SourceCorruptedError):  # nobody knows which of the bytes were wrong
+            if lasting or isinstance(error, SourceCorruptedError | TargetMovedError):
+                # nobody knows which of the bytes were wrong; or nobody comes back to a table that is not meant any more
                 checkpoints.forget(connection, report.load_id)
             if isinstance(error, SourceCorruptedError):
                 ledger.forget_rejects(connection, report.load_id)
@@ -297,10 +385,10 @@ def note_unopened(database: Database, spec: LoadSpec, report: LoadReport, how: H
     """Enter the failure of a load whose object could not even be opened, as far as the database can be reached."""
     with suppress(psycopg2.Error, LoaderError), database.session() as connection:
         ledger.migrate(connection)
-        target = str(catalog.describe(connection, *spec.table_name))
         missing = Missing(report.source, report.version)
-        with ledger.turn(connection, target, wait=1.0, deadline=how.deadline):
-            errand = Errand(missing, target, spec, how.force, how.replay_of, how.sequencer)
+        with turn_of(connection, spec.table_name, wait=1.0, deadline=how.deadline) as (table, _):
+            target = str(table)
+            errand = how.errand(missing, target, spec)
             if ledger.is_settled(connection, errand):
                 return
             if runs.is_open(connection, target, missing.bucket, missing.key):

@@ -28,12 +28,12 @@ import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader import checkpoints, ledger
+from loader import catalog, checkpoints, ledger
 from loader.account import Account
 from loader.blocks import no_longer_than
 from loader.checkpoints import NOTHING, Checkpoint
 from loader.columns import fields_by_position
-from loader.csv_form import CsvForm
+from loader.csv_form import CopyForm, CsvForm
 from loader.database import Database, bound
 from loader.deadline import Deadline
 from loader.errors import DatabaseError, PausedError
@@ -63,7 +63,7 @@ from loader.staging import WIDEST, Staging, copy, pages_per_range
 from loader.statements import execute, execute_all
 from loader.tables import Table
 from loader.tally import Books, RejectKeeper
-from loader.target import SetAside, creating, is_wanted, keying, set_aside_indexes, target_name, widening
+from loader.target import SetAside, creating, hold, is_wanted, keying, set_aside_indexes, target_name, widening
 
 STREAMS = 2
 """COPY streams into a staging table, or a new one. Two load it in half the time of one where client and server have
@@ -83,11 +83,15 @@ LOOK_EVERY = 1.0
 
 
 GRACE = 5.0
-"""Seconds that a COPY has to come to its end when somebody asks to stop, and it is worth saving."""
+"""Seconds that a COPY has to end when somebody asks to stop, and what it copied is worth saving."""
 
 
 class PlanChangedError(Exception):
     """What was staged by an earlier attempt is not what would be staged now."""
+
+
+class TargetChangedError(Exception):
+    """The target is not the table any more that the load was planned for. What is staged may be of use yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,8 @@ class Way:
     """What both ways have: the connection with the target's turn, on which the one transaction is, and what is to go.
 
     ``work``: what is done with each block, by so many ``threads``; ``again``: what is done with one instead of which
-    PostgreSQL refused a record. ``form``: of what goes to COPY, None for the binary one.
+    PostgreSQL refused a record. ``form``: of what goes to COPY, None for the binary one. ``drop_overtaken``: of a
+    version that came late, takes from staging what newer ones have overtaken, and gives how many records.
     """
 
     connection: Connection
@@ -106,10 +111,11 @@ class Way:
     records: Records
     work: Callable[[Block], Encoded]
     again: Callable[[Block], Encoded]
-    form: CsvForm | None
+    form: CopyForm | None
     threads: int
     keeper: RejectKeeper
     account: Account
+    drop_overtaken: Callable[[Merge], int] | None
 
     @property
     def text(self) -> int:
@@ -130,8 +136,39 @@ class Way:
         )
 
     def make_ready(self) -> None:
-        """The target has every column of the load after this, in the transaction that fills it."""
-        execute_all(self.connection, readying(self.plan))
+        """The target is the one that was planned for, stays so, and has every column of the load after this, in the
+        transaction that fills it. Raises TargetChangedError where it is another by now."""
+        if self.plan.table.oid is not None:
+            self._hold_target()
+        try:
+            execute_all(self.connection, readying(self.plan))
+        except psycopg2.errors.DuplicateTable:
+            raise self._changed() from None
+        except psycopg2.errors.UniqueViolation as error:
+            if error.diag.schema_name != "pg_catalog":
+                raise
+            raise self._changed() from None  # two sessions created it at the same time
+
+    def _hold_target(self) -> None:
+        """Lock the target, and see whether it is what the plan says of it: columns, keys, triggers and all."""
+        planned = replace(self.plan.table, empty=False)
+        try:
+            hold(self.connection, planned, alone=bool(self.plan.added))
+        except psycopg2.ProgrammingError:  # it was dropped, or is no table, or no table of this role's any more
+            if self.connection.closed:
+                raise
+            self.connection.rollback()
+            if self._described() == planned:
+                raise
+            raise self._changed() from None
+        if self._described() != planned:
+            raise self._changed()
+
+    def _described(self) -> Table:
+        return catalog.describe(self.connection, self.plan.table.schema, self.plan.table.name)
+
+    def _changed(self) -> TargetChangedError:
+        return TargetChangedError(f"{self.plan.table}: was altered, replaced, created or dropped meanwhile")
 
     def complete(self) -> None:
         """A new table has its key after this. Raises psycopg2's UniqueViolation where two rows have the same."""
@@ -190,19 +227,19 @@ class Straight(Way):
         """
         assert checkpoint is None
         with ExitStack() as stack:
-            stopping = self._stopping() if self._saves else self.deadline.calling(self.connection.cancel)
-            stack.enter_context(stopping)
-            self.make_ready()
-            indexes = self._set_aside()
+            with self._waiting():
+                self.make_ready()
+                indexes = self._set_aside()
             encoded = stack.enter_context(self.encoded(self.records))
             if indexes is not None:
                 encoded = self._until_wanted(encoded, stack.enter_context(self.database.session()))
             try:
                 copied = self._copy(encoded)
                 bound(self.connection, self.deadline)
-                self.complete()
-                if indexes is not None:
-                    indexes.put_back(self.connection)
+                with self._waiting():
+                    self.complete()
+                    if indexes is not None:
+                        indexes.put_back(self.connection)
             except psycopg2.errors.UniqueViolation:
                 if not self.plan.key:
                     raise
@@ -229,7 +266,8 @@ class Straight(Way):
             saves=self._saves,
         )
         pages = pages_of(self.connection, plan.table) if self.source.size > segment else 0
-        copied = self._copy_in(names, blocks.tuples())
+        with self._stopping() if self._saves else self._waiting():
+            copied = self._copy_in(names, blocks.tuples())
         if blocks.stopped:
             assert blocks.after is not None
             saved = self._save(copied, blocks.after, pages)
@@ -241,10 +279,14 @@ class Straight(Way):
         """Whether it is to save what it has copied when somebody asks to stop."""
         return not self.plan.key and self.source.size > self.plan.spec.segment_size
 
+    def _waiting(self) -> AbstractContextManager[None]:
+        """A statement that runs meanwhile is canceled when somebody asks to stop."""
+        return self.deadline.calling(self.connection.cancel)
+
     @contextmanager
     def _stopping(self) -> Iterator[None]:
-        """When somebody asks to stop, the COPY is given no more and ends. Where it waits, for a lock say, it is
-        canceled after `GRACE`."""
+        """When somebody asks to stop, the COPY gets no more blocks and ends. Where it waits, for a lock say, it is
+        canceled after `GRACE`. To save what it copied takes as long as it takes: to cancel that would lose it all."""
         canceling: list[threading.Timer] = []
 
         def cancel_soon() -> None:
@@ -284,7 +326,7 @@ class Straight(Way):
         except psycopg2.errors.UniqueViolation:
             raise
         except psycopg2.Error as error:
-            if self.form is None or self.connection.closed or is_servers(error.pgcode or ""):
+            if not isinstance(self.form, CsvForm) or self.connection.closed or is_servers(error.pgcode or ""):
                 raise
             raise NotStraightError("PostgreSQL refused a value, which is found by way of a staging table") from None
 
@@ -483,11 +525,12 @@ class Staged(InSegments):
     def _merge_at_once(self, merge: Merge) -> Counts:
         """In one statement or a few; where the target refuses a record, once more with care."""
         if not self.plan.found.careful:
+            overtaken = self._drop_overtaken(merge)
             self.make_ready()
             try:
                 counts = merge.run(distinct=self.account.tally.keys.so_far)
                 self.complete()
-                return counts
+                return replace(counts, duplicate=counts.duplicate + overtaken, overtaken=overtaken)
             except psycopg2.Error as error:
                 # the positions of rows that were saved from the target are not those of their records
                 if not is_refusal(error) or self.plan.found.staged == SAVED:
@@ -497,6 +540,7 @@ class Staged(InSegments):
 
     def _merge_carefully(self, merge: Merge) -> Counts:
         """What the target takes; the other records become rejects."""
+        overtaken = self._drop_overtaken(merge)
         self.make_ready()
         keeper = self.keeper
         refused = sift(
@@ -516,7 +560,10 @@ class Staged(InSegments):
             keeper.add(
                 Rejects.of([reject(block, index, each.reason, each.message, each.column, sqlstate=each.sqlstate)])
             )
-        return counts
+        return replace(counts, duplicate=counts.duplicate + overtaken, overtaken=overtaken)
+
+    def _drop_overtaken(self, merge: Merge) -> int:
+        return 0 if self.drop_overtaken is None else self.drop_overtaken(merge)
 
     def recalled(self, positions: Sequence[int]) -> Iterator[tuple[Block, int]]:
         """The records at rising ``positions``, each one's block and place in it, read from the object once more."""
@@ -549,7 +596,8 @@ class Ahead:
         self._merge = merge
         self._began = time.monotonic()
         # a column is added at the end, for from then on nobody can read the table
-        self._apt = not (merge.replace or plan.found.careful or plan.added) and pages_per_range(way.text) <= WIDEST
+        apt = not (merge.replace or plan.found.careful or plan.added or way.drop_overtaken)
+        self._apt = apt and pages_per_range(way.text) <= WIDEST
         self._next: int | None = None
         self.written = Written()
 
@@ -575,12 +623,12 @@ class Ahead:
         try:
             bound(connection, self._way.deadline)
             with self._way.deadline.calling(connection.cancel):
+                if self._next is None:
+                    self._way.make_ready()
                 self._merge.ready_parts()
                 if not self._merge.looks_new(first, past):
                     self._give_up()
                     return False
-                if self._next is None:
-                    self._way.make_ready()
                 self.written += self._merge.insert_part(first, past)
             self._next = past
         except psycopg2.Error as error:

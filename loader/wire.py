@@ -1,7 +1,7 @@
 """Text → the bytes of PostgreSQL's binary COPY, for types that Arrow has not, all values at once.
 
 Each type has a pattern of the texts that it is surely right about; the rest is the server's to judge (`lane`).
-The formats are those of the types' ``send`` functions: numeric_send, uuid_send, enum_send, jsonb_send.
+The formats are those of the types' ``send`` functions: numeric_send, uuid_send, byteasend, enum_send, jsonb_send.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ _WHOLE = _FRACTION = 20
 NUMERIC = rf"^[+-]?(?:[0-9]{{1,{_WHOLE}}}(?:\.[0-9]{{0,{_FRACTION}}})?|\.[0-9]{{1,{_FRACTION}}})$"
 _HEX = "[0-9a-fA-F]"
 UUID = rf"^{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}$"
+BYTEA = rf"^\\x(?:{_HEX}{{2}})*$"
 
-_PATTERNS = {"numeric": NUMERIC, "uuid": UUID}
+_PATTERNS = {"numeric": NUMERIC, "uuid": UUID, "bytea": BYTEA}
 
 
 def has_form(values: pa.Array, type_: ColumnType) -> Mask:
@@ -65,6 +66,17 @@ def _uuid(values: pa.Array) -> pa.Array:
     digits = _NIBBLE[data.reshape(-1, 36)[:, _UUID_DIGITS]]
     made = np.ascontiguousarray(digits[:, 0::2] << 4 | digits[:, 1::2])
     return pa.Array.from_buffers(pa.binary(16), len(made), [None, pa.py_buffer(made)])
+
+
+def _bytea(values: pa.Array) -> pa.Array:
+    """After ``\\x``, two hexadecimal digits a byte."""
+    ends, data = arrays.ends_and_bytes(values)
+    is_digit = np.ones(len(data), bool)
+    is_digit[ends[:-1]] = is_digit[ends[:-1] + 1] = False
+    digits = _NIBBLE[data[is_digit]]
+    made = np.ascontiguousarray(digits[0::2] << 4 | digits[1::2])
+    bounds = np.ascontiguousarray((ends - 2 * np.arange(len(ends), dtype=np.int32)) // 2, dtype=np.int32)
+    return pa.Array.from_buffers(pa.binary(), len(values), [None, pa.py_buffer(bounds), pa.py_buffer(made)])
 
 
 _UUID_DIGITS = [place for place in range(36) if place not in (8, 13, 18, 23)]
@@ -138,4 +150,9 @@ def _numeric_bytes(
     )
 
 
-_ENCODERS: dict[str, Callable[[pa.Array], pa.Array]] = {"numeric": _numeric, "uuid": _uuid, "jsonb": _jsonb}
+_ENCODERS: dict[str, Callable[[pa.Array], pa.Array]] = {
+    "numeric": _numeric,
+    "uuid": _uuid,
+    "bytea": _bytea,
+    "jsonb": _jsonb,
+}

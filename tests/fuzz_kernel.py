@@ -31,6 +31,8 @@ from support.copying import records_of
 from support.postgres import open_server
 
 from loader.columns import LoadColumn
+from loader.database import Database
+from loader.datetimes import Zones
 from loader.encode import encode
 from loader.fields import Dialect
 from loader.kernel import compiled_kernel
@@ -40,6 +42,7 @@ from loader.pgtypes import TypeFacts, column_type
 from loader.records import Block
 from loader.statements import HEADER, TRAILER
 from loader.transform import Transformer
+from loader.zones import server_zones
 
 FIELDS = 30_000
 POOL = 6_000
@@ -357,8 +360,9 @@ class Found(Exception):
 class Comparison:
     """What the kernel takes, put to COPY and to Arrow's lane; and how many fields were found equal, by type."""
 
-    def __init__(self, connection: psycopg2.extensions.connection) -> None:
+    def __init__(self, connection: psycopg2.extensions.connection, zones: Zones) -> None:
         self._connection = connection
+        self._zones = zones
         self.fields: Counter[str] = Counter()
         self.with_arrow: Counter[str] = Counter()
         self.left: Counter[str] = Counter()
@@ -374,7 +378,7 @@ class Comparison:
         fields = pool(kind, form, dice, POOL if shape is large else POOL // 10)
         self.texts[kind.name] += len(fields)
         if width > 3:  # of many fields one is nearly always odd
-            fields = sure_of(kind, form, fields) or fields
+            fields = sure_of(kind, form, fields, self._zones) or fields
         columns = columns_of(kind, width)
         files = shape(fields, width, form, dice)
         taken = self._take(kind, form, columns, files)
@@ -388,7 +392,7 @@ class Comparison:
         self.with_arrow[kind.name] += width * self._with_arrow(kind, form, columns, taken)
 
     def _take(self, kind: Kind, form: Form, columns: Sequence[LoadColumn], files: Sequence[File]) -> Taken:
-        lane = lane_of(columns, form)
+        lane = lane_of(columns, form, self._zones)
         tuples: list[bytes] = []
         records: list[bytes] = []
         left = blocks_left = 0
@@ -451,7 +455,7 @@ class Comparison:
             return 0
         lines = [record + b"\n" for record in taken.records]
         block = File(b"".join(lines), taken.records).block(form)
-        rows = Transformer(columns, {}).convert(
+        rows = Transformer(columns, {}, zones=self._zones).convert(
             Parser(columns, len(columns), (form.null.decode(),), name="fuzz").parse(block)
         )
         if rows.rejects:
@@ -471,17 +475,19 @@ class Comparison:
         return len(rows.index)
 
 
-def lane_of(columns: Sequence[LoadColumn], form: Form) -> Express:
+def lane_of(columns: Sequence[LoadColumn], form: Form, zones: Zones) -> Express:
     null = (form.null.decode(),)
-    made = express_lane(compiled_kernel(), columns, len(columns), null, {}, key=(), required=(), with_position=False)
+    made = express_lane(
+        compiled_kernel(), columns, len(columns), null, {}, key=(), required=(), with_position=False, zones=zones
+    )
     assert made is not None
     return made
 
 
-def sure_of(kind: Kind, form: Form, fields: list[bytes]) -> list[bytes]:
+def sure_of(kind: Kind, form: Form, fields: list[bytes], zones: Zones) -> list[bytes]:
     """The fields that the kernel takes when each is alone in its record."""
     lines = [b"1" + form.delimiter + field for field in fields]
-    sure = lane_of(columns_of(kind, 1), form).take(File(form.end.join(lines), lines).block(form))
+    sure = lane_of(columns_of(kind, 1), form, zones).take(File(form.end.join(lines), lines).block(form))
     if sure is None or sure.rest is None:
         return fields
     odd = set(sure.rest.origin[1].tolist())
@@ -524,7 +530,7 @@ def main() -> int:
     dice = random.Random(seed)
     until = time.monotonic() + options.seconds
     with open_server(options.server) as server, closing(connect(server)) as connection, suppress(KeyboardInterrupt):
-        compared = Comparison(connection)
+        compared = Comparison(connection, server_zones(Database(server), "UTC"))
         while compared.fields.total() < options.fields or (not options.fields and time.monotonic() < until):
             for kind in KINDS:
                 try:

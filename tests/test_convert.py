@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from psycopg2 import sql
 from support.copying import copy_one_by_one, output_of
 from support.postgres import query
+from support.zones import MACHINE_ZONES
 from test_encode import rows_of
 
 import loader
@@ -82,7 +83,7 @@ TYPES = {
 def test_what_is_taken_is_what_postgresql_reads(dsn: str, name: str, data: st.DataObject) -> None:
     """Every text that converts is one that PostgreSQL takes, and the value is the one that it would store."""
     texts = data.draw(st.lists(TYPES[name], min_size=1, max_size=40))
-    array, bad = convert(pa.array(texts, pa.string()), column_type(name), "Europe/Berlin")
+    array, bad = convert(pa.array(texts, pa.string()), column_type(name), "Europe/Berlin", MACHINE_ZONES)
     good = np.flatnonzero(~bad)
     batch = pa.RecordBatch.from_arrays(
         [array.take(pa.array(good)), pa.array([texts[at] for at in good], pa.string())], ["value", "source"]

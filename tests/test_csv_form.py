@@ -15,7 +15,7 @@ from support.postgres import query
 import loader
 from loader import kernel
 from loader.columns import LoadColumn
-from loader.csv_form import csv_form
+from loader.csv_form import JUDGED, CsvForm, copy_form
 from loader.database import Database
 from loader.deadline import Deadline
 from loader.fields import Dialect, split_record
@@ -108,9 +108,9 @@ def rejects(dsn: str) -> list[Any]:
     return query(dsn, f"SELECT {columns} FROM loader.rejects WHERE {newest} ORDER BY 1")
 
 
-def without_form(monkeypatch: Any) -> None:
+def judge_all(monkeypatch: Any) -> None:
     """The text lane for every record, as for loads that do more to their texts."""
-    monkeypatch.setattr(Task, "form", lambda *_: None)
+    monkeypatch.setattr(Task, "form", lambda *_: JUDGED)
 
 
 # --- nobody is refused
@@ -240,7 +240,7 @@ def test_rejects_are_those_of_the_text_lane(
     report = load(database, file, **spec)
     found, kept = rejects(dsn), rows(dsn)
     assert len(found) == report.rows_rejected == 8
-    without_form(monkeypatch)
+    judge_all(monkeypatch)
     query(dsn, "TRUNCATE t")
     again = load(database, file, **spec, how={"force": True})
     assert (rejects(dsn), rows(dsn)) == (found, kept)
@@ -268,7 +268,7 @@ def test_a_new_table_without_what_is_refused(
     assert (report.resumes, report.rows_rejected, report.rows_inserted) == (1, 8, 59_992)
     assert "renamed" in (report.plan or "")
     found, kept = rejects(dsn), rows(dsn)
-    without_form(monkeypatch)
+    judge_all(monkeypatch)
     query(dsn, "DROP TABLE t")
     load(database, file, **spec, how={"force": True})
     assert (rejects(dsn), rows(dsn)) == (found, kept)
@@ -316,18 +316,21 @@ def column(name: str, **more: Any) -> LoadColumn:
 @pytest.mark.parametrize(
     ("columns", "zone", "goes"),
     [
-        ([column("integer[]")], "UTC", True),
-        ([column("integer"), column("text")], "UTC", False),  # the client makes them
-        ([column("integer[]"), column("timestamp(0) without time zone")], "UTC", False),  # rounded out of range
-        ([column("integer[]"), column("timestamp with time zone")], "UTC", True),
-        ([column("integer[]"), column("timestamp with time zone")], "Asia/Kolkata", False),
-        ([column("integer[]"), column("tsquery")], "UTC", False),  # has no binary form
-        ([column("integer[]", pattern="x")], "UTC", False),
+        ([column("integer[]")], "UTC", "unjudged"),
+        ([column("integer"), column("text"), column("bytea")], "UTC", "binary"),  # the client makes them
+        ([column("integer[]"), column("timestamp(0) without time zone")], "UTC", "unjudged"),
+        ([column("integer[]"), column("timestamp with time zone")], "UTC", "unjudged"),
+        ([column("integer[]"), column("timestamp with time zone")], "Asia/Kolkata", "judged"),
+        ([column("integer[]"), column("tsquery")], "UTC", "unjudged"),
+        ([column("integer[]", pattern="x")], "UTC", "judged"),
     ],
 )
-def test_which_loads_go_as_text(columns: list[LoadColumn], zone: str, goes: bool) -> None:
-    """Those of which COPY makes what the text lane makes."""
-    assert (csv_form(columns, Dialect(b",", 34, 34), ("",), zone) is not None) == goes
+def test_which_loads_go_as_text(columns: list[LoadColumn], zone: str, goes: str) -> None:
+    """Those with a type that only PostgreSQL reads; unjudged where COPY makes of each text what the text lane makes."""
+    form = copy_form(columns, Dialect(b",", 34, 34), ("",), zone)
+    assert {None: "binary", JUDGED: "judged"}.get(form, "unjudged") == goes
+    judged = copy_form(columns, Dialect(b",", 34, 34), ("",), zone, judged=True)
+    assert judged == (None if goes == "binary" else JUDGED)
 
 
 @pytest.mark.parametrize(
@@ -345,8 +348,8 @@ def test_which_loads_go_as_text(columns: list[LoadColumn], zone: str, goes: bool
 )
 def test_which_files_go_as_they_stand(dialect: Dialect, null: tuple[str, ...], verbatim: bool) -> None:
     """Those whose dialect COPY has."""
-    form = csv_form([column("integer[]")], dialect, null, "UTC")
-    assert form is not None
+    form = copy_form([column("integer[]")], dialect, null, "UTC")
+    assert isinstance(form, CsvForm)
     assert form.verbatim == verbatim
 
 

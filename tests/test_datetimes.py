@@ -6,19 +6,14 @@ import datetime as dt
 import re
 import subprocess
 import sys
-import zoneinfo
-from functools import lru_cache
-from typing import Any
 
-import numpy as np
-import psycopg2
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from support.zones import MACHINE_ZONES
 
-from loader.datetimes import compile_format, localize
-from loader.errors import LoaderError
+from loader.datetimes import FIXED_ZONES, compile_format
 
 FORMATS = [
     "%d/%m/%Y %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f", "%m/%d/%y", "%d %b %Y", "%B %d, %Y %I:%M %p",
@@ -196,133 +191,8 @@ def test_no_values_at_all() -> None:
     """Neither a column without rows nor one of NULLs alone has anything to say."""
     assert parsed([], "%F") == ([], [])
     assert parsed([None, None], "%F") == ([None, None], [False, False])
-    assert localize(pa.nulls(2, pa.timestamp("us")), "Europe/Berlin").to_pylist() == [None, None]
-    assert localize(pa.nulls(0, pa.timestamp("us")), "Europe/Berlin").to_pylist() == []
-
-
-# Clocks that go by half an hour, back in summer, over a whole day, at midnight, by a lunar calendar; that stopped going
-ZONES = [
-    "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "Africa/Casablanca", "Europe/Dublin",
-    "Asia/Kathmandu", "America/Sao_Paulo", "Australia/Sydney", "Europe/Istanbul", "America/Mexico_City", "UTC",
-]  # fmt: skip
-# Names without a slash, such as CET, are links to different zones in different versions of the data
-ALL_ZONES = sorted(name for name in zoneinfo.available_timezones() if "/" in name)
-
-
-class Server:
-    """What PostgreSQL makes of local times."""
-
-    def __init__(self, dsn: str) -> None:
-        self.connection = psycopg2.connect(dsn)
-        self.connection.autocommit = True
-        self.zones = {name for (name,) in self.rows("SELECT name FROM pg_timezone_names")}
-
-    def rows(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        with self.connection.cursor() as cursor:
-            cursor.execute(statement, parameters)
-            return cursor.fetchall()
-
-    def reads(self, zone: str, values: list[dt.datetime]) -> list[int]:
-        """Microseconds since 1970."""
-        self.rows("SELECT set_config('timezone', %s, false)", zone)
-        found = self.rows(
-            "SELECT (extract(epoch FROM t::timestamptz) * 1000000)::bigint FROM unnest(%s::text[])"
-            " WITH ORDINALITY AS u(t, n) ORDER BY n",
-            [value.isoformat() for value in values],
-        )
-        return [each for (each,) in found]
-
-    def has_our_data(self, zone: str, values: list[dt.datetime]) -> list[bool]:
-        """Whether the server's time zone data are those of Python, around each value: every 15 minutes for 26 hours.
-
-        They are of different versions, or built with another choice of what is kept of the years before 1970.
-        """
-        instants = [value + dt.timedelta(minutes=at) for value in values for at in range(-1560, 1561, 15)]
-        self.rows("SELECT set_config('timezone', %s, false)", zone)
-        shown = self.rows(
-            "SELECT (t::timestamptz)::timestamp - (t::timestamptz AT TIME ZONE 'UTC')"
-            " FROM unnest(%s::text[]) WITH ORDINALITY AS u(t, n) ORDER BY n",
-            [f"{instant.isoformat()}+00" for instant in instants],
-        )
-        info = zoneinfo.ZoneInfo(zone)
-        same = [
-            theirs == instant.replace(tzinfo=dt.UTC).astimezone(info).utcoffset()
-            for instant, (theirs,) in zip(instants, shown, strict=True)
-        ]
-        of_each = len(same) // len(values)
-        return [all(same[at * of_each : (at + 1) * of_each]) for at in range(len(values))]
-
-
-@pytest.fixture
-def postgresql(dsn: str) -> Any:
-    server = Server(dsn)
-    yield server
-    server.connection.close()
-
-
-def ours(zone: str, values: list[dt.datetime]) -> list[int]:
-    found: list[int] = localize(pa.array(np.array(values, "datetime64[us]")), zone).cast(pa.int64()).to_pylist()
-    return found
-
-
-@lru_cache(maxsize=1000)
-def days_of_change(zone: str, first: int, last: int) -> list[dt.datetime]:
-    """Days of the years from ``first`` to ``last`` before which the clocks were changed."""
-    info = zoneinfo.ZoneInfo(zone)
-    start = dt.datetime(first, 1, 1)
-    days = [start + dt.timedelta(days=at) for at in range((dt.datetime(last, 12, 31) - start).days)]
-    offsets = [day.replace(tzinfo=info).utcoffset() for day in days]
-    return [day for day, before, after in zip(days[1:], offsets, offsets[1:], strict=False) if before != after]
-
-
-def agree(postgresql: Server, zone: str, values: list[dt.datetime]) -> bool:
-    """Whether both read those values alike for which both have the same data; there must be one such."""
-    same = postgresql.has_our_data(zone, values)
-    pairs = zip(same, ours(zone, values), postgresql.reads(zone, values), strict=True)
-    assume(any(same))
-    return all(our == theirs for known, our, theirs in pairs if known)
-
-
-@pytest.mark.parametrize("zone", ZONES)
-def test_every_change_of_the_clocks_is_read_as_postgresql_reads_it(postgresql: Server, zone: str) -> None:
-    """Times that are skipped and times that come twice, every ten minutes around each change from 1970 to 2036."""
-    days = days_of_change(zone, 1970, 2036) or [dt.datetime(2024, 6, 1)]
-    known = [day for day, same in zip(days, postgresql.has_our_data(zone, days), strict=True) if same]
-    assert known
-    values = [day + dt.timedelta(minutes=at) for day in known for at in range(-1500, 300, 10)]
-    assert ours(zone, values) == postgresql.reads(zone, values)
-
-
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(data=st.data())
-def test_any_zone_at_any_time_is_read_as_postgresql_reads_it(postgresql: Server, data: st.DataObject) -> None:
-    """Local mean times of old, wars, summer times that were tried for a year; and near a change, to the second."""
-    zone = data.draw(st.sampled_from([name for name in ALL_ZONES if name in postgresql.zones]))
-    year = data.draw(st.integers(1900, 2037))
-    anywhere = st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2037, 12, 31))
-    days = days_of_change(zone, max(1900, year - 10), min(2037, year + 10))
-    seconds = st.integers(-180_000, 90_000).map(lambda at: dt.timedelta(seconds=at))
-    near = st.builds(lambda day, at: day + at, st.sampled_from(days), seconds) if days else anywhere
-    assert agree(postgresql, zone, data.draw(st.lists(st.one_of(anywhere, near), min_size=1, max_size=6)))
-
-
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(
-    zone=st.sampled_from(ZONES),
-    values=st.lists(st.datetimes(dt.datetime(1, 1, 3), dt.datetime(9999, 12, 29)), min_size=1, max_size=4),
-)
-@example("America/Sao_Paulo", [dt.datetime(2040, 1, 15)])  # no summer time since 2019
-@example("Europe/Berlin", [dt.datetime(9999, 12, 29), dt.datetime(2024, 3, 31, 2, 30), dt.datetime(1, 1, 3)])
-@example("Africa/Casablanca", [dt.datetime(2037, 10, 4, 2), dt.datetime(2024, 3, 10, 2)])
-def test_years_far_off_follow_the_same_rules(postgresql: Server, zone: str, values: list[dt.datetime]) -> None:
-    """Also where the tables of changes end, and a rule is all there is."""
-    assert agree(postgresql, zone, values)
-
-
-def test_values_decades_apart_have_the_offsets_of_their_years() -> None:
-    """Whatever lies between them: 9999-12-31 is a usual way to write "never"."""
-    values = [dt.datetime(9999, 12, 31), dt.datetime(1940, 7, 1), dt.datetime(2024, 7, 1), dt.datetime(1, 1, 1)]
-    assert ours("Europe/Moscow", values) == [each for value in values for each in ours("Europe/Moscow", [value])]
+    assert MACHINE_ZONES.localize(pa.nulls(2, pa.timestamp("us")), "Europe/Berlin").to_pylist() == [None, None]
+    assert MACHINE_ZONES.localize(pa.nulls(0, pa.timestamp("us")), "Europe/Berlin").to_pylist() == []
 
 
 def test_offsets_as_zones() -> None:
@@ -330,18 +200,4 @@ def test_offsets_as_zones() -> None:
     values = pa.array([dt.datetime(2024, 1, 5, 12), None])
     hours = {"+02:00": 10, "-03": 15, "+0530": 6, "<+02>-02": 10, "<-03>+03": 15, "UTC": 12}
     for zone, hour in hours.items():
-        assert [each and each.hour for each in localize(values, zone).to_pylist()] == [hour, None]
-
-
-def test_an_offset_that_postgresql_shows_is_read_as_it_means_it(postgresql: Server) -> None:
-    """``SET timezone = 2`` is shown as ``<+02>-02``."""
-    postgresql.rows("SELECT set_config('timezone', '2', false)")
-    ((shown,),) = postgresql.rows("SHOW timezone")
-    values = [dt.datetime(2024, 1, 5, 12)]
-    assert ours(shown, values) == postgresql.reads("2", values)
-
-
-def test_a_zone_that_there_is_not() -> None:
-    """Is named."""
-    with pytest.raises(LoaderError, match='time zone "Europe/Berln": is not in the time zone data of this machine'):
-        localize(pa.array([dt.datetime(2024, 1, 5)]), "Europe/Berln")
+        assert [each and each.hour for each in FIXED_ZONES.localize(values, zone).to_pylist()] == [hour, None]

@@ -141,11 +141,11 @@ def test_names_are_of_versions_specs_and_forced_requests(s3: Any) -> None:
     s3.put(KEY, b"a\n1\n")
     with open_source(s3.uri(KEY), client=s3.client) as source:
         plain = name_of(source, {"source": source.uri})
-        assert name_of(source, {"source": source.uri, "time": "now", "sequencer": "7"}, "other") == plain
+        assert name_of(source, {"source": source.uri, "time": "now", "sequencer": "7"}) == plain
         others = {
             name_of(source, {"spec": {"table": "t"}}),
-            name_of(source, {"force": True}, "first"),
-            name_of(source, {"force": True}, "second"),
+            name_of(source, {"force": True, "token": "first"}),
+            name_of(source, {"force": True, "token": "second"}),
         }
     assert len(others | {plain}) == 4
     assert plain.replace("-", "").isalnum()

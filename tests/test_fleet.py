@@ -116,6 +116,33 @@ def test_an_object_is_loaded_once_by_many(dsn: str, s3: Any, tmp_path: Path) -> 
     assert query(dsn, "SELECT count(*) FROM loader.loads WHERE target = 'public.lines'") == [(1,)]
 
 
+@pytest.mark.parametrize("key", [KEY, KEY + ".gz"])
+def test_an_execution_that_forces_does_so_once(dsn: str, s3: Any, tmp_path: Path, key: str) -> None:
+    """However often its steps are run, by many functions or by one; another execution forces once more."""
+    tell(tmp_path, SPEC.replace("*.csv", "*") + COLUMNS)
+    content = gzip.compress(body(), mtime=0) if key.endswith("gz") else body()
+    made = execution(s3, content, key=key)
+    made.run()
+    load = {**made.load, "force": True}
+    states = [Execution(name, load).run().get("state") for name in ("forced-1", "forced-1", "forced-2")]
+    assert states == (["loaded", "skipped", "loaded"] if key.endswith("gz") else ["loaded", None, "loaded"])
+    assert query(dsn, "SELECT token FROM loader.loads WHERE forced ORDER BY 1") == [("forced-1",), ("forced-2",)]
+    assert query(dsn, "SELECT count(*) FROM lines") == [(3 * 800,)]
+
+
+def test_an_execution_that_comes_too_late_is_counted(
+    dsn: str, s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As superseded, where each version is a snapshot."""
+    tell(tmp_path, 'versions = "snapshot"' + SPEC + COLUMNS)
+    late = execution(s3, body())
+    Execution("load-2", {"source": s3.uri(KEY), "version_id": s3.put(KEY, body(400))}).run()
+    capsys.readouterr()
+    assert late.run()["verdict"] == "done"
+    assert '"LoadsSuperseded": [1.0]' in capsys.readouterr().out
+    assert query(dsn, "SELECT count(*) FROM lines") == [(400,)]
+
+
 def test_what_cannot_be_split_is_loaded_by_one_function(dsn: str, s3: Any, tmp_path: Path) -> None:
     """And the ledger says why."""
     tell(tmp_path, SPEC.replace("*.csv", "*.csv.gz") + COLUMNS)

@@ -257,8 +257,11 @@ def test_a_record_that_is_none_of_s3s_keeps_no_other_from_its_turn(dsn: str, s3:
         assert rows(dsn) == [1]
 
 
-def test_an_event_that_comes_late_changes_nothing(dsn: str, s3: Any) -> None:
-    """Its sequencer says so, whether it comes in a notification or by way of EventBridge."""
+def test_an_event_that_comes_late_changes_nothing(
+    dsn: str, s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its sequencer says so, whether it comes in a notification or by way of EventBridge; the log and a metric tell."""
+    (tmp_path / "specs" / "trips.toml").write_text('versions = "snapshot"' + SPEC)
     first, second = s3.put(KEY, b"a\n1\n"), s3.put(KEY, b"a\n2\n")
     event = notification((s3.bucket, KEY, second))
     assert handler(event, Context())["loads"][0]["state"] == "loaded"
@@ -273,7 +276,10 @@ def test_an_event_that_comes_late_changes_nothing(dsn: str, s3: Any) -> None:
         "skipped",
         ["a newer version of it was loaded before, by load 1: add --force to load this one anyway"],
     )
+    assert report["superseded_by"] == 1
     assert rows(dsn) == [2]
+    told = logged(capsys)[-1]
+    assert (told["level"], told["state"], told["LoadsSuperseded"]) == ("WARNING", "skipped", [1.0])
 
 
 @pytest.fixture
@@ -502,7 +508,7 @@ def test_what_it_was_told_it_tells_itself(dsn: str, s3: Any, hurried: Callable[[
     asked: list[dict[str, Any]] = []
     with lambda_service(asked) as endpoint, reinvoking(endpoint):
         handler({**event, "force": True, "handover": 4}, hurried())
-    assert asked == [{**event, "force": True, "handover": 5}]
+    assert asked == [{**event, "force": True, "token": "request", "handover": 5}]
     assert handler(asked[0], Context())["loads"][0]["state"] == "loaded"
     assert query(dsn, "SELECT forced, state, attempts FROM loader.loads ORDER BY load_id") == [
         (False, "loaded", 1),

@@ -12,7 +12,8 @@ from support.iam import is_allowed
 from support.synthesis import ACCOUNT, ROOT, Synthesis, Template
 
 METRICS = {
-    "Loads", "LoadsFailed", "RowsRead", "RowsRejected", "RowsPerSecond", "BytesRead", "Seconds", "Lag"
+    "Loads", "LoadsFailed", "LoadsSuperseded", "RowsRead", "RowsRejected", "RowsPerSecond", "BytesRead", "Seconds",
+    "Lag",
 }  # fmt: skip
 """What the function writes, in namespace ``Loader`` with the dimension ``service``."""
 
@@ -157,6 +158,7 @@ def test_the_dead_letters_are_on_the_dashboard(template: Template) -> None:
 ALARMS = {
     "DeadLetters": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "GreaterThanOrEqualToThreshold", 1),
     "LoadsFailed": ("Loader", "LoadsFailed", "GreaterThanOrEqualToThreshold", 1),
+    "LoadsSuperseded": ("Loader", "LoadsSuperseded", "GreaterThanOrEqualToThreshold", 1),
     "FunctionErrors": ("AWS/Lambda", "Errors", "GreaterThanOrEqualToThreshold", 1),
     "QueueAge": ("AWS/SQS", "ApproximateAgeOfOldestMessage", "GreaterThanOrEqualToThreshold", 3600),
     "DatabaseStorage": ("AWS/RDS", "FreeStorageSpace", "LessThanThreshold", None),

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from support.postgres import query
+from support.zones import MACHINE_ZONES
 
 import loader
 from loader import kernel
@@ -44,9 +45,18 @@ REGULAR = Dialect(b",", ord('"'), ord('"'))
 
 def lane(columns: Sequence[LoadColumn], condition: str | None = None, *, key: Sequence[str] = ()) -> Express | None:
     width = sum(column.value is None for column in columns)
-    compiled = compile_filter(condition, columns, zone="Europe/Berlin")
+    compiled = compile_filter(condition, columns, zone="Europe/Berlin", zones=MACHINE_ZONES)
     return express_lane(
-        kernel.compiled_kernel(), columns, width, ("",), {}, key=key, required=key, filter=compiled, with_position=False
+        kernel.compiled_kernel(),
+        columns,
+        width,
+        ("",),
+        {},
+        key=key,
+        required=key,
+        filter=compiled,
+        with_position=False,
+        zones=MACHINE_ZONES,
     )
 
 
@@ -63,8 +73,12 @@ def line(*texts: str | None) -> bytes:
 
 
 def by_arrow(columns: Sequence[LoadColumn], block: Block, condition: str | None = None) -> Rows:
-    bound = None if condition is None else parse(condition).bind(schema_of(columns), zone="Europe/Berlin")
-    transformer = Transformer(columns, {}, filter=bound)
+    bound = (
+        None
+        if condition is None
+        else parse(condition).bind(schema_of(columns), zone="Europe/Berlin", zones=MACHINE_ZONES)
+    )
+    transformer = Transformer(columns, {}, filter=bound, zones=MACHINE_ZONES)
     width = sum(column.value is None for column in columns)
     rows = transformer.convert(Parser(columns, width, ("",), name="x.csv").parse(block))
     assert rows.doubtful is None
@@ -345,7 +359,7 @@ def test_a_filter_keeps_what_the_condition_keeps(condition: str, values: list[tu
 
 def bind(condition: str) -> None:
     try:
-        parse(condition).bind(schema_of(TYPED), zone="Europe/Berlin")
+        parse(condition).bind(schema_of(TYPED), zone="Europe/Berlin", zones=MACHINE_ZONES)
     except ValueError:
         assume(False)  # such as a number out of the range of double precision
 
@@ -409,7 +423,7 @@ mixed = st.tuples(
 def hybrid(columns: Sequence[LoadColumn], condition: str | None, *, position: bool = False) -> Hybrid:
     made = fast_lane(
         kernel.compiled_kernel(), columns, len(columns), ("",), {},
-        key=("i",), required=(), condition=condition, zone="Europe/Berlin", with_position=position,
+        key=("i",), required=(), condition=condition, zone="Europe/Berlin", zones=MACHINE_ZONES, with_position=position,
     )  # fmt: skip
     assert isinstance(made, Hybrid)
     return made

@@ -136,6 +136,18 @@ def test_what_a_trigger_makes_of_a_row_is_no_change(dsn: str, tmp_path: Path) ->
     assert query(dsn, "SELECT count(*) FROM t WHERE v = upper(v)") == [(ROWS,)]
 
 
+@pytest.mark.parametrize("unique", [True, False])
+def test_in_a_table_that_is_replaced_the_last_record_of_a_key_wins(dsn: str, tmp_path: Path, unique: bool) -> None:
+    """Also where the table has a column that the file lacks: no row keeps a value of it."""
+    key = " PRIMARY KEY" if unique else ""
+    query(dsn, f"CREATE TABLE t (id int{key}, v text, seen text DEFAULT 'new'); INSERT INTO t VALUES (1, 'a', 'old')")
+    path = tmp_path / "t.csv"
+    path.write_text("id,v\n1,b\n2,c\n1,d\n")
+    report = loader.load(str(path), {"table": "t", "mode": "replace", "key": ["id"]}, dsn=dsn)
+    assert (report.rows_inserted, report.rows_duplicate, report.rows_rejected) == (2, 1, 0)
+    assert query(dsn, "SELECT * FROM t ORDER BY 1") == [(1, "d", "new"), (2, "c", "new")]
+
+
 def test_values_that_have_no_collation(dsn: str, tmp_path: Path) -> None:
     """Enums and uuids travel as texts, and are compared as what they are."""
     query(dsn, "CREATE TYPE mood AS ENUM ('sad', 'glad')")

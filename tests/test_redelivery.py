@@ -254,7 +254,7 @@ def test_whatever_a_spec_says_makes_it_another_but_for_its_source_and_segments()
     """So that a corrected spec is never answered with what the wrong one failed of."""
     given = {"table": "t", "source": "*", "mode": "merge", "key": ["a"]}
     spec = LoadSpec.from_dict(given)
-    assert spec.to_dict().keys() | {"limits"} == {each.name for each in fields(LoadSpec)}
+    assert spec.to_dict().keys() | {"limits", "versions"} == {each.name for each in fields(LoadSpec)}
     assert LoadSpec.from_dict(given | {"source": "**", "segment_mb": 1}).fingerprint() == spec.fingerprint()
     for change in (
         {"table": "u"},
@@ -265,6 +265,7 @@ def test_whatever_a_spec_says_makes_it_another_but_for_its_source_and_segments()
         {"columns": {"a": "int"}},
         {"unknown": "error"},
         {"transform": {"filter": "a > 1"}},
+        {"versions": "delta"},
     ):
         assert LoadSpec.from_dict(given | change).fingerprint() != spec.fingerprint()
 

@@ -226,7 +226,8 @@ def test_while_it_merges(dsn: str, loader: Loader, target: Path) -> None:
     process = loader.start(target)
     when(dsn, WAITS.format("PgSleep"))
     assert "it was interrupted; 600,000 records are staged, and the same call goes on from there" in interrupt(process)
-    query(dsn, "DROP TRIGGER nap ON trips")
+    # with the trigger dropped it would be another table, whose NULLs the client judges
+    query(dsn, "CREATE OR REPLACE FUNCTION nap() RETURNS trigger AS 'BEGIN RETURN NEW; END' LANGUAGE plpgsql")
     assert query(dsn, "SELECT state, retryable FROM loader.loads") == [("paused", True)]
     loader.finish(target)
     assert query(dsn, "SELECT state, attempts, resumes, bytes_read < 1000000 FROM loader.loads") == [
@@ -255,7 +256,7 @@ def test_while_it_merges_behind_a_lock(dsn: str, loader: Loader, target: Path) -
     with held(dsn, "LOCK TABLE trips IN SHARE MODE"):
         process = loader.start(target)
         when(dsn, WAITS.format("relation"))
-        assert "600,000 records are staged" in interrupt(process, signal.SIGTERM)
+        assert "staged, and the same call goes on from there" in interrupt(process, signal.SIGTERM)
     loader.finish(target)
 
 

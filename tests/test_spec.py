@@ -204,8 +204,8 @@ def test_every_mistake_is_told_at_once() -> None:
         ),
         ({"csv": {"encoding": "utf-9"}}, 'csv.encoding: unknown codec "utf-9"; did you mean "utf-8"?'),
         (
-            {"columns": {"c": {"timezone": "Europe/Berln"}}},
-            'columns.c.timezone: unknown time zone "Europe/Berln"; did you mean "Europe/Berlin"?',
+            {"columns": {"c": {"timezone": "+5:30"}}},
+            'columns.c.timezone: "+5:30" is no offset such as +05:30',
         ),
         (
             {"columns": {"c": {"value": "{kee}"}}},
@@ -294,8 +294,8 @@ def test_a_dialect_that_cannot_be_is_refused(csv: dict[str, Any], problem: str) 
         ({"type": "timetz", "format": "%H:%M"}, "format: is for dates and times, and the column is timetz"),
         ({"type": "date", "timezone": "UTC"}, "timezone: is for timestamps, and the column is date"),
         ({"type": "time(3)", "timezone": "UTC"}, "timezone: is for timestamps, and the column is time(3)"),
-        ({"timezone": "../Berlin"}, 'timezone: unknown time zone "../Berlin"'),
-        ({"timezone": "Europe"}, 'timezone: unknown time zone "Europe"'),
+        ({"timezone": "+99:00"}, 'timezone: "+99:00" is no offset such as +05:30'),
+        ({"timezone": " "}, 'timezone: " " is no name of a time zone'),
         ({"value": "{}"}, 'value: unknown placeholder {}; there is "bucket", "key", '),
         ({"value": "{key.__class__}"}, "value: unknown placeholder {key.__class__}"),
         ({"value": "{key!r:>9}"}, "value: unknown placeholder {key!r:>9}"),
@@ -330,8 +330,8 @@ def test_a_format_is_checked() -> None:
 
 
 def test_fixed_offsets_are_zones() -> None:
-    """A time zone is a name of the time zone database, UTC, or an offset."""
-    for zone in ("UTC", "America/New_York", "+05:45", "-03:30"):
+    """A time zone is an offset, or a name that is the server's to know."""
+    for zone in ("UTC", "America/New_York", "+05:45", "-03:30", "UTC+3", "EST5EDT4,M3.2.0,M11.1.0"):
         assert spec(columns={"c": {"type": "timestamptz(3)", "timezone": zone}}).columns[0].timezone == zone
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.postgres import query
+from support.s3 import FaultProxy, answer
 
 import loader
 from loader.database import Database
-from loader.errors import DatabaseUnavailableError
+from loader.errors import DatabaseUnavailableError, SourceUnavailableError
 from loader.pipeline import How, load_one
 from loader.replay import replay
 from loader.report import LoadReport
+from loader.s3 import s3_client
 from loader.task import Task
 
 SPEC = loader.LoadSpec.from_dict({"table": "prices", "mode": "replace"})
@@ -124,6 +127,15 @@ def test_rejects_do_not_overwrite_a_newer_version(dsn: str, database: Database, 
     assert query(dsn, "SELECT price FROM prices ORDER BY id") == [(1,), (2,)]
 
 
+def test_a_newer_version_that_is_gone_is_newer_nevertheless(dsn: str, database: Database, s3: Any) -> None:
+    """S3 does not list it any more, so it cannot tell; then the older one does not undo it."""
+    old, new = s3.put("a.csv", ONE), s3.put("a.csv", TWO)
+    assert load(database, s3.uri("a.csv"), new).state == "loaded"
+    s3.client.delete_object(Bucket=s3.bucket, Key="a.csv", VersionId=new)
+    assert load(database, s3.uri("a.csv"), old).state == "skipped"
+    assert price(dsn) == 2
+
+
 def test_without_sequencers_s3_is_asked(dsn: str, database: Database, s3: Any) -> None:
     """It lists versions in the order in which they were stored."""
     first, second, third = (s3.put("a.csv", each) for each in (ONE, TWO, THREE))
@@ -131,6 +143,34 @@ def test_without_sequencers_s3_is_asked(dsn: str, database: Database, s3: Any) -
     assert load(database, s3.uri("a.csv"), first).state == "skipped"
     assert load(database, s3.uri("a.csv"), third).state == "loaded"
     assert price(dsn) == 3
+
+
+def put_within_one_second(s3: Any, *bodies: bytes) -> list[str]:
+    """Version ids of versions that S3 says were stored at the same time."""
+    while True:
+        versions = [s3.put("a.csv", body) for body in bodies]
+        heads = [s3.client.head_object(Bucket=s3.bucket, Key="a.csv", VersionId=each) for each in versions]
+        if len({each["LastModified"] for each in heads}) == 1:
+            return versions
+
+
+def test_a_version_is_not_left_out_because_s3_is_busy(
+    dsn: str, database: Database, s3: Any, fault_proxy: FaultProxy
+) -> None:
+    """Which of two is the newer has to be known: a newest version that is taken for a late one is lost for good."""
+    old, new = put_within_one_second(s3, ONE, TWO)
+    assert load(database, s3.uri("a.csv"), old).state == "loaded"
+
+    def stay_busy() -> None:
+        fault_proxy.faults.append(replace(answer(503, "SlowDown", method="HEAD"), lasting=True))
+
+    busy = answer(503, "SlowDown", query="versions")
+    fault_proxy.faults.append(replace(busy, before=stay_busy, lasting=True))
+    with pytest.raises(SourceUnavailableError, match=r"a\.csv: S3 did not serve it"):
+        load_one(s3.uri("a.csv"), SPEC, database, version_id=new, s3=s3_client(retries={"total_max_attempts": 1}))
+    fault_proxy.faults.clear()
+    assert load(database, s3.uri("a.csv"), new).state == "loaded"
+    assert price(dsn) == 2
 
 
 def test_an_object_may_come_back_to_what_it_was(dsn: str, database: Database, s3_unversioned: Any) -> None:
@@ -198,7 +238,7 @@ def test_an_object_that_is_not_there_is_on_record(dsn: str, database: Database, 
 # --- a table that was dropped since
 
 
-APPEND = loader.LoadSpec.from_dict({"table": "drops"})
+APPEND = loader.LoadSpec.from_dict({"table": "drops", "versions": "snapshot"})
 
 
 def append(database: Database, uri: str, version: str | None = None, **how: Any) -> LoadReport:

@@ -17,7 +17,7 @@ from loader.checkpoints import Checkpoint, Counts, Found
 from loader.database import Database
 from loader.errors import PausedError, SpecError
 from loader.parts import ShardPlan, ShardReport
-from loader.pipeline import load
+from loader.pipeline import How, load
 from loader.records import Place
 from loader.report import LoadReport
 from loader.shards import finish, load_shard, plan_shards
@@ -197,7 +197,7 @@ def test_shards_of_a_later_version(dsn: str, tmp_path: Path) -> None:
             assert runs.find_plan(connection, plan.load_id or 0) is not None
         assert finish(plan, None, database).rows_read == 2_000
 
-        again = plan_shards(str(path), spec, database, shards=2, force=True)
+        again = plan_shards(str(path), spec, database, shards=2, how=How(force=True, token="a"))
         load_shard(again, 0, database)
         query(dsn, "UPDATE loader.shards SET report = (report::jsonb - 'run')::text::json")
         query(
@@ -206,7 +206,7 @@ def test_shards_of_a_later_version(dsn: str, tmp_path: Path) -> None:
         with database.session() as connection:
             assert runs.reports(connection, again) == []
             assert runs.find_summary(connection, again.load_id or 0) is None
-        anew = plan_shards(str(path), spec, database, shards=2, force=True)
+        anew = plan_shards(str(path), spec, database, shards=2, how=How(force=True, token="a"))
         assert (anew.load_id, anew.attempt) == (again.load_id, again.attempt + 1)
     finally:
         database.close()

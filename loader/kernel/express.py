@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from loader.columns import LoadColumn
+from loader.datetimes import FIXED_ZONES, Zones
 from loader.fields import Dialect
-from loader.kernel import zones
+from loader.kernel import zones as zone_tables
 from loader.kernel.steps import case_tables, packed_format, packed_steps, packed_text
 from loader.pgtypes import Form
 from loader.records import Block
@@ -50,7 +51,7 @@ _KINDS: dict[Form, int] = {
     "decimal": _NUMERIC,
     "text": _TEXT,
 }
-_WIRES = {"numeric": _NUMERIC, "uuid": _UUID, "enum": _ENUM, "json": _JSON, "jsonb": _JSONB}
+_WIRES = {"numeric": _NUMERIC, "uuid": _UUID, "enum": _ENUM, "json": _JSON, "jsonb": _JSONB, "bytea": _BYTEA}
 
 _KEY_DIGITS = 18
 """Digits of a numeric key that fit the 64 bits in which the kernel compares keys."""
@@ -102,6 +103,7 @@ class Express:
         filter: CompiledFilter,
         marks_filtered: bool,
         with_position: bool,
+        zones: Zones = FIXED_ZONES,
         as_text: bool = False,
     ) -> None:
         self._kernel = kernel
@@ -115,7 +117,8 @@ class Express:
         self._key = sorted(
             (each for each in columns if each.key_place is not None), key=lambda each: each.key_place or 0
         )
-        self._zones = tuple(dict.fromkeys(each.zone for each in columns if each.zone is not None))
+        self._zones = zones
+        self._zone_names = tuple(dict.fromkeys(each.zone for each in columns if each.zone is not None))
         self._years: frozenset[int] = frozenset()  # whose local times were met so far
         self._programs: dict[tuple[int, int | None, frozenset[int]], Any] = {}
         self._growth = 1.25  # bytes of tuples per byte of text, of the block before
@@ -153,7 +156,7 @@ class Express:
             *made, years = self._run_program(program, block.data, block.record, expected)
             if years is None:
                 return tuple(made)
-            self._years |= zones.met(years)
+            self._years |= zone_tables.met(years)
 
     def _program(self, dialect: Dialect, years: frozenset[int]) -> Any:
         name = (dialect.delimiter[0], dialect.quote, years)
@@ -179,8 +182,8 @@ class Express:
             [
                 head,
                 *(packed_text(each.encode()) for each in self._null),
-                zones.packed(self._zones, years),
-                *(each.packed(self._zones) for each in self._columns),
+                zone_tables.packed(self._zone_names, years, self._zones),
+                *(each.packed(self._zone_names) for each in self._columns),
                 bytes((self._marks_filtered,)),
                 *map(packed_text, case_tables({step.name for each in self._columns for step in each.steps})),
                 *(each.work for each in self._columns),
@@ -239,12 +242,14 @@ def express_lane(
     open: Container[str] = (),
     filter: CompiledFilter | None = NO_FILTER,
     with_position: bool,
+    zones: Zones = FIXED_ZONES,
 ) -> Express | None:
     """The compiled lane for ``columns``; None where there is no kernel, or a column or the filter is not for it.
 
     ``key``: columns whose order is followed, as far as `LoadColumn.is_exact`. ``required``: columns that a NULL of
-    makes a reject, beside those that are NOT NULL. ``open``: columns whose texts are put into the tuples as they are,
-    for another lane to make values of; records that the filter leaves out are then put there as well, and marked.
+    makes a reject, beside those that are NOT NULL. ``zones``: where their local times are. ``open``: columns whose
+    texts are put into the tuples as they are, for another lane to make values of; records that the filter leaves out
+    are then put there as well, and marked.
     """
     if kernel is None or filter is None:
         return None
@@ -261,7 +266,14 @@ def express_lane(
         made.append(replace(each, work=each.work + bytes((column.name in filter.operands,))))
     marks_filtered = len(known) < len(columns)
     return Express(
-        kernel, made, fields, null, filter=filter, marks_filtered=marks_filtered, with_position=with_position
+        kernel,
+        made,
+        fields,
+        null,
+        filter=filter,
+        marks_filtered=marks_filtered,
+        with_position=with_position,
+        zones=zones,
     )
 
 
@@ -340,10 +352,8 @@ def _column(
     """The kernel's column, or None."""
     type_ = column.type
     kind = _KINDS[type_.form] if type_.wire == "arrow" else _WIRES.get(type_.wire)
-    if type_.name == "bytea":
-        kind = _BYTEA
     work = _work(column)
-    if kind is None or work is None or type_.text_only:
+    if kind is None or work is None:
         return None
     field, constant = column.field, (column.default or "").encode()
     if column.value is not None:
@@ -351,7 +361,7 @@ def _column(
         if field is None:
             return None
     assert field is not None
-    zone = column.zone if kind == _TIMESTAMPTZ and column.pattern is None and zones.is_known(column.zone) else None
+    zone = column.zone if kind == _TIMESTAMPTZ and column.pattern is None else None
     flags = (
         _STRICT * (column.pattern is not None)
         | _REQUIRED * (column.not_null or required)
@@ -381,7 +391,7 @@ def _work(column: LoadColumn) -> bytes | None:
     if column.pattern is not None and (column.steps or column.format):
         return None
     local = column.format is not None and column.type.form == "timestamptz" and "z" not in column.format.names
-    if local and not zones.is_utc(column.zone):
+    if local and not zone_tables.is_utc(column.zone):
         return None
     steps = packed_steps(column.steps) if column.value is None or not column.steps else None
     return None if steps is None else steps + packed_format(column.format)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from loader.columns import LoadColumn
+from loader.datetimes import FIXED_ZONES, Zones
 from loader.expression import (
     Column,
     Comparison,
@@ -19,6 +20,7 @@ from loader.expression import (
     Not,
     Number,
     Text,
+    is_stored_otherwise,
     moment_beside,
     parse,
 )
@@ -53,10 +55,12 @@ EVERYTHING = CompiledFilter(struct.pack("<IBBIqqI", 1, _TRUTH, 0, 0, _TRUE, 0, 0
 """Keeps all records, and leaves those with what no filter can be shown, such as infinity, to the other lanes."""
 
 
-def compile_filter(text: str | None, columns: Sequence[LoadColumn], *, zone: str) -> CompiledFilter | None:
+def compile_filter(
+    text: str | None, columns: Sequence[LoadColumn], *, zone: str, zones: Zones = FIXED_ZONES
+) -> CompiledFilter | None:
     """The condition ``text``, which fits ``columns``; None where it is not for the kernel.
 
-    ``zone``: see `loader.expression.Condition.bind`.
+    ``zone``, ``zones``: see `loader.expression.Condition.bind`.
     """
     if text is None:
         return NO_FILTER
@@ -64,7 +68,7 @@ def compile_filter(text: str | None, columns: Sequence[LoadColumn], *, zone: str
     names = condition.columns
     order = [column for column in columns if column.name in names]
     try:
-        clauses = _Compiler(order, zone).clauses(condition.root)
+        clauses = _Compiler(order, zone, zones).clauses(condition.root)
     except _NotForTheKernel:
         return None
     if len(clauses) > CLAUSES:
@@ -81,10 +85,11 @@ def _clause(
 class _Compiler:
     """Makes clauses in postfix order. ``columns``: those of the condition, in the order of the load's."""
 
-    def __init__(self, columns: Sequence[LoadColumn], zone: str) -> None:
+    def __init__(self, columns: Sequence[LoadColumn], zone: str, zones: Zones) -> None:
         self._columns = columns
         self._places = {column.name: place for place, column in enumerate(columns)}
         self._zone = zone
+        self._zones = zones
 
     def clauses(self, node: Node) -> list[bytes]:
         match node:
@@ -124,6 +129,8 @@ class _Compiler:
         found = self._columns[place]
         if found.type.wire not in ("arrow", "enum", "json") or found.type.precision > DIGITS:
             raise _NotForTheKernel
+        if is_stored_otherwise(found.type):
+            raise _NotForTheKernel
         return place, found
 
     def _compared(self, column: Column, operator: str, constant: Node) -> bytes:
@@ -138,6 +145,8 @@ class _Compiler:
                 return _within_floats(place, operator, float(constant.value))
             case Number():
                 return _within(place, operator, _scaled(constant.value, found.type.scale))
+            case Text() if found.type.wire == "enum" and operator not in ("=", "<>"):
+                raise _NotForTheKernel
             case Text() if form == "text":
                 return _clause(_BESIDE_TEXT, place, _SIDES[operator], text=constant.value.encode())
             case Text():
@@ -145,7 +154,7 @@ class _Compiler:
         raise _NotForTheKernel
 
     def _moment(self, text: Text, type_: ColumnType) -> int:
-        return moment_beside(text, type_.arrow, zone=self._zone) - _SINCE_1970[type_.form]
+        return moment_beside(text, type_.arrow, zone=self._zone, zones=self._zones) - _SINCE_1970[type_.form]
 
 
 def _scaled(value: Decimal, scale: int) -> Decimal:

@@ -110,7 +110,11 @@ class Cluster:
     def start(self) -> None:
         """Start it, after a crash with recovery, and wait until it can be connected to."""
         given = " ".join(f"-c {name}='{value}'" for name, value in self.options.items())
-        self._control("-o", given, "-l", self._log, "start")
+        try:
+            self._control("-o", given, "-l", self._log, "start")
+        except RuntimeError as error:
+            error.add_note(self._log.read_text(errors="replace")[-2000:])
+            raise
 
     def stop(self, mode: str = "fast") -> None:
         self._control("-m", mode, "stop")
@@ -121,6 +125,7 @@ class Cluster:
     def kill(self) -> None:
         """All its processes at once, as the kernel does when memory is short."""
         server = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
+        server.suspend()  # or it makes another one just now, which lives on and keeps the next server from starting
         processes = [server, *server.children(recursive=True)]
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -18,7 +18,7 @@ from support.cluster import UNSAFE, Cluster
 from support.postgres import DEFAULT
 
 
-def _lasting_port() -> int:
+def lasting_port() -> int:
     """A port that stays free while its server is down.
 
     One of those that the kernel gives to clients would not: who connects to it again and again in vain, is given it
@@ -34,7 +34,7 @@ class OwnServer(Cluster):
     """A server that is reached by TCP."""
 
     def __init__(self, folder: Path, name: str = DEFAULT) -> None:
-        self.port = _lasting_port()
+        self.port = lasting_port()
         self.dsn = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         where = {"listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": str(folder)}
         super().__init__(name, folder, UNSAFE | where)

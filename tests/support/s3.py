@@ -38,7 +38,11 @@ class S3:
         self.client: Any = boto3.client("s3", endpoint_url=endpoint)  # past any proxy that a test sets up
         self.client.create_bucket(Bucket=self.bucket)
         if versioned:
-            self.client.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration={"Status": "Enabled"})
+            self.keep_versions()
+
+    def keep_versions(self) -> None:
+        """From now on."""
+        self.client.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration={"Status": "Enabled"})
 
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{key}"
@@ -131,7 +135,7 @@ class Fault:
     status: int | None = None  # answered in the emulator's place, with `code`
     code: str = ""
     body: bytes | None = None  # of that answer, where it is not an error's
-    query: str | None = None  # only a request that asks for this of an object; None: the object itself
+    query: str | None = None  # only a request that asks for this, see `Request`; None: for the object itself
     ignored: tuple[str, ...] = ()  # headers that are not passed on
     instead: Callable[[int, bytes], bytes] | None = None  # of an offset and the bytes from there on: what is sent
     lasting: bool = False  # for each request that it is meant for, and not for the first alone
@@ -141,7 +145,7 @@ class Fault:
     touches: tuple[int, int] | None = None  # only a GET of bytes between these two, both included
 
     def applies(self, request: Request) -> bool:
-        if self.query != request.query and (self.query is not None or request.query == "attributes"):
+        if self.query != request.query:
             return False
         if self.touches is not None and not request.overlaps(*self.touches):
             return False
@@ -163,9 +167,9 @@ def truncate(after: int, *, at: int | None = None) -> Fault:
     return Fault(at=at, length=after)
 
 
-def answer(status: int, code: str, *, at: int | None = None, method: str = "GET") -> Fault:
+def answer(status: int, code: str, *, at: int | None = None, method: str = "GET", query: str | None = None) -> Fault:
     """S3's error of this status and code."""
-    return Fault(at=at, status=status, code=code, method=method)
+    return Fault(at=at, status=status, code=code, method=method, query=query)
 
 
 def attributes(body: bytes) -> Fault:
@@ -204,7 +208,7 @@ class Request:
     last: int | None
     version_id: str | None
     if_match: str | None
-    query: str | None = None  # what is asked for of an object, as "attributes"
+    query: str | None = None  # "attributes" of an object, or "versions" of a bucket
 
     def overlaps(self, first: int, last: int) -> bool:
         return self.first is not None and self.last is not None and self.first <= last and first <= self.last
@@ -242,7 +246,8 @@ class FaultProxy:
         """Enter the request; gives the fault that is meant for it."""
         with self._guard:
             self.requests.append(request)
-            meant = (number for number, each in enumerate(self.faults) if request.key and each.applies(request))
+            named = request.key or request.query
+            meant = (number for number, each in enumerate(self.faults) if named and each.applies(request))
             number = next(meant, None)
             if number is None:
                 return None
@@ -344,7 +349,7 @@ class _Handler(BaseHTTPRequestHandler):
             last=int(found[2]) if found else None,
             version_id=query.get("versionId", [None])[0],
             if_match=self.headers.get("If-Match"),
-            query="attributes" if "attributes" in query else None,
+            query=next((each for each in ("attributes", "versions") if each in query), None),
         )
 
     def _forward(self, body: bytes, fault: Fault) -> tuple[int, list[tuple[str, str]], bytes]:

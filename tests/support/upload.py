@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -22,13 +23,15 @@ class Bad:
 
 @dataclass(frozen=True)
 class Upload:
-    """One version of an object. ``rows``: its good records, in their order; ``records``: how many it has in all."""
+    """A file. ``rows``: its good records, in their order; ``records``: how many it has in all. ``adds``: it is loaded
+    beside what is there, whatever the mode, as rejects are that were repaired."""
 
     number: int
     body: bytes
     rows: tuple[Row, ...]
     bad: tuple[Bad, ...]
     records: int
+    adds: bool = False
 
 
 @dataclass
@@ -82,10 +85,21 @@ def make_upload(rng: random.Random, number: int, *, refusing: bool) -> Upload:
     return Upload(number, body, tuple(rows), tuple(bad), text.records)
 
 
-def table_after(uploads: list[Upload], mode: str, *, keyed: bool) -> list[Row]:
-    """The rows that the table must have when these versions have had their effect, one after the other; sorted."""
-    counting = uploads[-1:] if mode == "replace" else uploads
-    rows = [row for upload in counting for row in upload.rows]
+def repaired(upload: Upload) -> Upload:
+    """The rejects of a file as somebody repaired them, to be replayed."""
+    lines = [each.raw.removeprefix("no") for each in upload.bad]
+    rows = tuple((int(key), value) for key, value in (line.split(",", 1) for line in lines))
+    body = "".join(f"{line}\n" for line in ["id,v", *lines]).encode()
+    return Upload(upload.number, body, rows, (), len(rows), adds=True)
+
+
+def table_after(effects: Sequence[Upload], mode: str, *, keyed: bool) -> list[Row]:
+    """The rows that the table must have when these files have had their effect, one after the other; sorted."""
+    rows: list[Row] = []
+    for effect in effects:
+        if mode == "replace" and not effect.adds:
+            rows = []
+        rows += effect.rows
     return sorted(dict(rows).items() if keyed else rows)  # the last record of a key wins
 
 
@@ -97,10 +111,11 @@ def digest(rows: list[Row]) -> tuple[int, str]:
 
 DIGEST = """
     SELECT count(*), encode(sha256(convert_to(
-               coalesce(string_agg(id || ' ' || v, E'\\n' ORDER BY id, v COLLATE "C"), ''), 'UTF8')), 'hex') FROM {}
+               coalesce(string_agg(id || ' ' || v, E'\\n' ORDER BY id::bigint, v COLLATE "C"), ''), 'UTF8')), 'hex')
+    FROM {}
 """
 
-GLANCE = "SELECT count(*), coalesce(sum(id), 0), coalesce(sum(length(v)), 0) FROM {}"
+GLANCE = "SELECT count(*), coalesce(sum(id::bigint), 0), coalesce(sum(length(v)), 0) FROM {}"
 
 
 def glance(rows: list[Row]) -> tuple[int, int, int]:

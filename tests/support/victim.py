@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
@@ -78,7 +78,8 @@ class Death:
 class Job:
     """One load, or its ``shards``. ``deadline``: seconds of work until it has to come to rest; ``straight``: segments
     that may go straight into the target. ``told``: a file for what there is to say about a failure. ``patience``: the
-    seconds that S3 has to answer."""
+    seconds that S3 has to answer. ``token``: the load is forced, by a call of that name. ``replay_of``: what the object
+    holds are rejects of that load, repaired. ``workers``: processes that load its shards."""
 
     uri: str
     dsn: str
@@ -90,6 +91,9 @@ class Job:
     deadline: float | None = None
     straight: int = 0
     shards: int = 0
+    workers: int = 1
+    token: str | None = None
+    replay_of: int | None = None
     death: Death | None = None
     wait: float = 30.0
     patience: float = PATIENCE
@@ -123,7 +127,7 @@ def _run(job: Job) -> None:
 
 def _load(job: Job) -> int:
     import loader
-    from loader import faults, pipeline, task
+    from loader import faults, pipeline, replay, task, workers
     from loader.database import Database
     from loader.deadline import MARGIN, NEVER, Deadline
     from loader.s3 import s3_client
@@ -132,6 +136,7 @@ def _load(job: Job) -> int:
     task.STRAIGHT = job.straight
     make_small()
     how = pipeline.How(
+        **_forced(job),
         deadline=NEVER if job.deadline is None else Deadline(job.deadline + MARGIN),
         sequencer=job.sequencer,
         wait=job.wait,
@@ -142,13 +147,22 @@ def _load(job: Job) -> int:
         read_timeout=job.patience, connect_timeout=PATIENCE, retries={"mode": "standard", "total_max_attempts": 2}
     )
     try:
-        spec = loader.LoadSpec.from_dict(dict(job.spec))
-        if not (job.shards and _load_shards(job, spec, how, client)):
-            pipeline.load_one(job.uri, spec, Database(job.dsn), how, version_id=job.version_id, s3=client)
+        spec, database = loader.LoadSpec.from_dict(dict(job.spec)), Database(job.dsn)
+        if job.replay_of is not None:
+            replay.replay(job.replay_of, database, source=job.uri, how=how, s3=client)
+        elif job.workers > 1:
+            workers.LEAST = 100 << 10
+            pipeline.load_one(job.uri, spec, database, replace(how, workers=job.workers), version_id=job.version_id)
+        elif not (job.shards and _load_shards(job, spec, how, client)):
+            pipeline.load_one(job.uri, spec, database, how, version_id=job.version_id, s3=client)
     except loader.LoaderError as error:
         _tell(job, f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
         return TRANSIENT if error.retryable else LASTING
     return DONE
+
+
+def _forced(job: Job) -> dict[str, Any]:
+    return {} if job.token is None else {"force": True, "token": job.token}
 
 
 def _load_shards(job: Job, spec: Any, how: Any, client: Any) -> bool:

@@ -1,0 +1,81 @@
+"""What the texts of a spec mean to the server: its time zones, defaults and filter, asked before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import psycopg2
+from psycopg2 import sql
+
+from loader.columns import LoadColumn
+from loader.database import Database
+from loader.datetimes import Zones
+from loader.errors import SpecError
+from loader.faults import is_servers
+from loader.statements import execute
+from loader.values import brief
+from loader.where import lane_name
+from loader.zones import server_zones, zone_faults
+
+
+class SpecServer:
+    """Asks a server about a spec. ``session_zone`` is the zone of its sessions.
+
+    ``zones``: the server's, for local times of a file. Safe to share between threads.
+    """
+
+    def __init__(self, database: Database, session_zone: str) -> None:
+        self._database = database
+        self.session_zone = session_zone
+        self.zones: Zones = server_zones(database, session_zone)
+
+    def zone_faults(self, zones: Iterable[str]) -> Mapping[str, str]:
+        """What is wrong with those ``zones`` that the server does not have, in a sentence each."""
+        with self._database.session() as connection:
+            return zone_faults(connection, zones)
+
+    def spell_defaults(self, columns: Sequence[LoadColumn]) -> dict[str, str]:
+        """Defaults as the server spells the values that they are now, by the names of ``columns``, which all have one.
+
+        ``today`` becomes a date. Raises SpecError for those that it refuses.
+        """
+        if not columns:
+            return {}
+        import numpy as np
+
+        from loader.arrays import texts
+        from loader.lane import TextLane
+        from loader.rows import Doubtful
+
+        spelled: dict[str, str] = {}
+        problems: list[str] = []
+        for column in columns:
+            assert column.default is not None
+            asked = Doubtful.of([texts([column.default])], [column.name], np.zeros(1, np.int64), suspects=[])
+            with TextLane(self._database, [column], self.session_zone) as lane:
+                values, judged = lane.canonical(asked)
+            if judged.refusals:
+                why = brief(judged.refusals[0].message, [column.default])
+                problems.append(
+                    f'columns.{column.name}: the default "{column.default}" is not a valid {column.type.name}: {why}'
+                )
+            else:
+                spelled[column.name] = values.column(0)[0].as_py()
+        if problems:
+            raise SpecError(problems)
+        return spelled
+
+    def check_filter(self, columns: Sequence[LoadColumn], where: sql.Composable) -> None:
+        """Raises SpecError where the server does not know what the filter means over ``columns``, as `where` has it."""
+        typed = [
+            sql.SQL("NULL::{} AS {}").format(sql.SQL(column.type.name), lane_name(place))
+            for place, column in enumerate(columns)
+        ]
+        question = sql.SQL("EXPLAIN SELECT FROM (SELECT {}) AS record WHERE {}")
+        try:
+            with self._database.session() as connection:
+                execute(connection, question.format(sql.SQL(", ").join(typed), where))
+        except psycopg2.Error as error:
+            if error.pgcode is None or is_servers(error.pgcode):
+                raise
+            raise SpecError([f"transform.filter: {brief(error.diag.message_primary or str(error))}"]) from error
