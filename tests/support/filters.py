@@ -68,8 +68,6 @@ _COLLATED = ("text", "varchar(3)", "char(4)", "bpchar", "code")
 _COMPUTED = ("smallint", "int", "bigint", "numeric", "numeric(9,2)", "numeric(30,17)", "real", "double precision")
 _OPERATORS = ["=", "<>", "<", "<=", ">", ">="]
 
-_FORMS = ["compare", "compare", "compare", "list", "between", "null", "like", "column", "sum", "ratio"]
-
 Pair = tuple[str, str]
 """A condition as the loader is given it, and as PostgreSQL has to be asked: there a quotient by zero is an error."""
 
