@@ -15,7 +15,7 @@ from loader.errors import TableError
 from loader.names import SHOWN, did_you_mean, nearest
 from loader.pgtypes import NEAREST, ColumnType, TypeFacts, base_name, column_type
 from loader.spec import is_type_name, reserved_schema
-from loader.statements import execute, rows
+from loader.statements import execute, planned_rows, rows
 from loader.tables import Table, TableColumn
 from loader.values import shown
 
@@ -26,10 +26,11 @@ BEHIND_VIEWS = """
 """What each view is made of, also what it only reads: the catalog does not tell the two apart."""
 
 _NAMED = """
-    to_regclass(coalesce(quote_ident(%(schema)s) || '.', '') || quote_ident(%(name)s))::oid"""
+    to_regclass(coalesce(quote_ident(%(schema)s::text) || '.', '') || quote_ident(%(name)s::text))::oid"""
 
-_LOCATED = f"""
-    SELECT coalesce(n.nspname::text, %(schema)s, current_schema()::text), coalesce(c.relname::text, %(name)s), c.oid
+LOCATED = f"""
+    SELECT coalesce(n.nspname::text, %(schema)s::text, current_schema()::text) AS schema,
+           coalesce(c.relname::text, %(name)s::text) AS name, c.oid
       FROM (SELECT {_NAMED} AS oid) named
            LEFT JOIN pg_class c ON c.oid = named.oid LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
 """
@@ -41,7 +42,7 @@ def locate(connection: Connection, schema: str | None, name: str) -> Table:
     Without ``schema`` the session's search_path decides, and where the table is absent its first schema; ``oid`` is
     None then. Raises TableError for the schemas that no load may change.
     """
-    ((found, relname, oid),) = rows(connection, _LOCATED, {"schema": schema, "name": name})
+    ((found, relname, oid),) = planned_rows(connection, LOCATED, {"schema": schema, "name": name})
     if found is None:
         raise TableError("the session's search_path names no schema that exists: give the table's schema")
     _refuse_reserved(found, relname)
@@ -118,7 +119,7 @@ def describe(connection: Connection, schema: str | None, name: str) -> Table:
     Raises TableError for what is no table that rows can be put into, for foreign tables, and for the schemas that no
     load may change.
     """
-    found = rows(connection, _RELATION, {"schema": schema, "name": name})
+    found = planned_rows(connection, _RELATION, {"schema": schema, "name": name})
     if not found:
         return replace(locate(connection, schema, name), oid=None)
     oid, nspname, relname, kind, plain, referenced, fills_in, owned, has_triggers, is_secured, rules, *rest = found[0]
@@ -351,7 +352,7 @@ def session_zone(connection: Connection) -> str:
 
     A bare offset there is POSIX's, west of Greenwich (manual, 8.5.3 and B.5); given here as ISO 8601's, east.
     """
-    zone: str = rows(connection, "SHOW timezone")[0][0]
+    zone = connection.info.parameter_status("TimeZone") or rows(connection, "SHOW timezone")[0][0]
     if re.fullmatch(r"[+-][0-9:]+", zone):
         return ("-" if zone.startswith("+") else "+") + zone[1:]
     return zone

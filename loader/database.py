@@ -360,7 +360,21 @@ class _Session(Connection):
     is_lost = False
     own_limits: Mapping[str, int] = {}  # the role's own `LIMITS`, in milliseconds; 0: none
     _asked: float | None = None  # when the statement began that is under way
+    _kept: dict[str, Any] | None = None
     _name = ""  # the application's
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What is known of this session, or made in it, and of use to the next load on it."""
+        if self._kept is None:
+            self._kept = {}
+        return self._kept
+
+    @property
+    def planned(self) -> set[str]:
+        """Names of the statements that it has prepared, see `statements.planned_rows`."""
+        names: set[str] = self.kept.setdefault("planned", set())
+        return names
 
     def commit(self) -> None:
         with self.asking():
@@ -453,6 +467,11 @@ class _Session(Connection):
         finally:
             if not self.closed:
                 self.autocommit = False
+
+
+def kept_by(connection: Connection) -> dict[str, Any]:
+    """What a session of a `Database` keeps for the loads after this one; of any other connection, nothing is kept."""
+    return connection.kept if isinstance(connection, _Session) else {}
 
 
 class _Cursor(psycopg2.extensions.cursor):

@@ -22,7 +22,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 from psycopg2.extensions import encodings
 
-from loader.catalog import BEHIND_VIEWS
+from loader.catalog import BEHIND_VIEWS, LOCATED
 from loader.database import end_overdue
 from loader.deadline import Deadline
 from loader.errors import BusyError, DatabaseUnavailableError, PausedError
@@ -30,7 +30,8 @@ from loader.pooler import refused
 from loader.repertoire import repertoire_of, server_encoding
 from loader.report import REASONS, ROW_COUNTS, LoadReport, Reject
 from loader.spec import CsvSpec, LoadSpec
-from loader.statements import execute, insert, rows, stream
+from loader.statements import execute, insert, planned_rows, rows, stream
+from loader.tables import Table
 
 if TYPE_CHECKING:
     from loader.source import Missing, Source
@@ -110,6 +111,10 @@ def turn(
             connection.commit()
 
 
+_TARGET_NAME = """
+    (CASE WHEN schema ~ '[."]' THEN '"' || replace(schema, '"', '""') || '"' ELSE schema END || '.' || name)"""
+"""`tables.Table`'s name for messages and for the ledger, of columns ``schema`` and ``name``."""
+
 _SHARED = f"""
     WITH RECURSIVE shared AS (
         SELECT %(oid)s::oid AS oid
@@ -123,10 +128,46 @@ _SHARED = f"""
 behind it, else the table itself. All loads take them in this one order, each after its target's own turn."""
 
 
+_TURN_AT_ONCE = f"""
+    WITH located AS MATERIALIZED ({LOCATED}),
+    keys AS MATERIALIZED (
+        SELECT {TURN_KEY.replace("%s", _TARGET_NAME)} || ARRAY({_SHARED.replace("%(oid)s", "located.oid")}) AS keys
+          FROM located)
+    SELECT schema, name, oid,
+           oid IS NOT NULL AND (SELECT bool_and(pg_try_advisory_xact_lock(key)) FROM unnest(keys.keys) AS key)
+      FROM located, keys"""
+
+
+def turn_at_once(
+    connection: Connection, name: tuple[str | None, str], *, wait: float, deadline: Deadline
+) -> tuple[Table, float] | None:
+    """Take the turn of the table that ``name`` means until the transaction that is open ends; gives where that is, and
+    the seconds that it took. None where there is no such table.
+
+    In one statement where nobody has the turn. Raises as `turn` does. The name may mean another table by the time that
+    the turn is had.
+    """
+    ((schema, relname, oid, taken),) = planned_rows(connection, _TURN_AT_ONCE, {"schema": name[0], "name": name[1]})
+    table = Table(schema, relname, oid=oid)
+    if oid is None or taken:
+        return None if oid is None else (table, 0.0)
+    connection.rollback()  # what it has of the locks, it may not have while it waits: all take them in one order
+    began = time.monotonic()
+    _take_turn(connection, str(table), min(wait, deadline.left), deadline, oid, until_end=True)
+    return table, time.monotonic() - began
+
+
 def _take_turn(
-    connection: Connection, target: str, patience: float, deadline: Deadline, oid: int | None = None
+    connection: Connection,
+    target: str,
+    patience: float,
+    deadline: Deadline,
+    oid: int | None = None,
+    *,
+    until_end: bool = False,
 ) -> list[int]:
-    """Gives the keys of the locks that it took."""
+    """Gives the keys of the locks that it took, for the session or ``until_end`` of the transaction, which stays
+    open."""
     end_overdue(connection)  # a holder whose process is frozen may have it for ever
     with deadline.calling(connection.cancel):
         timeout = f"{max(1, int(patience * 1000))}ms"
@@ -141,7 +182,8 @@ def _take_turn(
             connection.rollback()
             raise refused(f"{target}: what leads to its database")
         try:
-            execute(connection, "SELECT pg_advisory_lock(key) FROM unnest(%s::bigint[]) AS key", (keys,))
+            lock = "pg_advisory_xact_lock" if until_end else "pg_advisory_lock"
+            execute(connection, f"SELECT {lock}(key) FROM unnest(%s::bigint[]) AS key", (keys,))
         except (psycopg2.errors.LockNotAvailable, psycopg2.errors.QueryCanceled) as error:
             connection.rollback()
             if deadline.stopped:
@@ -153,7 +195,8 @@ def _take_turn(
             raise BusyError(
                 f"{target}: another load has had its turn for {patience:g} seconds", error.pgcode
             ) from error
-    connection.commit()
+    if not until_end:
+        connection.commit()
     return list(keys)
 
 
@@ -206,10 +249,17 @@ def enter(connection: Connection, errand: Errand, *, follows: int = 0, waited: f
     What did not have its effect yet goes on in its own row: the same version by the same spec. ``follows``: see
     `Standing`. ``waited``: seconds for the turn.
     """
+    values = {**_begun(errand, follows, waited), "state": "running"}
+    entry = _continue(connection, values) or Entry(_insert(connection, values), waited=waited)
+    connection.commit()
+    return entry
+
+
+def _begun(errand: Errand, follows: int, waited: float) -> dict[str, Any]:
+    """What the ledger has of a load from its beginning on, by column."""
     source, spec = errand.source, errand.spec
-    values = {
+    return {
         **identity(errand),
-        "state": "running",
         "source": source.uri,
         "version": source.version,
         "size": source.size,
@@ -220,9 +270,6 @@ def enter(connection: Connection, errand: Errand, *, follows: int = 0, waited: f
         "follows": follows,
         "waited": waited,
     }
-    entry = _continue(connection, values) or Entry(_insert(connection, values), waited=waited)
-    connection.commit()
-    return entry
 
 
 IDENTITY = ("target", "bucket", "key", "pin", "fingerprint", "forced", "replay_of", "token")
@@ -288,6 +335,53 @@ def _insert(connection: Connection, values: Mapping[str, Any]) -> int:
         sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(map(sql.Placeholder, values))
     )
     return int(rows(connection, statement, values)[0][0])
+
+
+_FIRST_ID = f"""
+    SELECT CASE WHEN EXISTS (SELECT FROM loader.loads WHERE state = 'running' AND target = %(target)s)
+                  OR EXISTS (SELECT FROM loader.loads WHERE {" AND ".join([_INDEXED, *_EQUAL.values()])}
+                                AND state <> 'loaded')
+           THEN NULL ELSE nextval(pg_get_serial_sequence('loader.loads', 'load_id')) END"""
+
+
+def first_id(connection: Connection, errand: Errand) -> int | None:
+    """The id for a load that is entered when it is through (`enter_loaded`); None where the ledger has an attempt at
+    this errand already, or one at the target that did not live to say how it ended. Needs the target's turn."""
+    ((load_id,),) = planned_rows(connection, _FIRST_ID, identity(errand))
+    return None if load_id is None else int(load_id)
+
+
+def enter_loaded(
+    connection: Connection,
+    errand: Errand,
+    report: LoadReport,
+    *,
+    header: Sequence[str] | None,
+    csv: CsvSpec,
+    follows: int,
+    unlogged: bool,
+) -> None:
+    """Enter a load that took effect in the transaction that is open, with everything that `enter`, `note_file` and
+    `finish` would. Needs the target's turn, until that transaction ends."""
+    values = {
+        **_begun(errand, follows, report.waited),
+        **_outcome(connection, report),
+        "load_id": report.load_id,
+        "state": "loaded",
+        "header": None if header is None else json.dumps(header),
+        "dialect": json.dumps(asdict(csv)),
+        "unlogged": unlogged,
+    }
+    names = ", ".join(values)
+    given = ", ".join(f"%({name})s" for name in values)
+    execute(
+        connection,
+        f"INSERT INTO loader.loads ({names}, applied, finished_at, seen_at) OVERRIDING SYSTEM VALUE"
+        f" SELECT {given}, {_NEXT_APPLIED.replace('l.target', '%(target)s')}, clock_timestamp(), clock_timestamp()",
+        values,
+    )
+    if unlogged:
+        _note_unlogged(connection, report)
 
 
 def claim(connection: Connection, load_id: int, attempt: int) -> None:
@@ -381,23 +475,14 @@ def finish(
     DatabaseUnavailableError where another attempt at the load has begun since: then this one has lost its turn, and its
     outcome is none. Raises SetupError for a success where it is not this connection to the server that has the turn.
     """
-    told = ("rows_read", *ROW_COUNTS, "bytes_read", "version", "retryable", "plan", "rejects_entered")
-    values = {name: getattr(report, name) for name in told}
-    values |= {name: json.dumps(getattr(report, name)) for name in ("rejects_by_reason", "rejects_by_column")}
-    spelt = spelling(connection)
-    values |= {"notes": [spelt(note) for note in report.notes], "error": report.error and spelt(report.error)}
-    values |= {"state": state, "handovers": report.handovers + handover}
+    values = {**_outcome(connection, report), "state": state, "handovers": report.handovers + handover}
     values |= {"created": created, "unlogged": unlogged, "error_type": error_type}
     assignments = ", ".join(f"{name} = %({name})s" for name in values)
-    applied = (
-        "(SELECT coalesce(max(coalesce(o.applied, 0)), 0) + 1 FROM loader.loads o"
-        " WHERE o.state = 'loaded' AND o.target = l.target)"
-    )
     touched = execute(
         connection,
         f"UPDATE loader.loads l SET {assignments}, finished_at = clock_timestamp(), seen_at = clock_timestamp(),"
         f" last_error = coalesce(%(error)s, last_error),"
-        f" applied = CASE WHEN %(state)s = 'loaded' THEN {applied} ELSE applied END"
+        f" applied = CASE WHEN %(state)s = 'loaded' THEN {_NEXT_APPLIED} ELSE applied END"
         " WHERE load_id = %(load_id)s AND attempts = %(attempts)s AND state = 'running'"
         f" AND (%(state)s <> 'loaded' OR EXISTS ({_TURN_LOCK} {TURN_KEY.replace('%s', 'l.target')}"
         " AND pid = pg_backend_pid()))",
@@ -407,11 +492,26 @@ def finish(
         claim(connection, report.load_id or 0, report.attempts)
         raise refused(f"load {report.load_id}: has not the turn that it took, so what leads to its database")
     if unlogged:
-        execute(
-            connection,
-            "INSERT INTO loader.unlogged_loads (load_id) VALUES (%s) ON CONFLICT DO NOTHING",
-            (report.load_id,),
-        )
+        _note_unlogged(connection, report)
+
+
+_NEXT_APPLIED = """
+    (SELECT coalesce(max(coalesce(o.applied, 0)), 0) + 1 FROM loader.loads o
+      WHERE o.state = 'loaded' AND o.target = l.target)"""
+
+
+def _outcome(connection: Connection, report: LoadReport) -> dict[str, Any]:
+    """What the ledger has of an attempt from its end on, by column."""
+    told = ("rows_read", *ROW_COUNTS, "bytes_read", "version", "retryable", "plan", "rejects_entered")
+    values = {name: getattr(report, name) for name in told}
+    values |= {name: json.dumps(getattr(report, name)) for name in ("rejects_by_reason", "rejects_by_column")}
+    spelt = spelling(connection)
+    return values | {"notes": [spelt(note) for note in report.notes], "error": report.error and spelt(report.error)}
+
+
+def _note_unlogged(connection: Connection, report: LoadReport) -> None:
+    statement = "INSERT INTO loader.unlogged_loads (load_id) VALUES (%s) ON CONFLICT DO NOTHING"
+    execute(connection, statement, (report.load_id,))
 
 
 def keep_rejects(connection: Connection, load_id: int, rejects: Sequence[Reject]) -> None:

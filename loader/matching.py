@@ -165,6 +165,39 @@ class Matching:
         self._run(sql.SQL("DROP TABLE {}").format(touched))
         return written
 
+    def match_at_once(self) -> Written:
+        """The same as `match` of all, in one statement, where a row is a record and they are few.
+
+        What is new and what differs is found once, and by the snapshot of this statement. Where somebody else inserts
+        a key meanwhile, the table refuses it.
+        """
+        target, place = target_name(self.table), sql.SQL("s.ctid")
+        changed = sql.SQL("SELECT 1 WHERE false")
+        if self._others:
+            noted = sql.SQL("s.ctid IN (SELECT place FROM met WHERE differs)")
+            changed = self.updating(noted, differing=sql.SQL("true")) + sql.SQL(" RETURNING 1")
+        added = self.inserting(sql.SQL("s.ctid IN (SELECT place FROM met WHERE is_new)"), only_new=False)
+        statement = sql.SQL(
+            "WITH met AS MATERIALIZED (SELECT {place} AS place, t.{key} IS NULL AS is_new,"
+            " t.{key} IS NOT NULL AND {differ} AS differs FROM {staging} s LEFT JOIN {target} t ON {same}),"
+            " changed AS ({changed}), added AS ({added} RETURNING 1)"
+            " SELECT (SELECT count(*) FROM added), (SELECT count(*) FROM changed),"
+            " count(*) FILTER (WHERE NOT is_new AND NOT differs) FROM met"
+        )
+        found = self._row(
+            statement.format(
+                place=place,
+                key=sql.Identifier(self.key[0]),
+                differ=self._differ(),
+                staging=self.staging.name,
+                target=target,
+                same=self._same_key("t"),
+                changed=changed,
+                added=added,
+            )
+        )
+        return Written(*found)
+
     def match(self, among: sql.Composable, staged: int | None = None) -> Written:
         """Update the rows of the target that differ from theirs ``among`` the staged ones, and insert those whose keys
         the target does not have. Each record counts once, however many rows have its key. ``staged``: how many there
@@ -259,16 +292,19 @@ class Matching:
         loaded = {column.name for column in self.staging.columns}
         return bool(self.key) and (self.table.referenced or self.table.is_covered(loaded))
 
-    def updating(self, among: sql.Composable, *, counter: sql.Composable | None = None) -> sql.Composed:
+    def updating(
+        self, among: sql.Composable, *, counter: sql.Composable | None = None, differing: sql.Composable | None = None
+    ) -> sql.Composed:
         """The statement that updates the rows of the target that differ from theirs ``among`` the staged ones.
 
-        ``counter``: the name of a sequence that is to count the pairs that do not differ.
+        ``counter``: the name of a sequence that is to count the pairs that do not differ. ``differing``: the condition
+        by which they do, where it was found out before.
         """
         assignments = [
             sql.SQL("{} = {}").format(sql.Identifier(column.name), self._value(column.name, "s"))
             for column in self._others
         ]
-        differ, same_key = self._differ(), self._same_key("t")
+        differ, same_key = differing or self._differ(), self._same_key("t")
         if counter is not None:
             # whatever the planner asks first, only pairs with the same key are counted
             counting = sql.SQL("CASE WHEN {} THEN true ELSE {} AND nextval({}::regclass) IS NULL END")

@@ -84,6 +84,10 @@ class Chosen:
         return self.course.value.format(self.why)
 
 
+AT_ONCE = "compared, updated and inserted by one statement, for the object is small"
+"""The course of `Merge.run_at_once`."""
+
+
 def check_rules(spec: LoadSpec, table: Table, key: Sequence[str]) -> None:
     """Raise TableError where rewrite rules would make something else of the load's statements.
 
@@ -147,6 +151,21 @@ class Merge(Matching):
         return Counts.of(
             self._follow(chosen.course, staged - duplicate), str(chosen), duplicate=duplicate, deleted=deleted
         )
+
+    def run_at_once(self, staged: int, *, distinct: bool = False) -> Counts:
+        """Do it for a few ``staged`` rows, in as few statements as that takes. Raises psycopg2's errors."""
+        if not self.key:
+            return Counts.of(self.put(ALL), str(Chosen(Course.INSERT, "the load matches no rows")))
+        if self.is_watched or "INSERT" in self.table.rules:
+            return self.run(distinct=distinct)
+        self._run(
+            sql.SQL(
+                "SET LOCAL work_mem = {}; SET LOCAL jit = off; SET LOCAL enable_hashjoin = off;"
+                " SET LOCAL enable_mergejoin = off"
+            ).format(sql.Literal(WORK_MEM))
+        )
+        duplicate = 0 if distinct else self.drop_repeated()
+        return Counts.of(self.match_at_once(), str(AT_ONCE), duplicate=duplicate)
 
     def choose(self, staged: int) -> Chosen:
         """The shortest course for so many ``staged`` rows, by what is true of the target."""

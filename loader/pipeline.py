@@ -26,6 +26,7 @@ from loader.reading import Head, Records
 from loader.refusals import is_refusal
 from loader.report import LoadReport
 from loader.segments import NotStraightError
+from loader.small_load import load_small
 from loader.source import expand, open_source
 from loader.spec import LoadSpec
 from loader.tables import Table
@@ -150,6 +151,8 @@ class Load(Task):
 
     def run(self) -> LoadReport:
         """Load it, or find that it was loaded before. Raises LoaderError, and the target is as it was."""
+        if (report := load_small(self)) is not None:
+            return report
         return Undertaking(self.source, self.spec, self.database, self.how, self.account).run(self._attempt)
 
     def _attempt(self, connection: Connection, entry: Entry) -> LoadReport:

@@ -99,19 +99,12 @@ class Staging:
 
     def creating(self, text: int = 0) -> list[sql.Composed]:
         """The statements that create the table."""
-        columns = [
-            sql.SQL("{} {}{}").format(
-                sql.Identifier(column.name), sql.SQL(column.type.name), collating(column.collation)
-            )
-            for column in self.columns
-        ]
-        columns.append(sql.SQL("{} bigint").format(sql.Identifier(self.position)))
         # autovacuum would only ever find rows that are about to be dropped
         statement = sql.SQL("CREATE UNLOGGED TABLE {} ({}) WITH (autovacuum_enabled = off)")
         # records come in their order, nearly, so this costs next to nothing, and finds a segment again
         index = sql.SQL("CREATE INDEX {} ON {} USING brin ({}) WITH (pages_per_range = {})")
         return [
-            statement.format(self.name, sql.SQL(", ").join(columns)),
+            statement.format(self.name, defining(self)),
             index.format(
                 sql.Identifier(self.index),
                 self.name,
@@ -186,6 +179,15 @@ class Parts(Staging):
     def drop(self, connection: Connection) -> None:
         """Drop it, and the tables of all runs, also of those that were for nothing."""
         drop_tables(connection, self.load_id)
+
+
+def defining(staging: Staging) -> sql.Composed:
+    """The definitions of a staging table's columns, with commas between."""
+    columns = [
+        sql.SQL("{} {}{}").format(sql.Identifier(column.name), sql.SQL(column.type.name), collating(column.collation))
+        for column in staging.columns
+    ]
+    return sql.SQL(", ").join([*columns, sql.SQL("{} bigint").format(sql.Identifier(staging.position))])
 
 
 def collating(collation: str | None) -> sql.SQL:

@@ -11,7 +11,9 @@ A plain string is a constant of this package, with ``%s`` or ``%(name)s`` where 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from psycopg2 import sql
@@ -46,6 +48,27 @@ def rows(connection: Connection, statement: Statement, parameters: Parameters = 
     with connection.cursor() as cursor:
         cursor.execute(_text(connection, statement, parameters), parameters or None)
         return cursor.fetchall()
+
+
+def planned_rows(
+    connection: Connection, statement: str, parameters: Mapping[str, Any]
+) -> list[tuple[Any, ...]]:
+    """All rows of a statement that a session runs for each load. A `database` session plans it once; its parameters get
+    their types from where they stand. ``statement``: a constant of this package with ``%(name)s`` where they go."""
+    known: set[str] | None = getattr(connection, "planned", None)
+    if known is None:
+        return rows(connection, statement, parameters)
+    names = list(dict.fromkeys(_NAMED.findall(statement)))
+    name = f"loader_{sha256(statement.encode()).hexdigest()[:16]}"
+    if name not in known:
+        numbered = statement % {each: f"${number}" for number, each in enumerate(names, 1)}
+        execute(connection, f"PREPARE {name} AS {numbered}")
+        known.add(name)
+    given = f" ({', '.join(f'%({each})s' for each in names)})" if names else ""
+    return rows(connection, f"EXECUTE {name}{given}", {each: parameters[each] for each in names})
+
+
+_NAMED = re.compile(r"(?<!%)(?:%%)*%\((\w+)\)s")
 
 
 def stream(

@@ -88,6 +88,16 @@ class Task:
         self, connection: Connection, records: Records, plan: Plan, counts: Counts, *, notes: tuple[str, ...] = ()
     ) -> LoadReport:
         """Enter the load as loaded, in the transaction that filled the target, and commit."""
+        account, report = self.account, self.summed_up(records, plan, counts, notes=notes)
+        checkpoints.forget(connection, account.entry.load_id)
+        ledger.note_newer(connection, account.entry.load_id, [each.load_id for each in account.newer])
+        ledger.finish(connection, report, "loaded", created=plan.table.oid is None, unlogged=plan.table.unlogged)
+        connection.commit()
+        return report
+
+    def summed_up(self, records: Records, plan: Plan, counts: Counts, *, notes: tuple[str, ...] = ()) -> LoadReport:
+        """The report of a load that is through but for its end in the ledger. Raises DatabaseError where its counts do
+        not add up."""
         account = self.account
         account.confirm()
         self.source.digest()
@@ -99,10 +109,6 @@ class Task:
             raise DatabaseError(
                 f"{report.source}: {_sum_of(report)}; this is a defect of the loader, nothing was loaded"
             )
-        checkpoints.forget(connection, account.entry.load_id)
-        ledger.note_newer(connection, account.entry.load_id, [each.load_id for each in account.newer])
-        ledger.finish(connection, report, "loaded", created=plan.table.oid is None, unlogged=plan.table.unlogged)
-        connection.commit()
         return report
 
     def lanes(self, plan: Plan, load_id: int, left: Callable[[], int], form: CopyForm | None) -> Lanes:

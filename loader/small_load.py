@@ -1,0 +1,263 @@
+"""A small object in one transaction: ledger, rows and end, or nothing at all.
+
+Most objects that land in a bucket are small, and of those it is round trips that cost. So an object of at most `SMALL`
+bytes of text is read first, and then everything else happens in one transaction of one session: the table's turn, the
+look at what was loaded before, the plan, COPY, the merge, and the load's row in the ledger, which is entered as loaded
+at once. What dies before the commit leaves nothing that anyone has to know, so there is no attempt, no checkpoint and
+no staging table in schema ``loader``. A merge goes through a temporary table that the session keeps (`KeptStaging`).
+
+This is a way for the plain case only. Whatever is not plain (the table does not exist, an earlier attempt at the same
+load, a load that is under way, a newer version, a record that the table refuses, too many rejects, any error) ends the
+transaction and goes the way of a large object (`undertaking`), from its beginning. So a promise is kept here, or the
+question is put there.
+
+A commit whose answer is lost is no exception: the load's id is known before, and the ledger has it or has not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+
+from loader import catalog, ledger
+from loader.blocks import no_longer_than
+from loader.callbacks import call
+from loader.database import kept_by
+from loader.decode import find_compression
+from loader.errors import LoaderError, UsageError
+from loader.fields import Dialect
+from loader.kept_staging import KeptStaging, keep, staging_for
+from loader.leftovers import clear_leftovers
+from loader.ledger import Entry, Errand
+from loader.merge import Counts, Merge
+from loader.plan import Plan
+from loader.reading import Records, text_of
+from loader.records import Encoded
+from loader.report import LoadReport, Reject
+from loader.staging import copy
+from loader.standing import find_standing
+from loader.tables import Table
+from loader.tally import Books, RejectKeeper
+from loader.target import hold, target_name
+from loader.task import Task
+
+SMALL = 4 << 20
+"""Bytes of text up to which an object is small: some 40,000 records. Twice as many would still be faster this way than by
+a staging table with two streams, but to begin again would cost more than the round trips that are saved."""
+
+SETTING = "LOADER_SMALL_BYTES"
+"""The environment variable by which a deployment sets another limit; 0: every object goes the way of a large one."""
+
+KEPT_PLANS = 32
+"""Plans that a session keeps, so that what the catalog says of types is asked once a table and spec."""
+
+
+class NotSmallError(Exception):
+    """The load is not a plain one, and goes the way of a large object."""
+
+
+def small_bytes() -> int:
+    """Bytes of text up to which an object is small. Raises UsageError where `SETTING` is no number."""
+    asked = os.environ.get(SETTING, "")
+    if asked and not (asked.isascii() and asked.isdigit()):
+        raise UsageError(f"${SETTING} is {asked!r}, and must be a number of bytes; 0 switches the way of small objects off")
+    return int(asked) if asked else SMALL
+
+
+def load_small(task: Task) -> LoadReport | None:
+    """Load the object in one transaction; None where it is not small or not plain, and nothing was done.
+
+    Raises BusyError and PausedError, with their report, where the table's turn cannot be had.
+    """
+    if not _is_small(task):
+        return None
+    account, load = task.account, _SmallLoad(task)
+    try:
+        report = load.run()
+    except (LoaderError, psycopg2.Error) as error:
+        if load.waits and isinstance(error, LoaderError):
+            error.report = account.report("failed", error=str(error), retryable=error.retryable)
+            raise
+        report = None
+    if report is None:
+        account.keeper = None
+        account.notes = ()
+        if not load.commits:
+            account.entry = Entry(0)
+        account.restart()
+    return report
+
+
+def _is_small(task: Task) -> bool:
+    """Whether what is known before the object is read speaks for it. Raises UsageError, see `small_bytes`."""
+    spec, how = task.spec, task.how
+    plain = spec.mode != "replace" and spec.unknown != "add" and not how.force and how.replay_of is None
+    return plain and task.source.size <= small_bytes()
+
+
+class _SmallLoad:
+    """``waits``: for the table's turn. ``commits``: whether it has, only the ledger knows from here on."""
+
+    def __init__(self, task: Task) -> None:
+        self.waits = False
+        self.commits = False
+        self._task = task
+        self._account = task.account
+
+    def run(self) -> LoadReport | None:
+        """Load it. None, NotSmallError, and any error but those of waiting mean that nothing was done, or that only the
+        ledger knows."""
+        chunks = list(self._account.read())
+        compression, _ = find_compression(iter(chunks), self._task.spec.csv.compression)
+        if text_of(self._task.source.size, compression) > small_bytes():
+            return None
+        with self._task.database.session() as connection:
+            try:
+                self._make_ready(connection)
+                with self._task.how.deadline.calling(connection.cancel):
+                    return self._load(connection, chunks)
+            except NotSmallError:
+                connection.rollback()
+                return None
+            except (LoaderError, psycopg2.Error):
+                if connection.closed or self.waits:
+                    raise
+                connection.rollback()
+                return None
+
+    def _make_ready(self, connection: Connection) -> None:
+        """What a session has to do once: bring the ledger up to date, and drop what dead loads have left."""
+        kept = kept_by(connection)
+        if not kept.get("ready"):
+            ledger.migrate(connection)
+            clear_leftovers(connection)
+            kept["ready"] = True
+
+    def _load(self, connection: Connection, chunks: list[bytes]) -> LoadReport:
+        task, account = self._task, self._account
+        table, waited = self._take_turn(connection)
+        errand = task.how.errand(task.source, account.table, task.spec)
+        standing = find_standing(connection, errand, task.source, table)
+        if standing.verdict != "due" or standing.newer:
+            raise NotSmallError
+        load_id = ledger.first_id(connection, errand)
+        if load_id is None:
+            raise NotSmallError
+        account.entry = Entry(load_id, waited=waited)
+        if task.how.told is not None:
+            facts = {"load_id": load_id, "table": account.table, "attempt": 1, "waited": round(waited, 3)}
+            call("told", task.how.told, "begun", facts)
+        table = self._held(connection, table)
+        records = task.open_records(iter(chunks), table)
+        account.tally.form = records.form
+        plan = self._plan(connection, records, table)
+        keeper = _Unentered(task.database, load_id, task.spec.rejects, task.source.uri, encoding=records.form.encoding)
+        with keeper:
+            account.keeper = keeper
+            counts, staging = self._put(connection, plan, records, keeper)
+            keeper.settle(account.tally.counts.read)
+        report = task.summed_up(records, plan, counts)
+        csv, header = records.csv, records.header
+        ledger.enter_loaded(
+            connection, errand, report, header=header, csv=csv, follows=standing.follows, unlogged=table.unlogged
+        )
+        if keeper.batch:
+            ledger.keep_rejects(connection, load_id, keeper.batch)
+        self.commits = True
+        connection.commit()
+        if staging is not None:
+            keep(connection, staging)
+        return report
+
+    def _take_turn(self, connection: Connection) -> tuple[Table, float]:
+        """Raises NotSmallError where there is no table, and as `ledger.turn` does."""
+        how = self._task.how
+        self.waits = True
+        found = ledger.turn_at_once(connection, self._task.spec.table_name, wait=how.wait, deadline=how.deadline)
+        self.waits = False
+        if found is None:
+            raise NotSmallError
+        self._account.aim(found[0])
+        return found
+
+    def _held(self, connection: Connection, located: Table) -> Table:
+        """The table, which stays as it is until the transaction ends. Raises NotSmallError where the name means another
+        one by now."""
+        hold(connection, located)
+        schema, name = self._task.spec.table_name
+        table = catalog.describe(connection, schema, name)
+        if (str(table), table.oid) != (str(located), located.oid):
+            raise NotSmallError
+        return table
+
+    def _plan(self, connection: Connection, records: Records, table: Table) -> Plan:
+        """What is to be done with the records: as for the load before, where nothing is different.
+
+        Raises NotSmallError where the target would be another table after it, and as `Task.plan` does.
+        """
+        spec, constant = self._task.spec, all(each.default is None for each in self._task.spec.columns)
+        kept: dict[object, Plan] = kept_by(connection).setdefault("plans", {})
+        key = (spec.fingerprint(), table, records.header, records.csv, catalog.session_zone(connection))
+        plan = kept.pop(key, None) if constant else None
+        if plan is None:
+            plan = self._task.plan(connection, records, table, again=False)
+        if plan.added or plan.renamed or table.rules or table.view:
+            raise NotSmallError
+        if constant:  # a default may mean another value by now
+            kept[key] = plan
+            if len(kept) > KEPT_PLANS:
+                del kept[next(iter(kept))]
+        return plan
+
+    def _put(
+        self, connection: Connection, plan: Plan, records: Records, keeper: RejectKeeper
+    ) -> tuple[Counts, KeptStaging | None]:
+        """Put the records into the target, which `Merge` does by a staging table where COPY cannot."""
+        task, account = self._task, self._account
+        form = task.form(plan, Dialect.of(records.csv))
+        books = Books(account.tally, keeper)
+        with task.lanes(plan, account.entry.load_id, lambda: keeper.left, form) as lanes:
+            blocks = no_longer_than(records.blocks, plan.block_records)
+            sent = _sent((lanes.convert(block) for block in blocks), books)
+            if plan.straight:
+                names = [column.name for column in plan.columns]
+                copied = copy(connection, target_name(plan.table), names, sent, form=form)
+                return self._accounted(Counts(inserted=copied, course="copied straight into the table")), None
+            staging = staging_for(connection, account.entry.load_id, plan.columns)
+            copied = copy(connection, staging.name, staging.written, sent, form=form)
+        merge = Merge(connection, staging, plan.table, plan.key)
+        counts = merge.run_at_once(copied, distinct=account.tally.keys.so_far)
+        return self._accounted(counts), staging
+
+    def _accounted(self, counts: Counts) -> Counts:
+        """Raises NotSmallError where somebody else has changed rows meanwhile, so that not every record is in it."""
+        if counts.records != self._account.tally.counts.kept:
+            raise NotSmallError
+        return counts
+
+
+def _sent(encoded: Iterator[Encoded], books: Books) -> Iterator[bytes]:
+    """What COPY is given. Raises NotSmallError where it comes to much more than an object of its size would hold."""
+    sent = 0
+    for each in encoded:
+        books.enter(each)
+        sent += len(each.block.data)
+        if sent > 4 * small_bytes():
+            raise NotSmallError
+        yield each.sent
+
+
+class _Unentered(RejectKeeper):
+    """Keeps rejects in memory until the load is entered. More than a batch of them is more than a small load keeps."""
+
+    @property
+    def batch(self) -> list[Reject]:
+        return self._batch
+
+    def flush(self) -> None:
+        """They are entered with the load. Raises NotSmallError where they fill a batch."""
+        if len(self._batch) >= self.BATCH_RECORDS or self._batch_bytes >= self.BATCH_BYTES:
+            raise NotSmallError
