@@ -172,7 +172,7 @@ class Matching:
         a key meanwhile, the table refuses it.
         """
         target, place = target_name(self.table), sql.SQL("s.ctid")
-        changed = sql.SQL("SELECT 1 WHERE false")
+        changed: sql.Composable = sql.SQL("SELECT WHERE false")
         if self._others:
             noted = sql.SQL("s.ctid IN (SELECT place FROM met WHERE differs)")
             changed = self.updating(noted, differing=sql.SQL("true")) + sql.SQL(" RETURNING 1")

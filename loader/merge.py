@@ -152,12 +152,14 @@ class Merge(Matching):
             self._follow(chosen.course, staged - duplicate), str(chosen), duplicate=duplicate, deleted=deleted
         )
 
-    def run_at_once(self, staged: int, *, distinct: bool = False) -> Counts:
-        """Do it for a few ``staged`` rows, in as few statements as that takes. Raises psycopg2's errors."""
-        if not self.key:
-            return Counts.of(self.put(ALL), str(Chosen(Course.INSERT, "the load matches no rows")))
-        if self.is_watched or "INSERT" in self.table.rules:
+    def run_at_once(self, *, distinct: bool = False) -> Counts:
+        """Do it for a few staged rows, in as few statements as that takes. Raises psycopg2's errors."""
+        if self.key and self.is_watched:
             return self.run(distinct=distinct)
+        deleted = self.delete() if self.replace else 0
+        if not self.key:
+            chosen = Chosen(Course.INSERT, "the load matches no rows")
+            return Counts.of(self.put(ALL), str(chosen), deleted=deleted)
         self._run(
             sql.SQL(
                 "SET LOCAL work_mem = {}; SET LOCAL jit = off; SET LOCAL enable_hashjoin = off;"
@@ -165,7 +167,7 @@ class Merge(Matching):
             ).format(sql.Literal(WORK_MEM))
         )
         duplicate = 0 if distinct else self.drop_repeated()
-        return Counts.of(self.match_at_once(), str(AT_ONCE), duplicate=duplicate)
+        return Counts.of(self.match_at_once(), AT_ONCE, duplicate=duplicate, deleted=deleted)
 
     def choose(self, staged: int) -> Chosen:
         """The shortest course for so many ``staged`` rows, by what is true of the target."""

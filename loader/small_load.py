@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
@@ -30,23 +31,25 @@ from loader.decode import find_compression
 from loader.errors import LoaderError, UsageError
 from loader.fields import Dialect
 from loader.kept_staging import KeptStaging, keep, staging_for
+from loader.ledger import Entry
 from loader.leftovers import clear_leftovers
-from loader.ledger import Entry, Errand
 from loader.merge import Counts, Merge
 from loader.plan import Plan
 from loader.reading import Records, text_of
 from loader.records import Encoded
 from loader.report import LoadReport, Reject
+from loader.spec import LoadSpec
 from loader.staging import copy
 from loader.standing import find_standing
 from loader.tables import Table
 from loader.tally import Books, RejectKeeper
 from loader.target import hold, target_name
 from loader.task import Task
+from loader.zones import server_zones
 
 SMALL = 4 << 20
-"""Bytes of text up to which an object is small: some 40,000 records. Twice as many would still be faster this way than by
-a staging table with two streams, but to begin again would cost more than the round trips that are saved."""
+"""Bytes of text up to which an object is small: some 40,000 records. More would still be faster this way, but to begin
+again would cost more than the round trips that are saved."""
 
 SETTING = "LOADER_SMALL_BYTES"
 """The environment variable by which a deployment sets another limit; 0: every object goes the way of a large one."""
@@ -63,7 +66,7 @@ def small_bytes() -> int:
     """Bytes of text up to which an object is small. Raises UsageError where `SETTING` is no number."""
     asked = os.environ.get(SETTING, "")
     if asked and not (asked.isascii() and asked.isdigit()):
-        raise UsageError(f"${SETTING} is {asked!r}, and must be a number of bytes; 0 switches the way of small objects off")
+        raise UsageError(f"${SETTING} is {asked!r}; it must be a number of bytes, or 0 for no small objects")
     return int(asked) if asked else SMALL
 
 
@@ -94,7 +97,7 @@ def load_small(task: Task) -> LoadReport | None:
 def _is_small(task: Task) -> bool:
     """Whether what is known before the object is read speaks for it. Raises UsageError, see `small_bytes`."""
     spec, how = task.spec, task.how
-    plain = spec.mode != "replace" and spec.unknown != "add" and not how.force and how.replay_of is None
+    plain = spec.unknown != "add" and not how.force and how.replay_of is None
     return plain and task.source.size <= small_bytes()
 
 
@@ -143,17 +146,14 @@ class _SmallLoad:
         standing = find_standing(connection, errand, task.source, table)
         if standing.verdict != "due" or standing.newer:
             raise NotSmallError
-        load_id = ledger.first_id(connection, errand)
-        if load_id is None:
-            raise NotSmallError
-        account.entry = Entry(load_id, waited=waited)
-        if task.how.told is not None:
-            facts = {"load_id": load_id, "table": account.table, "attempt": 1, "waited": round(waited, 3)}
-            call("told", task.how.told, "begun", facts)
         table = self._held(connection, table)
         records = task.open_records(iter(chunks), table)
         account.tally.form = records.form
         plan = self._plan(connection, records, table)
+        load_id = ledger.first_id(connection, errand)
+        if load_id is None:
+            raise NotSmallError
+        account.entry = Entry(load_id, waited=waited)
         keeper = _Unentered(task.database, load_id, task.spec.rejects, task.source.uri, encoding=records.form.encoding)
         with keeper:
             account.keeper = keeper
@@ -166,11 +166,19 @@ class _SmallLoad:
         )
         if keeper.batch:
             ledger.keep_rejects(connection, load_id, keeper.batch)
+        self._tell_begun(waited)
         self.commits = True
         connection.commit()
         if staging is not None:
             keep(connection, staging)
         return report
+
+    def _tell_begun(self, waited: float) -> None:
+        """Only now, for a load that is not small after all begins there, under another id."""
+        if self._task.how.told is not None:
+            entry, table = self._account.entry, self._account.table
+            facts = {"load_id": entry.load_id, "table": table, "attempt": 1, "waited": round(waited, 3)}
+            call("told", self._task.how.told, "begun", facts)
 
     def _take_turn(self, connection: Connection) -> tuple[Table, float]:
         """Raises NotSmallError where there is no table, and as `ledger.turn` does."""
@@ -198,15 +206,16 @@ class _SmallLoad:
 
         Raises NotSmallError where the target would be another table after it, and as `Task.plan` does.
         """
-        spec, constant = self._task.spec, all(each.default is None for each in self._task.spec.columns)
+        spec, zone = self._task.spec, catalog.session_zone(connection)
         kept: dict[object, Plan] = kept_by(connection).setdefault("plans", {})
-        key = (spec.fingerprint(), table, records.header, records.csv, catalog.session_zone(connection))
-        plan = kept.pop(key, None) if constant else None
-        if plan is None:
+        key = (spec.fingerprint(), table, records.header, records.csv, zone)
+        if (plan := kept.pop(key, None)) is not None:
+            plan = replace(plan, spec=spec, zones=server_zones(self._task.database, zone))
+        else:
             plan = self._task.plan(connection, records, table, again=False)
-        if plan.added or plan.renamed or table.rules or table.view:
+        if plan.added or table.rules or table.view:
             raise NotSmallError
-        if constant:  # a default may mean another value by now
+        if is_constant(spec):
             kept[key] = plan
             if len(kept) > KEPT_PLANS:
                 del kept[next(iter(kept))]
@@ -225,18 +234,26 @@ class _SmallLoad:
             if plan.straight:
                 names = [column.name for column in plan.columns]
                 copied = copy(connection, target_name(plan.table), names, sent, form=form)
-                return self._accounted(Counts(inserted=copied, course="copied straight into the table")), None
+                return self._accounted(Counts(inserted=copied, course="copied straight into the table"), copied), None
             staging = staging_for(connection, account.entry.load_id, plan.columns)
-            copied = copy(connection, staging.name, staging.written, sent, form=form)
-        merge = Merge(connection, staging, plan.table, plan.key)
-        counts = merge.run_at_once(copied, distinct=account.tally.keys.so_far)
-        return self._accounted(counts), staging
+            copy(connection, staging.name, staging.written, sent, form=form)
+        merge = Merge(connection, staging, plan.table, plan.key, plan.spec.mode == "replace")
+        counts = merge.run_at_once(distinct=account.tally.keys.so_far)
+        lost = 0 if plan.table.leaves_out else counts.left_out
+        return self._accounted(counts, counts.records - lost), staging
 
-    def _accounted(self, counts: Counts) -> Counts:
-        """Raises NotSmallError where somebody else has changed rows meanwhile, so that not every record is in it."""
-        if counts.records != self._account.tally.counts.kept:
+    def _accounted(self, counts: Counts, records: int) -> Counts:
+        """Raises NotSmallError where not every record that was kept is among so many ``records``: somebody else has
+        changed rows meanwhile."""
+        if records != self._account.tally.counts.kept:
             raise NotSmallError
         return counts
+
+
+def is_constant(spec: LoadSpec) -> bool:
+    """Whether what it means stays the same: a default such as "now" is another value each time, and a filter asks for
+    zones by the sessions of its own load."""
+    return spec.transform.filter is None and all(each.default is None for each in spec.columns)
 
 
 def _sent(encoded: Iterator[Encoded], books: Books) -> Iterator[bytes]:

@@ -50,9 +50,7 @@ def rows(connection: Connection, statement: Statement, parameters: Parameters = 
         return cursor.fetchall()
 
 
-def planned_rows(
-    connection: Connection, statement: str, parameters: Mapping[str, Any]
-) -> list[tuple[Any, ...]]:
+def planned_rows(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """All rows of a statement that a session runs for each load. A `database` session plans it once; its parameters get
     their types from where they stand. ``statement``: a constant of this package with ``%(name)s`` where they go."""
     known: set[str] | None = getattr(connection, "planned", None)

@@ -68,6 +68,7 @@ def assert_ended(dsn: str, error: BaseException) -> None:
     assert not [each for each in threading.enumerate() if each.name.startswith("loader-")]
 
 
+@pytest.mark.usefixtures("large_way")
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("way", ["straight", "staged", "by workers"])
 def test_progress_that_raises(

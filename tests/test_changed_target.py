@@ -26,6 +26,8 @@ from loader.shards import ReplanError, ShardPlan, finish, load_shard, plan_shard
 from loader.spec import LoadSpec
 from loader.target import hold
 
+pytestmark = pytest.mark.usefixtures("large_way")
+
 RECORDS = 30
 ROWS = "SELECT id, v FROM t ORDER BY id, v"
 EXPECTED = [(number, f"new {number}") for number in range(1, RECORDS + 1)]

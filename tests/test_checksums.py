@@ -411,6 +411,7 @@ def test_damaged_bytes_are_never_loaded(
     assert types == [("id", "bigint"), ("v", "text")]
 
 
+@pytest.mark.usefixtures("large_way")
 @pytest.mark.parametrize("what", ["a bit in the header", "a bit that makes a line end", "two ranges swapped"])
 def test_damage_that_passes_needs_no_second_call(
     dsn: str, database: Database, s3: S3, fault_proxy: FaultProxy, what: str
@@ -451,6 +452,7 @@ def pause(database: Database, uri: str, spec: dict[str, Any], at: int) -> None:
         load(database, uri, spec, progress=stop, deadline=deadline)
 
 
+@pytest.mark.usefixtures("large_way")
 @pytest.mark.parametrize(
     ("algorithm", "form"),
     effort(
@@ -505,6 +507,7 @@ def test_a_checkpoint_that_says_nothing_of_the_bytes_is_not_trusted(dsn: str, da
     assert exact(dsn) == EXPECTED
 
 
+@pytest.mark.usefixtures("large_way")
 def test_a_type_that_damage_made_wider_is_not_kept(
     dsn: str, database: Database, s3: S3, fault_proxy: FaultProxy
 ) -> None:

@@ -215,6 +215,7 @@ class TestLeftOut:
         assert counts(report) == {"read": 5, "inserted": 1, "updated": 1, "unchanged": 1, "filtered": 2}
         assert table(dsn, "base") == [(1, "a"), (2, "b"), (3, "c"), (5, "new")]
 
+    @pytest.mark.usefixtures("large_way")
     def test_segment_by_segment(self, dsn: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Inserted while later segments are copied."""
         monkeypatch.setattr("loader.task.STRAIGHT", 0)

@@ -302,6 +302,7 @@ def staged(dsn: str, tmp_path: Path) -> None:
     path.write_text(STAGED + path.read_text())
 
 
+@pytest.mark.usefixtures("large_way")
 def test_a_load_goes_on_with_the_next_delivery(
     dsn: str, s3: Any, tmp_path: Path, hurried: Callable[[], Invocation]
 ) -> None:
@@ -480,6 +481,7 @@ def reinvoking(endpoint: str) -> Iterator[None]:
     settings.forget()
 
 
+@pytest.mark.usefixtures("large_way")
 def test_without_a_queue_the_function_calls_itself(
     dsn: str, s3: Any, tmp_path: Path, hurried: Callable[[], Invocation]
 ) -> None:

@@ -16,6 +16,8 @@ from loader.leftovers import clear_leftovers
 from loader.pipeline import How, load_one
 from loader.shards import ShardPlan, UnprovedError, finish, load_shard, plan_shards
 
+pytestmark = pytest.mark.usefixtures("large_way")
+
 SPEC = loader.LoadSpec.from_dict({"table": "a", "mode": "merge", "key": ["n"]})
 
 

@@ -99,6 +99,7 @@ def write(path: Path, rows: range, text: str = "as before") -> str:
     return str(path)
 
 
+@pytest.mark.usefixtures("large_way")
 @pytest.mark.parametrize(
     ("rows", "text", "plan", "counts"),
     [
@@ -186,6 +187,7 @@ class TestAhead:
     def lines(self, text: str = "some text") -> list[str]:
         return [f"{number},{text} {number}" for number in range(self.ROWS)]
 
+    @pytest.mark.usefixtures("large_way")
     def test_where_keys_rise_in_a_range_that_is_free(self, dsn: str, tmp_path: Path) -> None:
         report = self.load(dsn, tmp_path / "f.csv", self.lines())
         assert (report.plan or "").startswith(self.AHEAD)
@@ -223,6 +225,7 @@ class TestAhead:
         assert query(dsn, "SELECT v FROM t WHERE k = 5") == [("the last",)]
 
 
+@pytest.mark.usefixtures("large_way")
 @pytest.mark.parametrize("repeated", [True, False])
 def test_a_guess_that_was_wrong_costs_time_only(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repeated: bool

@@ -475,6 +475,7 @@ def test_progress_is_told(dsn: str, file: Path) -> None:
     assert seen[-1] == Progress(4_000_002, 4_000_002, 400_000)
 
 
+@pytest.mark.usefixtures("large_way")
 def test_an_interrupt_changes_nothing(dsn: str, file: Path) -> None:
     """Whatever ends a load, the target is as it was and the ledger says so."""
     query(dsn, "CREATE TABLE trips (a int PRIMARY KEY)")

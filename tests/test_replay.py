@@ -230,6 +230,7 @@ def test_rejects_of_an_object_of_s3(dsn: str, s3: Any) -> None:
     assert again(dsn, 1, s3.uri("mended/prices.csv")).state == "skipped"
 
 
+@pytest.mark.usefixtures("large_way")
 def test_what_cannot_be_replayed_says_so(dsn: str, file: Path, tmp_path: Path) -> None:
     """A load that is not there, that failed, that rejected nothing, whose table is another now; a file that is not."""
     query(dsn, PRICES)
@@ -255,6 +256,7 @@ def test_what_cannot_be_replayed_says_so(dsn: str, file: Path, tmp_path: Path) -
         again(dsn, 2, file)
 
 
+@pytest.mark.usefixtures("large_way")
 def test_a_load_that_failed_is_tried_again(dsn: str, file: Path) -> None:
     """With its spec, in its own row, when what stood in its way was mended; and once it is through, its rejects are."""
     query(dsn, PRICES)

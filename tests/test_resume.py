@@ -28,6 +28,8 @@ from loader.source import PART_SIZE, open_source
 from loader.tally import Progress
 from loader.task import is_large
 
+pytestmark = pytest.mark.usefixtures("large_way")
+
 RECORDS = 400_000  # so that the file has more segments than go straight into the target
 SPEC: dict[str, Any] = {"table": "trips", "segment_mb": 1, "rejects": {"max_rows": 5000}}
 

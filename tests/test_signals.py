@@ -22,6 +22,8 @@ from support.s3 import FaultProxy, stall
 from loader.deadline import Deadline
 from loader.signals import exit_code, run_stoppable, stopping
 
+pytestmark = pytest.mark.usefixtures("large_way")
+
 WAITS = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = '{}'"
 
 

@@ -13,6 +13,8 @@ from support.postgres import query
 import loader
 from loader.tally import Progress
 
+pytestmark = pytest.mark.usefixtures("large_way")
+
 LINES = [f"{number},text {number}" for number in range(20_000)]
 BUILT = "copied straight into the empty table, and its indexes built afterwards"
 PLAIN = "copied straight into the table"

@@ -107,6 +107,7 @@ def test_what_failed_is_counted_once(s3: Any, capsys: pytest.CaptureFixture[str]
     assert found[-1]["load_id"] == found[-2]["load_id"]
 
 
+@pytest.mark.usefixtures("large_way")
 def test_a_retry_is_told(dsn: str, s3: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """A serialization failure passes: the attempt that failed is on record, and so is the pause."""
     query(dsn, "CREATE SEQUENCE tries")
