@@ -316,10 +316,16 @@ class LoadSpec:
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal, of all that decides what a file becomes: two specs that differ only in ``source`` or
         ``segment_mb`` have the same."""
-        # in the order of `to_dict`, not sorted: without a header, the order of the columns is their meaning
-        decisive = replace(self, source=None, segment_mb=SEGMENT_MB)
-        canonical = json.dumps(decisive.to_dict(), separators=(",", ":"))
-        return sha256(canonical.encode()).hexdigest()
+        return _fingerprint(self, repr(self))
+
+
+@lru_cache(maxsize=64)
+def _fingerprint(spec: LoadSpec, _spelled: str) -> str:
+    """``_spelled``: specs that are equal may be spelled differently, such as 1 and 1.0, and then differ in this."""
+    # in the order of `to_dict`, not sorted: without a header, the order of the columns is their meaning
+    decisive = replace(spec, source=None, segment_mb=SEGMENT_MB)
+    canonical = json.dumps(decisive.to_dict(), separators=(",", ":"))
+    return sha256(canonical.encode()).hexdigest()
 
 
 # --- words: names of tables and types, globs, suggestions

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -56,14 +57,21 @@ def planned_rows(connection: Connection, statement: str, parameters: Mapping[str
     known: set[str] | None = getattr(connection, "planned", None)
     if known is None:
         return rows(connection, statement, parameters)
+    name, preparing, executing = _planned(statement)
+    if name not in known:
+        execute(connection, preparing)
+        known.add(name)
+    return rows(connection, executing, parameters)
+
+
+@lru_cache(maxsize=256)
+def _planned(statement: str) -> tuple[str, str, str]:
+    """A name for it, and what prepares and what runs it."""
     names = list(dict.fromkeys(_NAMED.findall(statement)))
     name = f"loader_{sha256(statement.encode()).hexdigest()[:16]}"
-    if name not in known:
-        numbered = statement % {each: f"${number}" for number, each in enumerate(names, 1)}
-        execute(connection, f"PREPARE {name} AS {numbered}")
-        known.add(name)
-    given = f" ({', '.join(f'%({each})s' for each in names)})" if names else ""
-    return rows(connection, f"EXECUTE {name}{given}", {each: parameters[each] for each in names})
+    numbered = statement % {each: f"${number}" for number, each in enumerate(names, 1)}
+    given = f"({', '.join(f'%({each})s' for each in names)})" if names else ""
+    return name, f"PREPARE {name} AS {numbered}", f"EXECUTE {name}{given}"
 
 
 _NAMED = re.compile(r"(?<!%)(?:%%)*%\((\w+)\)s")
