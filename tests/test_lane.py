@@ -9,16 +9,18 @@ import numpy as np
 import psycopg2
 import pyarrow as pa
 import pytest
+from psycopg2 import sql
 from support.postgres import query
 
 import loader
+import loader.lane as lane_module
 from loader.columns import LoadColumn
 from loader.database import Database
 from loader.errors import DatabaseError
 from loader.lane import FEW, TextLane
 from loader.pgtypes import column_type
 from loader.rows import Doubtful
-from loader.statements import HEADER, TRAILER
+from loader.statements import HEADER, TRAILER, execute
 
 pytestmark = [pytest.mark.every_postgres, pytest.mark.without_kernel]
 
@@ -147,6 +149,39 @@ def test_a_session_that_was_asked_serves_others_unchanged(dsn: str) -> None:
         cursor.execute("SELECT count(*) FROM pg_class WHERE relname = 'loader_lane'")
         assert cursor.fetchone() == (0,)
     database.close()
+
+
+def test_a_session_is_given_back_in_its_own_zone(dsn: str) -> None:
+    """Also where PostgreSQL stopped while it read a column in the column's zone."""
+    query(
+        dsn, "CREATE FUNCTION stop(timestamptz) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RAISE SQLSTATE ''58000''; END'"
+    )
+    query(dsn, "CREATE DOMAIN odd AS timestamptz CHECK (stop(VALUE))")
+    odd = column_type("odd", base=column_type("timestamp with time zone"))
+    columns = [LoadColumn("at", odd, 0, zone="Asia/Tokyo")]
+    database = Database(dsn)
+    with TextLane(database, columns, "UTC") as lane, pytest.raises(psycopg2.Error, match="58000"):
+        lane.canonical(asked([["2024-01-05 12:00"]], columns))
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('timezone') = reset_val FROM pg_settings WHERE name = 'TimeZone'")
+        assert cursor.fetchone() == (True,)
+    database.close()
+
+
+def test_however_many_records_a_filter_stops_at_they_are_left_out_by_few_statements(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = columns_of(["double precision"])
+    rows = [["1e308" if number % 2 else str(number)] for number in range(400)]
+    statements: list[object] = []
+    monkeypatch.setattr(lane_module, "execute", lambda *each: (statements.append(each[1]), execute(*each))[1])
+    database = Database(dsn)
+    with TextLane(database, columns, "UTC", filter=sql.SQL("c0 * 10 > '100' OR c0 = 6")) as lane:
+        _, judged = lane.tuples(asked(rows, columns), np.arange(400) + 1000)
+    database.close()
+    assert judged.kept.tolist() == [6, *range(12, 400, 2)]
+    assert (judged.filtered, judged.refusals) == (400 - len(judged.kept), ())
+    assert len(statements) < 20
 
 
 def test_errors_name_the_users_columns(dsn: str) -> None:
