@@ -182,9 +182,7 @@ class TextLane:
         statement = sql.SQL("SELECT {}::text FROM {} ORDER BY {}").format(
             lane_name(place), _TABLE, sql.Identifier(POSITION)
         )
-        values = [value for (value,) in rows_of(connection, statement)]
-        known = arrays.booleans(np.array([value is not None for value in values], bool))
-        return pc.if_else(known, arrays.texts([value or "" for value in values]), arrays.null(pa.string()))
+        return arrays.nullable_texts(value for (value,) in rows_of(connection, statement))
 
     def _fill(
         self, connection: Connection, asked: Doubtful, judged: Judged, positions: Numbers | None = None
@@ -397,7 +395,7 @@ record, and 13 for one at which it stops."""
 
 
 def _delete_unless(connection: Connection, filter: sql.Composable) -> None:
-    """Delete the records for which ``filter`` is not true: at once, or where PostgreSQL stops at one, each by itself."""
+    """Delete the records for which ``filter`` is not true: at once, or one by one where PostgreSQL stops at one."""
     execute(connection, "SAVEPOINT loader_filter")
     try:
         execute(connection, sql.SQL("DELETE FROM {} WHERE ({}) IS NOT TRUE").format(_TABLE, filter))
