@@ -109,8 +109,6 @@ class TextLane:
             for place, column in enumerate(columns)
             if column.zone != session_zone and column.type.base_name.endswith("with time zone")
         ]
-        names = [*(f"c{place}" for place in range(len(columns))), POSITION]
-        self._statement = f"COPY pg_temp.loader_lane ({', '.join(names)}) FROM STDIN"
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._stack = ExitStack()
@@ -138,7 +136,7 @@ class TextLane:
             judged = self._fill(connection, asked, judged)
             judged = self._filtered(connection, judged, None)
             connection.commit()
-        return _Lines(asked.texts, positions).of(judged.kept), judged
+        return _Lines(asked.texts, positions, range(len(self._columns))).of(judged.kept), judged
 
     def _filtered(self, connection: Connection, judged: Judged, positions: Numbers | None) -> Judged:
         """Without the records for which the filter is not true. Where PostgreSQL stops at one, it is not."""
@@ -166,10 +164,8 @@ class TextLane:
         for place, zone in self._zoned:
             if columns[place].null_count == rows:
                 continue
-            alone = [pa.nulls(rows, pa.string())] * len(columns)
-            alone[place] = columns[place]
             with in_zone(connection, zone):
-                judged = self._fill(connection, replace(asked, texts=pa.RecordBatch.from_arrays(alone, names)), judged)
+                judged = self._fill(connection, asked, judged, places=[place])
                 spelled = self._spelled(connection, place)
                 connection.commit()
             places = np.full(rows, -1, np.int64)
@@ -185,11 +181,21 @@ class TextLane:
         return arrays.nullable_texts(value for (value,) in rows_of(connection, statement))
 
     def _fill(
-        self, connection: Connection, asked: Doubtful, judged: Judged, positions: Numbers | None = None
+        self,
+        connection: Connection,
+        asked: Doubtful,
+        judged: Judged,
+        positions: Numbers | None = None,
+        *,
+        places: Sequence[int] | None = None,
     ) -> Judged:
-        """Put those of ``judged.kept`` into the table that it takes, with their ``positions`` or else their rows."""
+        """Put those of ``judged.kept`` into the table that it takes, with their ``positions`` or else their rows.
+
+        ``places``: of those columns alone, by default of all.
+        """
+        places = range(len(self._columns)) if places is None else places
         judged = self._representable(connection, asked, judged)
-        lines = _Lines(asked.texts, np.arange(asked.texts.num_rows) if positions is None else positions)
+        lines = _Lines(asked.texts, np.arange(asked.texts.num_rows) if positions is None else positions, places)
         kept: list[Numbers] = []
         refusals: list[Refusal] = []
         rows, first, size = judged.kept, True, len(judged.kept)
@@ -214,7 +220,7 @@ class TextLane:
                 size = ONE_BY_ONE
             elif len(refusals) <= self._left():
                 first = False
-                found = self._ask(connection, asked, rows, self._left() - len(refusals))
+                found = self._ask(connection, asked, rows, places, self._left() - len(refusals))
                 refusals += found
                 rows = np.setdiff1d(rows, np.array([each.row for each in found], np.int64))
             if len(refusals) > self._left():
@@ -260,7 +266,7 @@ class TextLane:
     def _copy_in(self, connection: Connection, lines: _Lines, rows: Numbers) -> tuple[int, psycopg2.Error] | None:
         """COPY the rows; None, or the first that is refused, its place among ``rows`` and the error."""
         try:
-            copy(connection, self._statement, BytesIO(lines.of(rows)), size=1 << 20)
+            copy(connection, lines.statement, BytesIO(lines.of(rows)), size=1 << 20)
         except psycopg2.Error as error:
             at = _line(error)
             if at is None or connection.closed:
@@ -273,9 +279,12 @@ class TextLane:
         name = self._columns[int(column[1])].name if column and int(column[1]) < len(self._columns) else None
         return Refusal(row, name, error.pgcode or "", error.diag.message_primary or str(error))
 
-    def _ask(self, connection: Connection, asked: Doubtful, rows: Numbers, left: int) -> list[Refusal]:
-        """What ``pg_input_error_info`` refuses of the rows; nothing where it is not to be had or has no answer.
+    def _ask(
+        self, connection: Connection, asked: Doubtful, rows: Numbers, places: Sequence[int], left: int
+    ) -> list[Refusal]:
+        """What ``pg_input_error_info`` refuses of the rows, in the columns at ``places``.
 
+        Nothing where it is not to be had or has no answer.
         The rest is left out once more than ``left`` are found.
         """
         if connection.server_version < 160000:
@@ -283,7 +292,7 @@ class TextLane:
         found: list[Refusal] = []
         step = max(1, CELLS // max(1, len(asked.suspects)))
         for at in range(0, len(rows), step):
-            some = self._ask_some(connection, asked, rows[at : at + step])
+            some = self._ask_some(connection, asked, rows[at : at + step], places)
             if some is None:
                 break
             found += some
@@ -291,11 +300,14 @@ class TextLane:
                 break
         return found
 
-    def _ask_some(self, connection: Connection, asked: Doubtful, rows: Numbers) -> list[Refusal] | None:
+    def _ask_some(
+        self, connection: Connection, asked: Doubtful, rows: Numbers, places: Sequence[int]
+    ) -> list[Refusal] | None:
         """None where there is no answer, and none to be expected for other rows."""
         chosen = asked.texts.take(arrays.integers(rows))
         questions, values = [], []
-        for place, column in enumerate(self._columns):
+        for place in places:
+            column = self._columns[place]
             if column.name not in asked.suspects or chosen.column(place).null_count == len(rows):
                 continue
             questions.append(
@@ -426,14 +438,20 @@ FEW = 100
 
 
 class _Lines:
-    """Records as lines of COPY's text format (manual, COPY, "Text Format"), with their ``positions`` or without."""
+    """Records as lines of COPY's text format (manual, COPY, "Text Format"), with their ``positions`` or without.
 
-    def __init__(self, texts: pa.RecordBatch, positions: Numbers | None) -> None:
+    ``places``: of those columns alone. ``statement``: COPYs lines with positions into the lane's table.
+    """
+
+    def __init__(self, texts: pa.RecordBatch, positions: Numbers | None, places: Sequence[int]) -> None:
+        names = ", ".join([*(f"c{place}" for place in places), POSITION])
+        self.statement = f"COPY pg_temp.loader_lane ({names}) FROM STDIN"
         numbers = [] if positions is None else [arrays.integers(positions).cast(pa.string())]
+        columns = [texts.column(place) for place in places]
         if texts.num_rows <= FEW:
-            self._lines = arrays.texts([_line_of(row) for row in _rows([*texts.columns, *numbers])])
+            self._lines = arrays.texts([_line_of(row) for row in _rows([*columns, *numbers])])
             return
-        fields = [*map(_escaped, texts.columns), *numbers]
+        fields = [*map(_escaped, columns), *numbers]
         joined = pc.binary_join_element_wise(*fields, arrays.text("\t"))
         self._lines = pc.binary_join_element_wise(joined, arrays.text("\n"), arrays.text(""))
 

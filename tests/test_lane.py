@@ -138,6 +138,23 @@ def test_a_column_with_a_zone_of_its_own_is_read_there(dsn: str) -> None:
     assert sorted((each.row, each.column) for each in judged.refusals) == [(1, "here"), (2, "berlin")]
 
 
+def test_a_column_with_a_zone_stands_beside_a_domain_that_is_not_null(dsn: str) -> None:
+    """Which is not read where the zone's times are."""
+    query(dsn, "CREATE DOMAIN filled AS int NOT NULL")
+    columns = [
+        LoadColumn("number", column_type("filled").judged, 0),
+        LoadColumn("at", column_type("timestamp with time zone").judged, 1, zone="Asia/Tokyo"),
+    ]
+    database = Database(dsn)
+    with TextLane(database, columns, "UTC") as lane:
+        rows = [["1", "Jan 5 2024 12:00"], [None, None], ["3", "x"], ["4", None]]
+        spelled, judged = lane.canonical(asked(rows, columns))
+    database.close()
+    assert spelled.column("at").to_pylist() == ["2024-01-05 03:00:00+00", None]
+    assert judged.kept.tolist() == [0, 3]
+    assert sorted((each.row, each.column) for each in judged.refusals) == [(1, "number"), (2, "at")]
+
+
 def test_a_session_that_was_asked_serves_others_unchanged(dsn: str) -> None:
     """No table and no setting stays behind, so two loads in one process can ask."""
     columns = columns_of(["date"])
