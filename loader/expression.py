@@ -10,10 +10,10 @@ What holds, beside PostgreSQL's own rules:
 - Logic is three-valued: a comparison with NULL is unknown, and a record is kept only if the condition is true.
 - Arithmetic on whole numbers and decimals is exact, in up to 76 digits; a condition that might need more is
   refused when it is bound, so nothing ever overflows or wraps. A quotient of whole numbers is whole.
-- Dividing by zero gives NULL where PostgreSQL stops, and a record for which it stops at a floating number that is too
-  large or too small is left out: one record must not fail all the others of its block.
+- Dividing by zero gives NULL where PostgreSQL stops, and a record for which it stops otherwise, such as at a floating
+  number that is too large, is left out: one record must not fail all the others of its block.
 - Text is ordered by code point, as with ``COLLATE "C"``. NaN equals itself and is greater than any number.
-- A text in quotes is a date or time only beside a column that is one. ``json`` is compared as text.
+- A text in quotes is of the type that it stands beside; dates and times are in ISO 8601's form. ``json`` is text.
 """
 
 from __future__ import annotations
