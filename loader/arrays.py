@@ -7,7 +7,7 @@ own buffers need no such question, and copy nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,13 @@ def texts(values: Sequence[str]) -> pa.StringArray:
     encoded = [value.encode() for value in values]
     ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
     return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
+
+
+def nullable_texts(values: Iterable[str | None]) -> pa.StringArray:
+    """A string array, shape (n,), NULL where there is none."""
+    listed = list(values)
+    known = booleans(np.array([value is not None for value in listed], bool))
+    return pc.if_else(known, texts([value or "" for value in listed]), null(pa.string()))
 
 
 def text(value: str) -> pa.StringScalar:

@@ -9,7 +9,6 @@ guessed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ import pyarrow.compute as pc
 from loader import arrays, wire
 from loader.arrays import mask
 from loader.datetimes import FIXED_ZONES, Zones
+from loader.moments import FIRST_DAY
 from loader.pgtypes import ColumnType
 
 Mask = npt.NDArray[np.bool_]
@@ -190,11 +190,7 @@ _EIGHT_ZEROS = int.from_bytes(b"0" * 8, "little")
 
 def _after_year_zero(values: pa.Array) -> bool:
     earliest = pc.min(values).cast(pa.int32()).as_py()
-    return earliest is None or earliest >= _FIRST_DAY
-
-
-_FIRST_DAY = (date(1, 1, 1) - date(1970, 1, 1)).days
-_FIRST_MOMENT = int((datetime(1, 1, 1, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 1_000_000
+    return earliest is None or earliest >= FIRST_DAY
 
 
 def _integer(values: pa.Array, kind: pa.DataType) -> Converted:
@@ -278,7 +274,7 @@ def _timestamptz(values: pa.Array, zone: str, zones: Zones) -> Converted:
 
 def _moments(texts: pa.Array, kind: pa.DataType) -> Converted:
     moments, bad = _cast(texts, kind)
-    return _without(moments, bad | mask(pc.less(moments.cast(pa.int64()), arrays.integer(_FIRST_MOMENT))))
+    return _without(moments, bad | mask(pc.starts_with(texts, "0000")))
 
 
 def _time(values: pa.Array, kind: pa.DataType) -> Converted:

@@ -10,10 +10,10 @@ What holds, beside PostgreSQL's own rules:
 - Logic is three-valued: a comparison with NULL is unknown, and a record is kept only if the condition is true.
 - Arithmetic on whole numbers and decimals is exact, in up to 76 digits; a condition that might need more is
   refused when it is bound, so nothing ever overflows or wraps. A quotient of whole numbers is whole.
-- Dividing by zero gives NULL where PostgreSQL stops, and a record for which it stops at a floating number that is too
-  large or too small is left out: one record must not fail all the others of its block.
+- Dividing by zero gives NULL where PostgreSQL stops, and a record for which it stops otherwise, such as at a floating
+  number that is too large, is left out: one record must not fail all the others of its block.
 - Text is ordered by code point, as with ``COLLATE "C"``. NaN equals itself and is greater than any number.
-- A text in quotes is a date or time only beside a column that is one. ``json`` is compared as text.
+- A text in quotes is of the type that it stands beside; dates and times are in ISO 8601's form. ``json`` is text.
 """
 
 from __future__ import annotations
@@ -297,14 +297,17 @@ class Like(Node):
 
 @dataclass(frozen=True)
 class IsNull(Node):
+    """``negated``: ``is not null``, which a composite value with some fields NULL is no more than ``is null``."""
+
     value: Node
+    negated: bool = False
 
     @property
     def parts(self) -> tuple[Node, ...]:
         return (self.value,)
 
     def __str__(self) -> str:
-        return f"({self.value} is null)"
+        return f"({self.value} is {'not ' * self.negated}null)"
 
 
 @dataclass(frozen=True)
@@ -371,7 +374,7 @@ class _Builder:
         return IsNull(value)
 
     def is_not_null(self, value: Node) -> Node:
-        return Not(IsNull(value))
+        return IsNull(value, negated=True)
 
     def compared(self, left: Node, operator: Token, right: Node) -> Node:
         return Comparison({"==": "=", "!=": "<>"}.get(operator, str(operator)), left, right)
@@ -572,6 +575,19 @@ def is_stored_otherwise(type_: ColumnType) -> bool:
     return _ROUNDED.match(type_.base_name) is not None or _is_padded(type_)
 
 
+def _is_fixed(item: _Bound) -> bool:
+    """Whether it is the same for every record."""
+    return not any(isinstance(each, Column) for each in _nodes(item.node))
+
+
+def _is_for_server(one: _Bound, other: _Bound) -> bool:
+    """Whether PostgreSQL compares the two and Arrow does not: a text in quotes is of the other's type, and times with
+    and without a zone meet in the session's."""
+    if isinstance(one.node, Text):
+        return other.kind in ("number", "truth")
+    return one.kind == "timestamptz" and other.kind in ("date", "timestamp")
+
+
 class _Binder:
     def __init__(self, schema: pa.Schema, zone: str, zones: Zones, types: Mapping[str, ColumnType]) -> None:
         import pyarrow as pa
@@ -613,7 +629,8 @@ class _Binder:
             case Like():
                 return self._like(node, self._bind(node.value))
             case IsNull():
-                return self._apply(self._pc.is_null, self._nullable(node.value))
+                function = self._pc.is_valid if node.negated else self._pc.is_null
+                return self._apply(function, self._nullable(node.value))
             case Not():
                 return self._apply(self._pc.invert, self.truth(node.operand))
             case Junction():
@@ -867,6 +884,8 @@ class _Binder:
         kinds = {left.kind, right.kind}
         if kinds == {"number"}:
             return self._comparable_numbers(left, right, node)
+        if _is_for_server(left, right) or _is_for_server(right, left):
+            raise NeedsServerError
         if kinds != {"date", "timestamp"} and (len(kinds) == 2 or left.kind not in _KINDS):
             raise ValueError(f"{left.node} ({left.what}) cannot be compared with {right.node} ({right.what})")
         return left, right
@@ -937,15 +956,15 @@ class _Binder:
     def _in(self, value: _Bound, items: Sequence[_Bound]) -> Run:
         """``in`` is ``=`` with each item, joined by ``or``; the constants among them are looked up all at once.
 
-        Several constants are one array to PostgreSQL, whose type they share with the value: beside a real they are of
-        that type, while a single one is compared as double precision (manual, 10.5).
+        Several items without a column are one array to PostgreSQL, whose type they share with the value: beside a real
+        they are of that type, while a single one is compared as double precision (manual, 10.5).
         """
         if value.kind == "null":
             return lambda _frame: self._unknown
         constants: list[Any] = []
         found: list[Run] = []
-        if self._pa.types.is_float32(value.arrow) and sum(item.is_constant for item in items) > 1:
-            items = [self._as_real(item) for item in items]
+        if self._pa.types.is_float32(value.arrow) and sum(map(_is_fixed, items)) > 1:
+            items = [self._as_real(item) if _is_fixed(item) else item for item in items]
         for item in items:
             equality = Comparison("=", value.node, item.node)
             if item.kind == "null":
@@ -963,9 +982,11 @@ class _Binder:
         return self._reduce(self._pc.or_kleene, found)
 
     def _as_real(self, item: _Bound) -> _Bound:
-        """A number as it was written, rounded to what real has; whatever else it is, as it is."""
-        if not isinstance(item.node, Number):
+        """A number as it was written, rounded to what real has."""
+        if item.kind == "null":
             return item
+        if not isinstance(item.node, Number):
+            raise NeedsServerError
         rounded = self._pa.scalar(str(item.node.value)).cast(self._pa.float32()).as_py()
         if rounded in (float("inf"), float("-inf")) or (item.node.value and not rounded):
             raise ValueError(f"{item.node} is out of the range of real")
@@ -983,8 +1004,9 @@ class _Binder:
     def _like(self, node: Like, value: _Bound) -> Run:
         if value.kind == "null":
             return value.run
-        if value.kind != "text":
-            raise ValueError(f"{node.value} is {value.what}, and like takes text")
+        if value.kind != "text" or (value.type is not None and value.type.wire == "enum"):
+            what = value.what if value.kind != "text" else "an enum"
+            raise ValueError(f"{node.value} is {what}, and like takes text")
         if value.type is not None and _is_padded(value.type):
             raise NeedsServerError  # to which the blanks at the end of the stored value count
         pc, pieces = self._pc, _like_pieces(node.pattern)

@@ -51,6 +51,8 @@ def fast_lane(
     opened = set(unknown_columns(columns, constants))
     filtering = _filtering(condition, columns, opened, zone=zone, zones=zones)
     if filtering.by_arrow is not None:
+        if not filtering.by_arrow.columns:  # of constants alone: Arrow would see no record of it
+            return None
         opened |= filtering.by_arrow.columns
     open = [column for column in columns if column.name in opened]
     if SHARE * len(open) > len(columns) or any(each.field is None or each.type.wire == "server" for each in open):

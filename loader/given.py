@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 from uuid import UUID
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from loader import arrays
 from loader.convert import is_surely_right
+from loader.moments import A_DAY, FIRST_DAY, LAST_DAY, moment_texts
 from loader.pgtypes import ColumnType, Form
 
 
@@ -126,21 +125,17 @@ def _local(values: pa.Array) -> pa.Array:
     return pc.local_timestamp(values) if pa.types.is_timestamp(kind) and kind.tz is not None else values
 
 
-_DAY = 86_400_000_000  # microseconds
-_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896  # 0001-01-01 and 9999-12-31, in days since 1970
-
-
 def _is_sure(values: pa.Array) -> bool:
     """Whether each is within what both Arrow and PostgreSQL spell alike: the years 1 to 9999, a decimal's digits."""
     kind = values.type
     if pa.types.is_decimal(kind):
         return is_surely_right(values, np.empty(0, np.uint8))
     if pa.types.is_date(kind):
-        return _within(values.cast(pa.int32()), _FIRST_DAY, _LAST_DAY)
+        return _within(values.cast(pa.int32()), FIRST_DAY, LAST_DAY)
     if pa.types.is_timestamp(kind):
-        return _within(values.cast(pa.int64()), _FIRST_DAY * _DAY, (_LAST_DAY + 1) * _DAY - 1)
+        return _within(values.cast(pa.int64()), FIRST_DAY * A_DAY, (LAST_DAY + 1) * A_DAY - 1)
     if pa.types.is_time(kind):
-        return _within(values.cast(pa.int64()), 0, _DAY - 1)
+        return _within(values.cast(pa.int64()), 0, A_DAY - 1)
     return True
 
 
@@ -168,7 +163,7 @@ def _spelled_alike(values: pa.Array, _type: ColumnType) -> pa.Array:
 def _spelled_floats(values: pa.Array, _type: ColumnType) -> pa.Array:
     known = arrays.mask(values.is_valid())
     pairs = zip(arrays.numbers(values), known, strict=True)
-    return _texts(float_text(number) if there else None for number, there in pairs)
+    return arrays.nullable_texts(float_text(number) if there else None for number, there in pairs)
 
 
 _UNITS = {"s": " seconds", "ms": " milliseconds", "us": " microseconds"}
@@ -177,13 +172,13 @@ _UNITS = {"s": " seconds", "ms": " milliseconds", "us": " microseconds"}
 def _spelled_durations(values: pa.Array, _type: ColumnType) -> pa.Array:
     numbers, unit = values.cast(pa.int64()), values.type.unit
     if unit == "ns":
-        return _texts(None if each is None else span_text(each) for each in numbers.to_pylist())
+        return arrays.nullable_texts(None if each is None else span_text(each) for each in numbers.to_pylist())
     return pc.binary_join_element_wise(numbers.cast(pa.string()), arrays.text(_UNITS[unit]), _NOTHING)
 
 
 def _spelled_intervals(values: pa.Array, _type: ColumnType) -> pa.Array:
     spans = values.to_pylist()
-    return _texts(
+    return arrays.nullable_texts(
         None if each is None else f"{each.months} months {each.days} days {span_text(each.nanoseconds)}"
         for each in spans
     )
@@ -196,12 +191,6 @@ def span_text(nanoseconds: int) -> str:
 
 
 _NOTHING = arrays.text("")
-
-
-def _texts(values: Iterator[str | None] | Sequence[str | None]) -> pa.Array:
-    listed = list(values)
-    known = arrays.booleans(np.array([value is not None for value in listed], bool))
-    return pc.if_else(known, arrays.texts([value or "" for value in listed]), arrays.null(pa.string()))
 
 
 def float_text(value: float | np.floating[Any]) -> str:
@@ -219,9 +208,9 @@ def float_text(value: float | np.floating[Any]) -> str:
 def _spelled_bytes(values: pa.Array, type_: ColumnType) -> pa.Array:
     """Bytes for ``bytea`` and ``uuid``; for texts, the UTF-8 that they should be."""
     if type_.name == "bytea":
-        return _texts(None if value is None else f"\\x{value.hex()}" for value in values.to_pylist())
+        return arrays.nullable_texts(None if value is None else f"\\x{value.hex()}" for value in values.to_pylist())
     if type_.wire == "uuid" and pa.types.is_fixed_size_binary(values.type) and values.type.byte_width == 16:
-        return _texts(None if value is None else str(UUID(bytes=value)) for value in values.to_pylist())
+        return arrays.nullable_texts(None if value is None else str(UUID(bytes=value)) for value in values.to_pylist())
     if type_.wire == "server":
         raise UnfitError
     return values.cast(pa.binary())
@@ -231,50 +220,7 @@ def _spelled_moments(values: pa.Array, type_: ColumnType) -> pa.Array:
     """A zone is part of the text, as UTC, where the type heeds it."""
     if type_.form in ("date", "timestamp", "time"):
         values = _local(values)
-    kind = values.type
-    zone = kind.tz if pa.types.is_timestamp(kind) else None
-    if zone is not None:
-        values = values.cast(pa.timestamp(kind.unit, "UTC"))
-    known = arrays.mask(values.is_valid())
-    days, clocks, a_second = _days(values)
-    odd = np.flatnonzero(known & ((days < _FIRST_DAY) | (days > _LAST_DAY))).tolist()
-    texts = values.cast(pa.string())
-    if not odd:
-        return texts
-    listed = texts.to_pylist()
-    for place in odd:
-        clock = "" if a_second is None else _clock_text(Fraction(int(clocks[place]), a_second), zoned=zone is not None)
-        listed[place] = _odd_moment(int(days[place]), clock)
-    return _texts(listed)
-
-
-_PER_SECOND = {"s": 1, "ms": 1000, "us": 1_000_000, "ns": 1_000_000_000}
-
-
-def _days(values: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int | None]:
-    """The days since 1970 of dates and times, and of the latter the time past midnight, and how many make a second."""
-    kind = values.type
-    if pa.types.is_date32(kind):
-        days: npt.NDArray[np.int64] = arrays.numbers(values.cast(pa.int32())).astype(np.int64)
-        return days, days, None
-    a_second = _PER_SECOND["ms" if pa.types.is_date64(kind) else kind.unit]
-    days, rest = np.divmod(arrays.numbers(values.cast(pa.int64())), 86_400 * a_second)
-    return days, rest, a_second
-
-
-def _clock_text(clock: Fraction, *, zoned: bool) -> str:
-    minutes, seconds = divmod(clock, 60)
-    offset = "+00" if zoned else ""
-    return f" {minutes // 60:02}:{minutes % 60:02}:{int(seconds):02}.{int(seconds % 1 * 10**9):09}{offset}"
-
-
-def _odd_moment(days: int, clock: str) -> str:
-    """A date before the year 1 or after 9999, with its clock, as PostgreSQL spells it and Arrow cannot."""
-    month = np.datetime64(days, "D").astype("datetime64[M]")
-    count = int(month.astype(np.int64))
-    year = 1970 + count // 12
-    day = days - int(month.astype("datetime64[D]").astype(np.int64)) + 1
-    return f"{year if year > 0 else 1 - year:04}-{count % 12 + 1:02}-{day:02}{clock}{'' if year > 0 else ' BC'}"
+    return moment_texts(values)
 
 
 # --- nested
@@ -294,14 +240,14 @@ def _spelled_nested(values: pa.Array, type_: ColumnType) -> pa.Array:
     """Lists for an array, anything for JSON. Raises UnfitError."""
     if type_.wire in ("json", "jsonb") or type_.name in ("json", "jsonb"):
         try:
-            return _texts(
+            return arrays.nullable_texts(
                 None if value is None else _json(value) for value in values.to_pylist(maps_as_pydicts="strict")
             )
         except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
             raise UnfitError from error
     if type_.name.endswith("[]") and _is_list(values.type):
         element = ColumnType(type_.name.removesuffix("[]"), "text", "server")
-        return _texts(_array_texts(values, element))
+        return arrays.nullable_texts(_array_texts(values, element))
     raise UnfitError
 
 

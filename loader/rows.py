@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from loader.arrays import booleans, integers
+from loader.moments import moment_texts
 from loader.records import Block
 from loader.rejects import NO_REJECTS, Rejects
 from loader.rising import Run
@@ -33,8 +34,13 @@ class Doubtful:
         cls, values: Sequence[pa.Array], names: Sequence[str], index: npt.NDArray[np.int64], *, suspects: Iterable[str]
     ) -> Doubtful:
         """Columns of any type as texts, in the spelling that PostgreSQL reads as the very value."""
-        texts = pa.RecordBatch.from_arrays([each.cast(pa.string()) for each in values], list(names))
+        texts = pa.RecordBatch.from_arrays([_spelled(each) for each in values], list(names))
         return cls(texts, index, frozenset(suspects))
+
+
+def _spelled(values: pa.Array) -> pa.Array:
+    dated = pa.types.is_date(values.type) or pa.types.is_timestamp(values.type)
+    return moment_texts(values) if dated else values.cast(pa.string())
 
 
 FEW = 8

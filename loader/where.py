@@ -82,9 +82,10 @@ class _Writer:
             case In():
                 return self._in(node)
             case Like():
-                return sql.SQL("({} LIKE {})").format(self._as_text(node.value), sql.Literal(node.pattern))
+                return self._like(node)
             case IsNull():
-                return sql.SQL("({} IS NULL)").format(self.write(node.value))
+                test = "({} IS NOT NULL)" if node.negated else "({} IS NULL)"
+                return sql.SQL(test).format(self.write(node.value))
             case Not():
                 return sql.SQL("(NOT {})").format(self.write(node.operand))
             case Junction():
@@ -96,18 +97,17 @@ class _Writer:
 
     def _column(self, node: Column) -> sql.Composable:
         operand = self._columns[node.name]
-        kind = operand.type.base_name.partition("(")[0]
+        kind = operand.type.base_name
         if kind == "json":  # which has no operators: it is the text that it is stored as
             return sql.SQL('({}::text COLLATE "C")').format(operand.name)
-        if kind in _COLLATED:
+        if kind.removesuffix("[]").partition("(")[0] in _COLLATED:  # an array's texts are compared by its collation
             return sql.SQL('({} COLLATE "C")').format(operand.name)
         return operand.name
 
-    def _as_text(self, node: Node) -> sql.Composable:
-        """A value that LIKE takes."""
-        if isinstance(node, Column) and self._columns[node.name].type.base_name.partition("(")[0] in _COLLATED:
-            return self._column(node)
-        return sql.SQL('({}::text COLLATE "C")').format(self.write(node))
+    def _like(self, node: Like) -> sql.Composable:
+        if self._kind(node.value) == "null":
+            return _UNKNOWN
+        return sql.SQL("({} LIKE {})").format(self._beside(node.value), sql.Literal(node.pattern))
 
     # comparison
 
@@ -126,8 +126,8 @@ class _Writer:
 
     def _beside(self, node: Node, *others: Node) -> sql.Composable:
         """A literal among literals is a text of the language's own order."""
-        if isinstance(node, Text) and all(isinstance(other, Text | Constant) for other in others):
-            return self._as_text(node)
+        if isinstance(node, Text) and all(isinstance(other, Text) or self._kind(other) == "null" for other in others):
+            return sql.SQL('({}::text COLLATE "C")').format(self.write(node))
         return self.write(node)
 
     # arithmetic

@@ -133,6 +133,7 @@ def test_usual_spellings_convert(name: str, texts: list[str]) -> None:
         ("date", "0000-01-01"),  # … as a day before the year 1
         ("timestamp without time zone", "2024-01-05 10"),  # … as ten o'clock
         ("timestamp with time zone", "2024-01-05 10:20:30+23:59"),  # … as the day before
+        ("timestamp with time zone", "0000-12-31 20:00:00-05"),  # … as a moment of the year 1
     ],
 )
 def test_where_arrow_is_laxer_than_postgresql(name: str, text: str) -> None:

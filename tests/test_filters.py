@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+import psycopg2
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from support.filters import Case, FilterLaw, cases
-from support.postgres import query
+from support.identity import HOOKS
+from support.postgres import of_database, query, run_alone
 
 import loader
 from loader.errors import SpecError
@@ -37,7 +41,7 @@ def kept(dsn: str, path: Path, type_: str, texts: list[str], condition: str) -> 
     """What is stored of the texts, in a column ``v``, by a load that keeps what the condition is true for."""
     query(dsn, f"DROP TABLE IF EXISTS t; CREATE TABLE t (v {type_})")
     path.write_text("v\n" + "".join(f'"{text}"\n' for text in texts))
-    report = loader.load(str(path), {"table": "t", "transform": {"filter": condition}}, dsn=dsn)
+    report = loader.load(str(path), {"table": "t", "transform": {"filter": condition}}, dsn=dsn, force=True)
     assert report.rows_read == report.rows_inserted + report.rows_filtered == len(texts)
     return [text for (text,) in query(dsn, "SELECT v::text FROM t ORDER BY 1")]
 
@@ -55,12 +59,50 @@ def kept(dsn: str, path: Path, type_: str, texts: list[str], condition: str) -> 
         ("double precision", ["1e308", "1"], "v * 10 > 1", 1),
         ("numeric(9,2)", ["1.00", "2.00"], "v / 3 = 0.66666666666666666667", 1),
         ("timestamptz", ["0001-01-01 00:00+14", "infinity", "2024-01-01 00:00Z"], "v < '2000-01-01'", 1),
+        ("int", ["1", "2"], "v = '1' or v in ('3', 4)", 1),
+        ("boolean", ["t", "f"], "v = 'yes'", 1),
+        ("double precision", ["NaN", "1"], "v = 'NaN'", 1),
+        ("bytea", [r"\x6162", r"\x63"], "v like 'a%'", 1),
+        ("real", ["0.1", "0.3"], "v in (0.1, null)", 1),
+        ("real", ["0.1", "0.3"], "v in (0.1 + 0.0, 0.3)", 2),
+        ("int", ["1", "2"], "null in (1, 2)", 0),
+        ("int", ["1", "2"], "'a' < 'B' or 't' = true and 1 > 1", 0),
+        ("pair", ["(1,x)", "(1,)", "(,)"], "v is not null", 1),
+        ("pair", ["(1,x)", "(1,)", "(,)"], "not v is null", 2),
     ],
 )
 def test_a_filter_sees_what_is_stored(
     dsn: str, tmp_path: Path, type_: str, texts: list[str], condition: str, expected: int
 ) -> None:
+    query(dsn, "CREATE TYPE pair AS (a int, b text)")
     assert len(kept(dsn, tmp_path / "v.csv", type_, texts, condition)) == expected
+
+
+def test_a_date_beside_a_timestamp_with_time_zone(dsn: str, tmp_path: Path) -> None:
+    """The day begins where the session is."""
+    query(dsn, "CREATE TABLE t (day date, at timestamptz)")
+    path = tmp_path / "t.csv"
+    path.write_text("day,at\n2024-01-31,2024-01-31 00:00Z\n2024-01-31,2024-01-31 00:00+05\n")
+    zoned = f"{dsn}{'&' if '?' in dsn else '?'}options=-ctimezone%3DAsia/Karachi"
+    assert loader.load(str(path), {"table": "t", "transform": {"filter": "day = at"}}, dsn=zoned).rows_inserted == 1
+    assert query(dsn, "SELECT at AT TIME ZONE 'UTC' FROM t") == [(datetime(2024, 1, 30, 19, 0),)]
+
+
+def test_text_is_ordered_by_code_point_in_arrays_too(servers: Any, tmp_path: Path) -> None:
+    """Whatever the database's own order is."""
+    server = servers("system-15")
+    run_alone(
+        server,
+        "CREATE DATABASE english TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en' LC_COLLATE 'C' LC_CTYPE 'C'",
+    )
+    dsn = of_database(server, "english")
+    try:
+        assert query(dsn, "SELECT 'a' < 'B'") == [(True,)]
+        assert kept(dsn, tmp_path / "v.csv", "text", ["a", "B"], "v > 'Z'") == ["a"]
+        for type_ in ("text[]", "varchar(2)[]"):
+            assert kept(dsn, tmp_path / "v.csv", type_, ["{a}", "{B}"], "v > '{Z}'") == ["{a}"]
+    finally:
+        run_alone(server, "DROP DATABASE english WITH (FORCE)")
 
 
 def test_a_decimal_becomes_a_double_as_postgresql_makes_it(dsn: str, tmp_path: Path) -> None:
@@ -92,14 +134,20 @@ def test_with_a_column_that_only_the_server_reads(dsn: str, tmp_path: Path) -> N
     [
         ("v = 'nothing'", "invalid input value for enum mood"),
         ("v + 1 > 2", '"v" is text, and arithmetic takes numbers'),
+        ("v like 'o%'", '"v" is an enum, and like takes text'),
+        ("n like '1%'", '"n" is a number, and like takes text'),
+        ("id like 'a%'", "operator does not exist: uuid ~~ unknown"),
+        ("n = 'one'", 'invalid input syntax for type integer: "one"'),
         ("v > 1", "operator does not exist: mood > integer"),
     ],
 )
 def test_a_condition_that_makes_no_sense_to_postgresql(dsn: str, tmp_path: Path, condition: str, message: str) -> None:
     """It is the spec's fault, before anything is read."""
-    query(dsn, "CREATE TYPE mood AS ENUM ('sad', 'ok')")
+    query(dsn, "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TABLE t (v mood, n int, id uuid)")
+    path = tmp_path / "v.csv"
+    path.write_text("v,n,id\n")
     with pytest.raises(SpecError, match=message):
-        kept(dsn, tmp_path / "v.csv", "mood", ["ok"], condition)
+        loader.load(str(path), {"table": "t", "transform": {"filter": condition}}, dsn=dsn)
 
 
 @pytest.mark.parametrize(
@@ -164,3 +212,43 @@ def test_a_format_and_a_zone_are_for_times_alone(dsn: str, tmp_path: Path) -> No
     for setting in ({"format": "%d.%m.%Y"}, {"timezone": "CET"}):
         with pytest.raises(SpecError, match=r"columns\.b"):
             loader.load(str(path), {"table": "t", "columns": {"b": {"type": "small", **setting}}}, dsn=dsn)
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+@pytest.mark.parametrize("with_interval", [False, True], ids=["typed", "text"])
+@pytest.mark.parametrize("hook", [None, *HOOKS])
+def test_moments_at_the_ends_of_the_calendar(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str, hook: str | None, with_interval: bool
+) -> None:
+    """Where a zone moves them into the year 0 or 10000, with a format and without, seen by a filter and by a hook."""
+    monkeypatch.setenv("LOADER_HOOKS", "support")
+    texts = ["0001-01-01 00:00", "9999-12-31 23:59", "0001-01-01 00:00+14", "0000-12-31 20:00-05"]
+    odd = [] if hook else ["0044-03-15 BC", "4714-11-24 00:00 BC", "4714-11-24 12:00 BC", "4714-11-23 12:00+00 BC"]
+    others = ["", ""]
+    path = tmp_path / "t.csv"
+    lines = [f"{text},{text if at < 2 else ''},1 day" for at, text in enumerate([*texts, *odd, *others])]
+    path.write_text("at,formatted,span\n" + "\n".join(lines) + "\n")
+    query(dsn, f"CREATE TABLE t (at timestamptz, formatted timestamptz{', span interval' * with_interval})")
+    columns = {
+        "at": {"type": "timestamptz", "timezone": zone},
+        "formatted": {"type": "timestamptz", "timezone": zone, "format": "%Y-%m-%d %H:%M"},
+        **({"span": "interval"} if with_interval else {}),
+    }
+    transform = {"filter": "at is not null" + " and span > '2 hours'" * with_interval}
+    transform |= {"python": hook} if hook else {}
+    spec = {"table": "t", "columns": columns, "transform": transform, "rejects": {"max_ratio": 1.0}}
+    report = loader.load(str(path), spec, dsn=dsn)
+
+    expected = [each for each in (read_in(dsn, zone, text) for text in [*texts, *odd]) if each is not None]
+    assert [at for (at,) in query(dsn, "SELECT extract(epoch FROM at) FROM t ORDER BY 1")] == sorted(expected)
+    assert query(dsn, "SELECT at = formatted FROM t WHERE formatted IS NOT NULL") == [(True,), (True,)]
+    assert (report.rows_filtered, report.rows_rejected) == (len(others), len(texts + odd) - len(expected))
+
+
+def read_in(dsn: str, zone: str, text: str) -> Any:
+    """The moment that PostgreSQL reads in a zone, in seconds since 1970; None where it refuses the text."""
+    try:
+        ((moment,),) = query(dsn, f"SET TIME ZONE '{zone}'; SELECT extract(epoch FROM %s::timestamptz)", text)
+    except psycopg2.DataError:
+        return None
+    return moment

@@ -9,16 +9,18 @@ import numpy as np
 import psycopg2
 import pyarrow as pa
 import pytest
+from psycopg2 import sql
 from support.postgres import query
 
 import loader
+import loader.lane as lane_module
 from loader.columns import LoadColumn
 from loader.database import Database
 from loader.errors import DatabaseError
 from loader.lane import FEW, TextLane
 from loader.pgtypes import column_type
 from loader.rows import Doubtful
-from loader.statements import HEADER, TRAILER
+from loader.statements import HEADER, TRAILER, execute
 
 pytestmark = [pytest.mark.every_postgres, pytest.mark.without_kernel]
 
@@ -136,6 +138,23 @@ def test_a_column_with_a_zone_of_its_own_is_read_there(dsn: str) -> None:
     assert sorted((each.row, each.column) for each in judged.refusals) == [(1, "here"), (2, "berlin")]
 
 
+def test_a_column_with_a_zone_stands_beside_a_domain_that_is_not_null(dsn: str) -> None:
+    """Which is not read where the zone's times are."""
+    query(dsn, "CREATE DOMAIN filled AS int NOT NULL")
+    columns = [
+        LoadColumn("number", column_type("filled").judged, 0),
+        LoadColumn("at", column_type("timestamp with time zone").judged, 1, zone="Asia/Tokyo"),
+    ]
+    database = Database(dsn)
+    with TextLane(database, columns, "UTC") as lane:
+        rows = [["1", "Jan 5 2024 12:00"], [None, None], ["3", "x"], ["4", None]]
+        spelled, judged = lane.canonical(asked(rows, columns))
+    database.close()
+    assert spelled.column("at").to_pylist() == ["2024-01-05 03:00:00+00", None]
+    assert judged.kept.tolist() == [0, 3]
+    assert sorted((each.row, each.column) for each in judged.refusals) == [(1, "number"), (2, "at")]
+
+
 def test_a_session_that_was_asked_serves_others_unchanged(dsn: str) -> None:
     """No table and no setting stays behind, so two loads in one process can ask."""
     columns = columns_of(["date"])
@@ -147,6 +166,39 @@ def test_a_session_that_was_asked_serves_others_unchanged(dsn: str) -> None:
         cursor.execute("SELECT count(*) FROM pg_class WHERE relname = 'loader_lane'")
         assert cursor.fetchone() == (0,)
     database.close()
+
+
+def test_a_session_is_given_back_in_its_own_zone(dsn: str) -> None:
+    """Also where PostgreSQL stopped while it read a column in the column's zone."""
+    query(
+        dsn, "CREATE FUNCTION stop(timestamptz) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RAISE SQLSTATE ''58000''; END'"
+    )
+    query(dsn, "CREATE DOMAIN odd AS timestamptz CHECK (stop(VALUE))")
+    odd = column_type("odd", base=column_type("timestamp with time zone"))
+    columns = [LoadColumn("at", odd, 0, zone="Asia/Tokyo")]
+    database = Database(dsn)
+    with TextLane(database, columns, "UTC") as lane, pytest.raises(psycopg2.Error, match="58000"):
+        lane.canonical(asked([["2024-01-05 12:00"]], columns))
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('timezone') = reset_val FROM pg_settings WHERE name = 'TimeZone'")
+        assert cursor.fetchone() == (True,)
+    database.close()
+
+
+def test_however_many_records_a_filter_stops_at_they_are_left_out_by_few_statements(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = columns_of(["double precision"])
+    rows = [["1e308" if number % 2 else str(number)] for number in range(400)]
+    statements: list[object] = []
+    monkeypatch.setattr(lane_module, "execute", lambda *each: (statements.append(each[1]), execute(*each))[1])
+    database = Database(dsn)
+    with TextLane(database, columns, "UTC", filter=sql.SQL("c0 * 10 > '100' OR c0 = 6")) as lane:
+        _, judged = lane.tuples(asked(rows, columns), np.arange(400) + 1000)
+    database.close()
+    assert judged.kept.tolist() == [6, *range(12, 400, 2)]
+    assert (judged.filtered, judged.refusals) == (400 - len(judged.kept), ())
+    assert len(statements) < 20
 
 
 def test_errors_name_the_users_columns(dsn: str) -> None:

@@ -41,6 +41,7 @@ SHELVES: list[set[str]] = [
         "foreign",
         "header",
         "markers",
+        "moments",
         "pooler",
         "spec_bounds",
         "stored",

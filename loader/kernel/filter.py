@@ -97,6 +97,8 @@ class _Compiler:
                 return self._junction(_AND if node.word == "and" else _OR, node.operands)
             case Not():
                 return [*self.clauses(node.operand), _clause(_NOT)]
+            case IsNull(negated=True):
+                return [*self.clauses(IsNull(node.value)), _clause(_NOT)]
             case In(value=Column() as column):
                 return self._in(column, node.items)
         return [self._test(node)]
