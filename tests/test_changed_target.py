@@ -277,17 +277,18 @@ def test_what_waits_for_the_load_comes_after_it(dsn: str, database: Database, fi
 def test_a_role_that_may_only_insert(dsn: str, file: Path, rights: str) -> None:
     """Be it into some columns, so that LOCK is refused: then an INSERT is planned. The operator waits for both."""
     role = f"given_{uuid.uuid4().hex}"
-    query(dsn, f"CREATE TABLE t (id int, v text, w int); CREATE ROLE {role} LOGIN; GRANT {rights} ON t TO {role}")
+    query(dsn, f"CREATE TABLE t (id int, v text, w int); CREATE ROLE {role} LOGIN PASSWORD '{role}'")
+    query(dsn, f"GRANT {rights} ON t TO {role}")
     for right in ("SCHEMA loader", "ALL TABLES IN SCHEMA loader", "ALL SEQUENCES IN SCHEMA loader"):
         query(dsn, f"GRANT ALL ON {right} TO {role}")
     try:
-        with contextlib.closing(psycopg2.connect(dsn, user=role)) as connection:
+        with contextlib.closing(psycopg2.connect(dsn, user=role, password=role)) as connection:
             table = catalog.describe(connection, None, "t")
             hold(connection, table)
             with pytest.raises(psycopg2.errors.LockNotAvailable):
                 query(dsn, "LOCK TABLE t IN SHARE MODE NOWAIT")
             assert table.lockable == (rights == "INSERT, SELECT")
-        database = Database(make_dsn(dsn, user=role))
+        database = Database(make_dsn(dsn, user=role, password=role))
         assert load(database, file, "append", columns={"id": "int", "v": "text"}).rows_inserted == RECORDS
         database.close()
     finally:

@@ -323,7 +323,9 @@ AT_NINE_TENTHS = """
 import os, signal, sys, threading
 from loader import tally, task, ways
 from loader.cli import main
+from loader.deadline import Deadline
 task.STRAIGHT = {straight}
+stop = Deadline.stop
 add = tally.Tally.add
 save_copied = ways.save_copied
 
@@ -334,12 +336,19 @@ def save(*given, **named):
 
 ways.save_copied = save
 
+def stopping(self, *given, **named):
+    stop(self, *given, **named)
+    stopped.set()
+
+Deadline.stop = stopping
+
 def counted(self, encoded):
     add(self, encoded)
     if self.counts.read >= {records} and not sent:
         sent.append(os.kill(os.getpid(), signal.SIGINT))
+        assert stopped.wait(60), "nobody was told to stop"
 
-sent = []
+sent, stopped = [], threading.Event()
 tally.Tally.add = counted
 sys.exit(main())
 """
