@@ -243,14 +243,17 @@ def close_dead(connection: Connection, target: str) -> None:
     connection.commit()
 
 
-def enter(connection: Connection, errand: Errand, *, follows: int = 0, waited: float = 0.0) -> Entry:
+def enter(
+    connection: Connection, errand: Errand, *, follows: int = 0, waited: float = 0.0, goes_on: bool = True
+) -> Entry:
     """Enter an attempt as running, and commit. Needs the target's turn.
 
     What did not have its effect yet goes on in its own row: the same version by the same spec. ``follows``: see
-    `Standing`. ``waited``: seconds for the turn.
+    `Standing`. ``waited``: seconds for the turn. ``goes_on``: it may go on with what another request to load the
+    version by force has given up.
     """
     values = {**_begun(errand, follows, waited), "state": "running"}
-    entry = _continue(connection, values) or Entry(_insert(connection, values), waited=waited)
+    entry = _continue(connection, values, of_others=goes_on) or Entry(_insert(connection, values), waited=waited)
     connection.commit()
     return entry
 
@@ -313,9 +316,10 @@ def identity(errand: Errand) -> dict[str, Any]:
     return dict(zip(IDENTITY, values, strict=True))
 
 
-def _continue(connection: Connection, values: Mapping[str, Any]) -> Entry | None:
+def _continue(connection: Connection, values: Mapping[str, Any], *, of_others: bool) -> Entry | None:
+    whose = f"({_EQUAL['token']} OR {_GIVEN_UP})" if of_others else _EQUAL["token"]
     begun = (
-        f"SELECT load_id FROM loader.loads WHERE {_ALIKE} AND state <> 'loaded' AND ({_EQUAL['token']} OR {_GIVEN_UP})"
+        f"SELECT load_id FROM loader.loads WHERE {_ALIKE} AND state <> 'loaded' AND {whose}"
         f" ORDER BY {_EQUAL['token']} DESC, load_id DESC LIMIT 1"
     )
     found = rows(
@@ -392,6 +396,18 @@ def claim(connection: Connection, load_id: int, attempt: int) -> None:
     statement = "SELECT FROM loader.loads WHERE load_id = %s AND attempts = %s AND state = 'running' FOR SHARE"
     if not execute(connection, statement, (load_id, attempt)):
         raise DatabaseUnavailableError(f"load {load_id}: another attempt at it has begun since")
+
+
+def end_paused(connection: Connection, errand: Errand, load_id: int) -> list[int]:
+    """Enter, in the transaction that is open, that attempts at the errand which came to rest have nothing to go on
+    with, for ``load_id`` has loaded the version; gives their ids. Needs the target's turn."""
+    found = rows(
+        connection,
+        "UPDATE loader.loads SET state = 'failed', retryable = false, error = %(why)s, last_error = %(why)s,"
+        f" finished_at = clock_timestamp() WHERE {SAME} AND state = 'paused' AND shard_plan IS NULL RETURNING load_id",
+        {**identity(errand), "why": f"load {load_id} has loaded this version meanwhile"},
+    )
+    return [each for (each,) in found]
 
 
 def is_loaded(connection: Connection, load_id: int, token: str | None) -> bool:

@@ -108,7 +108,7 @@ def load_one(
     a callback of ``how`` raises, after the load has come to its end: it is then entered as failed and can be continued.
     """
     try:
-        how = with_token(within_cores(how))
+        how = with_token(within_cores(how), version_id)
         if how.workers > 1:
             loaded = load_by_workers(uri, spec, database, how, version_id=version_id, s3=s3)
             if isinstance(loaded, LoadReport):

@@ -101,12 +101,17 @@ class How:
 PLAINLY = How()
 
 
-def with_token(how: How) -> How:
+def with_token(how: How, version_id: str | None = None) -> How:
     """``how`` with a token of its own where it forces and has none: for one object, and all attempts of one call at it.
 
-    By the token a call finds in the ledger what it has done itself, though the answer to its commit was lost.
+    By the token a call finds in the ledger what it has done itself, though the answer to its commit was lost. A token
+    that the caller gave is for the ``version_id`` that is asked for: with another one it is another request.
     """
-    return replace(how, token=uuid4().hex) if how.force and how.token is None else how
+    if not how.force:
+        return how
+    if how.token is None:
+        return replace(how, token=uuid4().hex)
+    return replace(how, token=f"{how.token} for version {version_id}") if version_id is not None else how
 
 
 def for_version(how: How, source: Source, asked: str | None) -> How:
@@ -286,6 +291,7 @@ class Undertaking:
         account.notes = (why_not_due(connection, errand, standing, self._source, table),)
         if standing.verdict == "loaded":
             account.entry = Entry(standing.load_id)
+            self._end_paused(connection, errand, standing)
             return account.report("skipped")
         account.entry = ledger.enter(connection, errand, waited=waited)
         checkpoints.forget(connection, account.entry.load_id)
@@ -295,6 +301,13 @@ class Undertaking:
         ledger.finish(connection, report, "superseded")
         connection.commit()
         return report
+
+    def _end_paused(self, connection: Connection, errand: Errand, standing: Standing) -> None:
+        """What an earlier attempt has staged is of no use any more: another load has loaded the version meanwhile."""
+        for load_id in ledger.end_paused(connection, errand, standing.load_id):
+            checkpoints.forget(connection, load_id)
+            drop_tables(connection, load_id)
+        connection.commit()
 
     def _loaded_after_all(self, connection: Connection) -> LoadReport:
         """This very call's commit came through, though the answer to it was lost: what it did, the ledger has.
@@ -393,7 +406,7 @@ def note_unopened(database: Database, spec: LoadSpec, report: LoadReport, how: H
                 return
             if runs.is_open(connection, target, missing.bucket, missing.key):
                 return  # another attempt would end the one that goes well
-            entry = ledger.enter(connection, errand)
+            entry = ledger.enter(connection, errand, goes_on=False)
             told = replace(report, load_id=entry.load_id, attempts=entry.attempts, handovers=entry.handovers)
             ledger.finish(connection, told, "failed")
             connection.commit()

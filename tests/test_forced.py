@@ -21,6 +21,7 @@ from loader.pipeline import How, load_one
 from loader.replay import replay
 from loader.report import LoadReport
 from loader.spec import LoadSpec
+from loader.undertaking import note_unopened
 
 SPEC = loader.LoadSpec.from_dict({"table": "t", "columns": {"id": "int", "text": "text"}})
 ROWS = 20_000
@@ -154,6 +155,49 @@ def test_the_ledger_itself_refuses_a_second_effect(dsn: str, path: str) -> None:
     force(dsn, path, token="b")
     with pytest.raises(psycopg2.errors.UniqueViolation):
         query(dsn, "UPDATE loader.loads SET token = 'a' WHERE forced")
+
+
+def test_a_token_is_for_one_version(dsn: str, s3: Any) -> None:
+    """With another version that is asked for, the same one is another request."""
+    database, spec = Database(dsn), LoadSpec.from_dict({"table": "t"})
+    for number in (1, 2):
+        version = s3.put("t.csv", f"id\n{number}\n".encode())
+        for state in ("loaded", "skipped"):
+            how = How(force=True, token="a")
+            assert load_one(s3.uri("t.csv"), spec, database, how, version_id=version, s3=s3.client).state == state
+    assert query(dsn, "SELECT id FROM t ORDER BY 1") == [(1,), (2,)]
+    database.close()
+
+
+@pytest.mark.usefixtures("staged")
+def test_what_cannot_be_opened_leaves_another_requests_load_alone(dsn: str, s3: Any) -> None:
+    """It was stopped, and the same command goes on with it."""
+    version = s3.put("t.csv", b"id,text\n" + b"1,x\n" * ROWS)
+    database, deadline = Database(dsn), Deadline()
+    how = How(force=True, token="a", deadline=deadline, progress=lambda _: deadline.stop("it was told to stop"))
+    with pytest.raises(loader.PausedError):
+        load_one(s3.uri("t.csv"), SPEC, database, how, s3=s3.client)
+    report = LoadReport("failed", s3.uri("t.csv"), "t", "append", version=version, error="S3 says 403")
+    note_unopened(database, SPEC, report, How(force=True, token="b"))
+    assert query(dsn, "SELECT token, state FROM loader.loads ORDER BY 1") == [("a", "paused"), ("b", "failed")]
+    database.close()
+
+
+@pytest.mark.usefixtures("staged")
+def test_what_was_stopped_ends_when_its_version_was_loaded_by_force(dsn: str, tmp_path: Path) -> None:
+    """It has nothing to go on with, and is not waited for."""
+    path = tmp_path / "new.csv"
+    path.write_text("id,text\n" + "1,x\n" * ROWS)
+    database, deadline = Database(dsn), Deadline()
+    how = How(deadline=deadline, progress=lambda _: deadline.stop("it was told to stop"))
+    with pytest.raises(loader.PausedError):
+        load_one(str(path), SPEC, database, how)
+    assert force(dsn, str(path)).load_id == 2
+    assert load_one(str(path), SPEC, database).state == "skipped"
+    ended = ("failed", "load 2 has loaded this version meanwhile")
+    assert query(dsn, "SELECT state, error FROM loader.loads ORDER BY load_id") == [ended, ("loaded", None)]
+    assert query(dsn, "SELECT FROM pg_class WHERE relname LIKE 'staging%'") == []
+    database.close()
 
 
 # --- events
