@@ -172,7 +172,7 @@ def turn_of(
         with ledger.turn(connection, str(table), wait=left, deadline=deadline, oid=table.oid) as more:
             waited += more
             now = catalog.locate(connection, *name)
-            if str(now) == str(table) and table.oid in (None, now.oid):
+            if (str(now), now.oid) == (str(table), table.oid):
                 yield now, waited
                 return
     why = f"{table}: was moved, or another table put in its place, {RESOLUTIONS} times while its turn was waited for"

@@ -17,6 +17,7 @@ from loader import catalog, ledger
 from loader.database import Database
 from loader.deadline import NEVER
 from loader.errors import BusyError, TableError
+from loader.undertaking import turn_of
 
 TABLES = """
     CREATE TABLE plain (a int PRIMARY KEY, b int);
@@ -64,6 +65,28 @@ def test_tables_that_share_rows_have_one_turn(dsn: str, one: str, other: str) ->
     with turn(database, other):  # and it ends with the load that had it
         pass
     assert query(dsn, "SELECT pid FROM pg_locks WHERE locktype = 'advisory'") == []
+    database.close()
+
+
+def test_a_table_that_comes_to_exist_while_a_load_waits_for_it(dsn: str) -> None:
+    """The load has the turn of its rows, too, when it goes on."""
+    database, busy = Database(dsn), []
+
+    def wait_and_look() -> None:
+        with database.session() as connection, turn_of(connection, (None, "later"), wait=60, deadline=NEVER):
+            try:
+                with turn(database, "of_later"):
+                    busy.append(False)
+            except BusyError:
+                busy.append(True)
+
+    waiting = threading.Thread(target=wait_and_look)
+    with database.session() as connection, ledger.turn(connection, "public.later", wait=60, deadline=NEVER):
+        waiting.start()
+        wait_for(lambda: query(dsn, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+        query(dsn, "CREATE TABLE later (a int); CREATE VIEW of_later AS SELECT * FROM later")
+    waiting.join()
+    assert busy == [True]
     database.close()
 
 
