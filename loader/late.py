@@ -19,7 +19,7 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 
-from loader import ledger
+from loader import catalog, ledger
 from loader.blocks import no_longer_than
 from loader.checkpoints import Found
 from loader.errors import LoaderError
@@ -82,7 +82,7 @@ class LateVersion:
         with closing(self.task.source.other_version(newer.version)) as source:
             task = Task(source, spec, self.task.database, replace(self.task.how, progress=None))
             task.account.aim(merge.table)
-            table = task.target(connection)
+            table = catalog.describe(connection, *task.account.target)
             records = task.open_records(task.account.read(), table)
             plan = task.plan(connection, records, table, _ONCE_MORE, again=True)
             _check_columns(own, plan)
@@ -93,7 +93,9 @@ class LateVersion:
         _drop_rejected(known, newer.load_id)
         kept = sum(load[f"rows_{name}"] for name in ("inserted", "updated", "unchanged", "duplicate"))
         if (found := known.count()) != kept:
-            raise LoaderError(f"it has {found:,} records by what it is read with now, and {kept:,} of it were loaded")
+            why = f"it has {found:,} records by what it is read with now, and {kept:,} of it were loaded"
+            by = f"; {merge.table.leaves_out} of {merge.table} may have left out records, and nobody knows which"
+            raise LoaderError(why + (by if merge.table.leaves_out else ""))
         dropped = merge.drop_known(known)
         staging.drop(connection)
         return dropped
