@@ -33,7 +33,7 @@ from loader.ledger import KEY, Errand, find_load, identity
 from loader.names import listed
 from loader.source import Source
 from loader.spec import LoadSpec
-from loader.statements import rows
+from loader.statements import planned_rows, rows
 from loader.tables import Table
 
 
@@ -155,11 +155,11 @@ def _lifetime(connection: Connection, errand: Errand, table: Table) -> _Lifetime
     """See `_Lifetime`. A table that was not there is created in the transaction that enters the load, so the ledger
     always knows."""
     arms = (
-        f"(SELECT load_id, {_APPLIED} AS applied, created AND %(oid)s IS NOT NULL AND NOT ({_LOST}) FROM loader.loads l"
+        f"(SELECT load_id, {_APPLIED} AS applied, created AND %(oid)s::oid IS NOT NULL AND NOT ({_LOST}) FROM loader.loads l"
         f" WHERE state = 'loaded' AND target = %(target)s AND {which} ORDER BY 2 DESC, 1 DESC LIMIT 1)"
-        for which in ("created", "%(oid)s IS NULL", _LOST)  # each has an index
+        for which in ("created", "%(oid)s::oid IS NULL", _LOST)  # each has an index
     )
-    found = rows(
+    found = planned_rows(
         connection,
         f"{' UNION ALL '.join(arms)} ORDER BY 2 DESC, 1 DESC LIMIT 1",
         {"target": errand.target, "oid": table.oid},
@@ -241,9 +241,10 @@ def _same(connection: Connection, errand: Errand, source: Source, since: int) ->
         which += " AND rows_rejected < rows_read"
         which += " AND (replay_of IS NULL OR replay_of = %(replay_of)s OR load_id = %(replay_of)s)"
     asked = {**identity(errand), "size": source.size, "since": since}
-    if source.version is None and not rows(connection, f"SELECT 1 FROM loader.loads WHERE {which} LIMIT 1", asked):
+    known = f"SELECT 1 FROM loader.loads WHERE {which} LIMIT 1"
+    if source.version is None and not planned_rows(connection, known, asked):
         return None
-    found = rows(
+    found = planned_rows(
         connection,
         f"SELECT {_COLUMNS} FROM loader.loads WHERE {which} AND version = %(version)s"
         f" ORDER BY {_APPLIED} >= %(since)s DESC, key = %(key)s DESC, applied DESC LIMIT 1",
@@ -254,7 +255,7 @@ def _same(connection: Connection, errand: Errand, source: Source, since: int) ->
 
 def _last(connection: Connection, errand: Errand, source: Source) -> Applied | None:
     """The load that applied a version of this object last."""
-    found = rows(
+    found = planned_rows(
         connection,
         f"SELECT {_COLUMNS} FROM loader.loads WHERE state = 'loaded' AND target = %(target)s"
         f" AND bucket IS NOT DISTINCT FROM %(bucket)s AND {KEY} ORDER BY applied DESC LIMIT 1",
@@ -273,8 +274,8 @@ def _others(connection: Connection, errand: Errand, source: Source) -> list[Appl
         f"SELECT {_COLUMNS} FROM loader.loads WHERE state = 'loaded' AND target = %(target)s AND bucket = %(bucket)s"
         f" AND {KEY} AND version <> %(version)s AND replay_of IS NULL"
     )
-    comparable, number = "length(sequencer) = length(%(sequencer)s)", 'upper(sequencer) COLLATE "C"'
-    found = rows(
+    comparable, number = "length(sequencer) = length(%(sequencer)s::text)", 'upper(sequencer) COLLATE "C"'
+    found = planned_rows(
         connection,
         f"({versions} AND {comparable} AND {number} > upper(%(sequencer)s) ORDER BY {number} DESC LIMIT %(limit)s)"
         f" UNION ALL ({versions} AND ({comparable}) IS NOT TRUE AND last_modified >= %(last_modified)s"
