@@ -72,6 +72,21 @@ def test_a_columns_zone_is_the_servers(dsn: str, file: Path, zone: str) -> None:
     connection.close()
 
 
+@pytest.mark.every_postgres
+@pytest.mark.parametrize("zone", ["UTC+3", "utc-2", "XYZ+3UTC", "<UTC>+3:30", "GMT+3", "Europe/London", "Etc/UTC"])
+def test_a_word_for_a_zone_is_the_servers(dsn: str, tmp_path: Path, zone: str) -> None:
+    """PostgreSQL 18 looks for it in the session's own zone first, so there "UTC" may be any offset."""
+    texts = [f"2026-{month}-01 12:00:00{word}" for month in ("01", "07") for word in (" UTC", "Z", " GMT", " utc", "")]
+    (tmp_path / "t.csv").write_text("n,at\n" + "".join(f"{n},{text}\n" for n, text in enumerate(texts)))
+    ((name,),) = query(dsn, "SELECT current_database()")
+    query(dsn, f"ALTER DATABASE {name} SET timezone TO '{zone}'")
+    columns = {"n": "int", "at": "timestamptz"}
+    loader.load(str(tmp_path / "t.csv"), {"table": "t", "columns": columns}, dsn=dsn)
+    values = ", ".join(f"({n}, '{text}')" for n, text in enumerate(texts))
+    assert query(dsn, f"SELECT n, text, at, text::timestamptz FROM t JOIN (VALUES {values}) AS v (n, text) USING (n)"
+                      " WHERE at <> text::timestamptz") == []  # fmt: skip
+
+
 def test_a_format_and_a_step_keep_the_zone(dsn: str, tmp_path: Path) -> None:
     path = tmp_path / "at.csv"
     path.write_text("a;b\n01.12.2026 12:00; 2026-12-01 12:00 \n")

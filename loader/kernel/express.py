@@ -353,7 +353,7 @@ def _column(
     type_ = column.type
     kind = _KINDS[type_.form] if type_.wire == "arrow" else _WIRES.get(type_.wire)
     work = _work(column)
-    if kind is None or work is None:
+    if kind is None or work is None or (kind == _TIMESTAMPTZ and zone_tables.redefines_utc(column.zone)):
         return None
     field, constant = column.field, (column.default or "").encode()
     if column.value is not None:
