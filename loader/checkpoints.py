@@ -28,12 +28,14 @@ class Found:
     """What attempts found out, so that the next one need not find it again.
 
     ``careful``: the target refused a record. ``staged``: why it cannot go straight into its target, where that was
-    tried. ``widened``: types, by column, of those that were inferred too narrow.
+    tried. ``widened``: types, by column, of those that were inferred too narrow. ``defaults``: by column, in the
+    server's spelling, so that "now" is one moment to all attempts and workers of a load.
     """
 
     careful: bool = False
     staged: str = ""
     widened: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

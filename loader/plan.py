@@ -157,7 +157,8 @@ def make_plan(
     may_go_straight = not (resumable or found.careful or found.staged or match.added)
     _check_formats(match.columns)
     _check_zones(spec, match.columns, server)
-    match = replace(match, columns=_with_defaults(match.columns, server))
+    spelled = _spelled_defaults(match.columns, server, found.defaults)
+    match = replace(match, columns=tuple(_filled(each, spelled.get(each.name, each.default)) for each in match.columns))
     key = merge_key(spec, table, match.columns)
     check_rules(spec, table, key)
     renamed = _is_renamed(table, key, found, gains=several, resumable=resumable, large=large)
@@ -170,7 +171,7 @@ def make_plan(
         fields=match.fields,
         key=key,
         reading=_reading(spec, match.columns),
-        found=found,
+        found=replace(found, defaults=spelled),
         session_zone=server.session_zone,
         zones=server.zones,
         inferred=inferred,
@@ -294,11 +295,12 @@ def _check_zones(spec: LoadSpec, columns: tuple[LoadColumn, ...], server: SpecSe
         raise SpecError(problems)
 
 
-def _with_defaults(columns: tuple[LoadColumn, ...], server: SpecServer) -> tuple[LoadColumn, ...]:
-    """Each default that the client does not understand in the server's spelling of the value that it is now."""
-    filled = [column for column in columns if column.default is not None]
+def _spelled_defaults(columns: tuple[LoadColumn, ...], server: SpecServer, known: Mapping[str, str]) -> dict[str, str]:
+    """Each default that the client does not understand in the server's spelling of the value that it is now, or that it
+    was when it became ``known``; by column."""
+    filled = [column for column in columns if column.default is not None and column.name not in known]
     if not filled:
-        return columns
+        return dict(known)
     from loader.arrays import texts
     from loader.transform import typed
 
@@ -312,8 +314,7 @@ def _with_defaults(columns: tuple[LoadColumn, ...], server: SpecServer) -> tuple
             asked.append(column)
     if problems:
         raise SpecError(problems)
-    spelled = server.spell_defaults(asked)
-    return tuple(_filled(each, spelled.get(each.name, each.default)) for each in columns)
+    return {**known, **server.spell_defaults(asked)}
 
 
 def _filled(column: LoadColumn, default: str | None) -> LoadColumn:

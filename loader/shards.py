@@ -223,7 +223,7 @@ class _Planning(Undertaking):
             load_id=entry.load_id,
             attempt=entry.attempts,
             digest=plan.digest,
-            found=asdict(self._found),
+            found=asdict(plan.found),
             target=(plan.table.schema, plan.table.name),
         )
         runs.open_plan(connection, entry.load_id, made)

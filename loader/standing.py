@@ -154,8 +154,9 @@ it has."""
 def _lifetime(connection: Connection, errand: Errand, table: Table) -> _Lifetime:
     """See `_Lifetime`. A table that was not there is created in the transaction that enters the load, so the ledger
     always knows."""
+    is_in_it = f"created AND %(oid)s::oid IS NOT NULL AND NOT ({_LOST})"
     arms = (
-        f"(SELECT load_id, {_APPLIED} AS applied, created AND %(oid)s::oid IS NOT NULL AND NOT ({_LOST}) FROM loader.loads l"
+        f"(SELECT load_id, {_APPLIED} AS applied, {is_in_it} FROM loader.loads l"
         f" WHERE state = 'loaded' AND target = %(target)s AND {which} ORDER BY 2 DESC, 1 DESC LIMIT 1)"
         for which in ("created", "%(oid)s::oid IS NULL", _LOST)  # each has an index
     )
@@ -166,8 +167,8 @@ def _lifetime(connection: Connection, errand: Errand, table: Table) -> _Lifetime
     )
     if not found:
         return _Lifetime()
-    load_id, applied, is_in_it = found[0]
-    return _Lifetime(since=applied if is_in_it else applied + 1, follows=load_id)
+    load_id, applied, is_present = found[0]
+    return _Lifetime(since=applied if is_present else applied + 1, follows=load_id)
 
 
 def why_not_due(connection: Connection, errand: Errand, standing: Standing, source: Source, table: Table) -> str:

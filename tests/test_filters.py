@@ -185,6 +185,16 @@ def test_today_is_the_day_of_the_load(dsn: str, tmp_path: Path) -> None:
     assert before <= stored <= after
 
 
+def test_a_default_is_one_value_for_all_workers_and_attempts(dsn: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """ "now" is when the load was planned."""
+    monkeypatch.setattr("loader.workers.LEAST", 100_000)
+    (tmp_path / "t.csv").write_text("a,b\n" + "1,\n" * 100_000)
+    columns = {"a": "int", "b": {"type": "timestamptz", "default": "now"}}
+    report = loader.load(str(tmp_path / "t.csv"), {"table": "t", "columns": columns}, dsn=dsn, workers=2)
+    assert "shards" in str(report.notes)
+    assert query(dsn, "SELECT count(b), count(DISTINCT b) FROM t") == [(100_000, 1)]
+
+
 def test_a_default_that_postgresql_refuses_is_the_specs_fault(dsn: str, tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("a,b\n1,\n")
