@@ -61,7 +61,7 @@ def test_the_environment_is_what_the_handler_asks_for(template: Template) -> Non
 
 
 def test_a_batch_is_an_invocation(synthesis: Synthesis, template: Template) -> None:
-    """As many messages as SQS hands out at once, or as few as a deployment says; the answer says which of them failed."""
+    """As many messages as SQS hands out at once, or fewer; the answer says which of them failed."""
     source = template.one("Lambda::EventSourceMapping")
     assert source["EventSourceArn"] == template.arn("SQS::Queue", "IntakeQueue")
     assert source["FunctionName"] == template.id("Lambda::Function", "LoadFunction")
