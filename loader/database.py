@@ -234,9 +234,9 @@ class Database:
     def session(self) -> Iterator[Connection]:
         """A connection for the body's own use; what it leaves open is rolled back, then it is kept for the next.
 
-        It is not kept where the body raised anything but BusyError, nor where a statement failed in a way that says that
-        the server or the way to it has changed. Raises DatabaseUnavailableError or DatabaseError where none can be had, and SetupError
-        where a pooler shares its connections between clients.
+        It is not kept where the body raised anything but BusyError, nor where a statement failed in a way that says
+        that the server or the way to it has changed. Raises DatabaseUnavailableError or DatabaseError where none can be
+        had, and SetupError where a pooler shares its connections between clients.
         """
         connection = self._taken() or self._connect()
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import json
+import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,13 @@ from test_redelivery import Context, held
 from loader import settings
 from loader.batch import BATCH_BYTES, Asked, arrange
 from loader.handler import handler
+from loader.redelivery import RECEIVES, TURN_PATIENCE, WAITS, Message, wait_of
 from loader.small_load import SMALL
 
 TABLES = ("trips", "rides")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def function(dsn: str, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A cold function with a spec for each of two tables, which exist."""
     for table in TABLES:
@@ -65,6 +68,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
+@pytest.mark.usefixtures("function")
 def test_a_batch_of_ten(dsn: str, s3: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """One is bad, three are for a table whose turn another load has: those four come again, and the turn is waited for
     once. The others are loaded, each by itself."""
@@ -88,6 +92,7 @@ def test_a_batch_of_ten(dsn: str, s3: Any, monkeypatch: pytest.MonkeyPatch, caps
     assert deliver(*messages[3:6]) == []  # the turn is free
 
 
+@pytest.mark.usefixtures("function")
 def test_a_batch_is_loaded_on_the_session_of_the_one_before(dsn: str, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Message by message; to wait for a turn in vain costs no session, either."""
     monkeypatch.setattr("loader.handler.TURN_PATIENCE", 0.1)
@@ -102,6 +107,7 @@ def test_a_batch_is_loaded_on_the_session_of_the_one_before(dsn: str, s3: Any, m
     assert query(dsn, sessions) == [(first,)]
 
 
+@pytest.mark.usefixtures("function")
 def test_a_small_object_costs_two_requests(dsn: str, s3: Any, fault_proxy: FaultProxy) -> None:
     """A HEAD and a GET, however many come together or one after the other; specs of a bucket are read once."""
     settings.forget()
@@ -121,6 +127,7 @@ def test_a_small_object_costs_two_requests(dsn: str, s3: Any, fault_proxy: Fault
         settings.forget()
 
 
+@pytest.mark.usefixtures("function")
 def test_versions_of_one_object_come_in_their_order(dsn: str, s3: Any) -> None:
     """By their sequencers, whatever the queue makes of it, so that none of these snapshots is superseded."""
     sequencers = ["0A", "0B", "0C", "1A"]
@@ -131,6 +138,19 @@ def test_versions_of_one_object_come_in_their_order(dsn: str, s3: Any) -> None:
     assert query(dsn, "SELECT sequencer, state FROM loader.loads ORDER BY load_id") == [
         (each, "loaded") for each in sequencers
     ]
+
+
+@pytest.mark.usefixtures("function")
+def test_a_load_whose_message_came_too_often_is_counted(
+    dsn: str, s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However small it is: had it ended its process each time, nobody would know how often."""
+    query(dsn, "CREATE TABLE fares (a int PRIMARY KEY)")
+    (tmp_path / "fares.toml").write_text('source = "fares/*"\ntable = "fares"\nmode = "merge"\n')
+    new, often = (put(s3, str(each), f"fares/{each}.csv", b"a\n1\n", received=each) for each in (1, RECEIVES + 1))
+    assert deliver(often, new) == []
+    plans = [line["plan"] for line in told(capsys) if line["message"] == "loaded"]
+    assert ["the object is small" in plan for plan in plans] == [True, False]
 
 
 def asked(id_: str, size: float, key: str | None = None, sequencer: str | None = None, received: int = 1) -> Asked:
@@ -154,6 +174,7 @@ def test_small_objects_do_not_wait_for_large_ones() -> None:
     assert (ids(here), ids(left)) == (["a", None], ["b"])  # it cannot be handed back
 
 
+@pytest.mark.usefixtures("function")
 def test_what_is_left_to_others_is_handed_back_first(dsn: str, s3: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Before anything is loaded, that is; and it is no failure."""
     large, larger = (put(s3, str(size), f"trips/{size}.csv", b"a\n1\n") for size in (2**40, 2**41))
@@ -201,3 +222,51 @@ def test_every_message_is_answered_for(batch: list[Asked]) -> None:
     for key in "xyz":
         order = [each.created[0].sequencer or "" for each in here + left if each.created[0].key == key]
         assert order == sorted(order)
+
+
+# --- nobody starves
+
+
+def played(arriving: Sequence[tuple[float, float]], *, functions: int) -> tuple[list[int], float]:
+    """Loads into one table, each by when its message comes and the seconds that it takes, played with a clock of its
+    own: functions take the messages that are due, turns go in the order in which they were asked for, and who does not
+    get his in time goes back. Gives the receives of each message, and the seconds that were paid for waiting."""
+    due = [(at, number) for number, (at, _) in enumerate(arriving)]
+    free = [0.0] * functions
+    receives = [0] * len(arriving)
+    turn = paid = 0.0  # when the last who waits will have had his turn
+    heapq.heapify(due)
+    while due:
+        (at, number), idle = heapq.heappop(due), heapq.heappop(free)
+        now = max(at, idle)
+        receives[number] += 1
+        waited = max(0.0, turn - now)
+        if waited <= TURN_PATIENCE:
+            turn = now + waited + arriving[number][1]
+            heapq.heappush(free, turn)
+        else:
+            heapq.heappush(free, now + TURN_PATIENCE)
+            later = wait_of(Message(received=receives[number]))
+            heapq.heappush(due, (now + TURN_PATIENCE + later, number))
+        paid += min(waited, TURN_PATIENCE)
+    return receives, paid
+
+
+def test_small_loads_get_their_turn_the_first_time() -> None:
+    """However many there are: among them a turn never takes as long as anybody waits."""
+    receives, paid = played([(0, 0.02)] * 1000, functions=10)
+    assert set(receives) == {1}
+    assert paid <= 1000 * 9 * 0.02 + 1e-6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nobody_starves_behind_large_loads(seed: int) -> None:
+    """Neither those that were there first, nor those that come while the table is taken for nine tenths of the time:
+    nobody needs half of the receives that there are for waiting, and what is paid for it is little."""
+    random.seed(seed)
+    backlog = [(0.0, 0.02)] * 200 + [(0.0, 300.0)] * 20
+    stream = [(2.0 * number, 0.02) for number in range(2000)] + [(66.0 * number, 60.0) for number in range(60)]
+    for arriving in (backlog, stream):
+        receives, paid = played(arriving, functions=4)
+        assert max(receives) <= WAITS / 2
+        assert paid / len(arriving) < 3 * TURN_PATIENCE
