@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.clock import PATIENCE
 from support.postgres import query
 from support.s3 import FaultProxy
 from test_redelivery import Context, held
@@ -21,6 +22,7 @@ from loader.batch import BATCH_BYTES, Asked, arrange
 from loader.handler import handler
 from loader.redelivery import RECEIVES, TURN_PATIENCE, WAITS, Message, wait_of
 from loader.small_load import SMALL
+from loader.twin.runtime import FunctionError, Runtime
 
 TABLES = ("trips", "rides")
 
@@ -222,6 +224,30 @@ def test_every_message_is_answered_for(batch: list[Asked]) -> None:
     for key in "xyz":
         order = [each.created[0].sequencer or "" for each in here + left if each.created[0].key == key]
         assert order == sorted(order)
+
+
+def test_one_that_kills_its_function_keeps_nobody_from_his_turn(dsn: str, s3: Any, tmp_path: Path) -> None:
+    """The real function, which dies of it and answers nothing: what was loaded is loaded once, and what was behind it is
+    as soon as it comes before it."""
+    (tmp_path / "specs").mkdir()
+    (tmp_path / "killing").mkdir()
+    (tmp_path / "killing" / "hook.py").write_text("import os\ndef die(batch):\n    os._exit(9)\n")
+    query(dsn, "CREATE TABLE trips (a int)")
+    for name, hook in {"trips": "", "killer": '[transform]\npython = "hook:die"\n'}.items():
+        (tmp_path / "specs" / f"{name}.toml").write_text(f'source = "{name}/*"\ntable = "trips"\n{hook}')
+    environment = {"LOADER_DSN": dsn, "LOADER_SPECS": str(tmp_path / "specs"), "LOADER_HOOKS": "killing"}
+    keys = ["trips/1.csv", "killer/2.csv", "trips/3.csv"]
+    batch = [put(s3, key, key, b"a\n%d\n" % number) for number, key in enumerate(keys)]
+    with Runtime("loader.handler.handler", environment | {"PYTHONPATH": str(tmp_path)}) as function:
+        for received in range(1, 9):
+            for each in batch:
+                each["attributes"]["ApproximateReceiveCount"] = str(received)
+            with pytest.raises(FunctionError, match="exited with 9"):
+                function.invoke({"Records": batch}, timeout=PATIENCE)
+            assert query(dsn, "SELECT a FROM trips ORDER BY a") in ([(0,)], [(0,), (2,)])
+            if len(query(dsn, "SELECT a FROM trips")) == 2:
+                return
+    pytest.fail("the one behind the killer was never loaded")
 
 
 # --- nobody starves
