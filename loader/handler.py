@@ -99,24 +99,31 @@ def _queued(records: list[Any], deadline: Deadline) -> dict[str, Any]:
     """
     here, left = arrange([Asked.by(record) for record in records])
     for asked in left:
-        telemetry.log("the message is left to another invocation", state="left", message_id=asked.message.id)
-        hide(asked.message, wait_of(asked.message))
-    failed, nameless = [asked.message.id for asked in left], None
+        _leave(asked.message)
     busy: set[tuple[str | None, str]] = set()
-    for asked in here:
-        message = asked.message
-        error = _failure_of(asked, Invocation(deadline, message=message, busy=busy))
-        if error is None or (is_permanent(error) and put_aside(message, error)):
-            continue
-        _tell_handed_back(message, error)
-        if message.id is not None:
-            failed.append(message.id)
-            hide(message, hidden_for(message, error))
-        elif asked.queued:
-            nameless = error
-    if nameless is not None:
-        raise UsageError(f"a message without an id failed, so all of its batch has to come again: {nameless}")
-    return {"batchItemFailures": [{"itemIdentifier": each} for each in failed]}
+    tried = [(asked, _handed_back(asked, Invocation(deadline, message=asked.message, busy=busy))) for asked in here]
+    failed = [(asked, error) for asked, error in tried if error is not None]
+    for asked, error in failed:
+        if asked.queued and asked.message.id is None:
+            raise UsageError(f"a message without an id failed, so all of its batch has to come again: {error}")
+    ids = [asked.message.id for asked in (*left, *(asked for asked, _ in failed))]
+    return {"batchItemFailures": [{"itemIdentifier": each} for each in ids if each is not None]}
+
+
+def _leave(message: Message) -> None:
+    telemetry.log("the message is left to another invocation", state="left", message_id=message.id)
+    hide(message, wait_of(message))
+
+
+def _handed_back(asked: Asked, invocation: Invocation) -> Exception | None:
+    """Load what the message asks for; gives why it is handed back. None where it is through, or was put aside."""
+    message, error = asked.message, _failure_of(asked, invocation)
+    if error is None or (is_permanent(error) and put_aside(message, error)):
+        return None
+    _tell_handed_back(message, error)
+    if message.id is not None:
+        hide(message, hidden_for(message, error))
+    return error
 
 
 def _failure_of(asked: Asked, invocation: Invocation) -> Exception | None:

@@ -227,8 +227,8 @@ def test_every_message_is_answered_for(batch: list[Asked]) -> None:
 
 
 def test_one_that_kills_its_function_keeps_nobody_from_his_turn(dsn: str, s3: Any, tmp_path: Path) -> None:
-    """The real function, which dies of it and answers nothing: what was loaded is loaded once, and what was behind it is
-    as soon as it comes before it."""
+    """The real function, which dies of it and answers nothing: what was loaded is loaded once, and what was behind it
+    is as soon as it comes before it."""
     (tmp_path / "specs").mkdir()
     (tmp_path / "killing").mkdir()
     (tmp_path / "killing" / "hook.py").write_text("import os\ndef die(batch):\n    os._exit(9)\n")
