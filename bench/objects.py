@@ -96,7 +96,7 @@ def wire_speed(objects: Objects, key: Path) -> float:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else a small answer waits 40 ms for the acknowledgement of its head
+    disable_nagle_algorithm = True  # else a small body waits 40 ms for the client's ACK of the head
     server: Objects
 
     def do_HEAD(self) -> None:

@@ -15,7 +15,7 @@ from aws_cdk import App, Validations
 from cdk_nag import AwsSolutionsChecks
 
 from infra.findings import acknowledge, acknowledged
-from infra.sizes import size_of
+from infra.sizes import batch_size_of, size_of
 from infra.stack import LoaderStack, Options
 
 HERE = Path(__file__).resolve().parent
@@ -28,7 +28,9 @@ def flags() -> dict[str, Any]:
 
 
 def options_of(context: Mapping[str, Any]) -> Options:
-    """``-c name=value`` gives texts: a list has commas in it, and ``true`` is true."""
+    """``-c name=value`` gives texts: a list has commas in it, and ``true`` is true.
+
+    Raises ValueError where one makes no sense."""
     given: dict[str, Any] = {name: value for name, value in context.items() if value is not None}
     for name in ("schemas", "uploaders"):
         if isinstance(given.get(name), str):
@@ -36,6 +38,8 @@ def options_of(context: Mapping[str, Any]) -> Options:
     for name in ("internet", "fleet"):
         if name in given:
             given[name] = given[name] in (True, "true")
+    if "batch_size" in given:
+        given["batch_size"] = batch_size_of(given["batch_size"])
     return Options(**given)
 
 

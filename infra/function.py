@@ -77,14 +77,15 @@ class LoadFunction(Construct):
         """To this queue go messages whose loads cannot succeed (`loader.redelivery`)."""
         self.function.add_environment("LOADER_DEAD_LETTERS", dead_letters.queue_url)
 
-    def consume(self, queue: sqs.Queue) -> lambda_.EventSourceMapping:
-        """Load what ``queue`` tells of, one message an invocation, as many at once as the database bears."""
+    def consume(self, queue: sqs.Queue, *, batch_size: int) -> lambda_.EventSourceMapping:
+        """Load what ``queue`` tells of, up to ``batch_size`` messages an invocation, as many invocations at once as the
+        database bears. No message waits for a batch to fill."""
         return lambda_.EventSourceMapping(
             self,
             "Source",
             target=self.function,
             event_source_arn=queue.queue_arn,
-            batch_size=1,
+            batch_size=batch_size,
             report_batch_item_failures=True,
             max_concurrency=self._size.concurrency,
         )

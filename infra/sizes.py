@@ -17,6 +17,10 @@ WAITS = 100
 """Receives in which a message may find that another load has its table's turn (`loader.redelivery`). They come beside
 the others, because SQS gives no receive back, and the function counts the attempts that fail by itself."""
 
+BATCH_SIZE = 10
+"""Messages that the function gets at once, by default and at most: as many as SQS hands out in one answer, so that no
+message waits for a batch to fill. What makes that safe beside large files is in `loader.batch`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
@@ -88,3 +92,12 @@ def size_of(name: str) -> Size:
     if name not in SIZES:
         raise ValueError(f'size "{name}": there are {", ".join(SIZES)}')
     return SIZES[name]
+
+
+def batch_size_of(told: object) -> int:
+    """Messages of a batch, by a context parameter. Raises ValueError for what is no whole number from 1 to
+    `BATCH_SIZE`."""
+    text = str(told)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= BATCH_SIZE):
+        raise ValueError(f'batch_size "{text}": it is a whole number from 1 to {BATCH_SIZE}')
+    return int(text)

@@ -21,7 +21,7 @@ from infra.image import Image
 from infra.intake import Intake
 from infra.network import Network
 from infra.observability import Observability
-from infra.sizes import Size
+from infra.sizes import BATCH_SIZE, Size
 from infra.storage import INCOMING, SPECS, Storage
 
 RETENTION = {30: logs.RetentionDays.ONE_MONTH, 365: logs.RetentionDays.ONE_YEAR}
@@ -33,6 +33,7 @@ class Options:
 
     ``schemas``: in which the loader may make tables. ``uploaders``: ARNs that may drop files. ``internet``: whether
     the function that loads may call out by HTTPS. ``fleet``: whether large objects are loaded by many functions.
+    ``batch_size``: messages that the function gets at once.
     """
 
     architecture: str = "x86_64"
@@ -42,6 +43,7 @@ class Options:
     alarm_email: str | None = None
     internet: bool = False
     fleet: bool = False
+    batch_size: int = BATCH_SIZE
 
 
 class LoaderStack(Stack):
@@ -126,7 +128,7 @@ class LoaderStack(Stack):
 
         self.storage.notify(self.intake.queue)
         self.load.put_aside_to(self.intake.dead_letters)
-        source = self.load.consume(self.intake.queue)
+        source = self.load.consume(self.intake.queue, batch_size=options.batch_size)
         source.node.add_dependency(self.administration.user)  # who must exist before the first file comes
         self._tell(source.event_source_mapping_id)
 

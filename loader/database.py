@@ -31,7 +31,7 @@ import psycopg2.extensions
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader.deadline import NEVER, Deadline
-from loader.errors import DatabaseError, DatabaseUnavailableError, TableError, UsageError
+from loader.errors import BusyError, DatabaseError, DatabaseUnavailableError, TableError, UsageError
 from loader.faults import Fault, Nature, of_aws, of_libpq, of_silence, of_sqlstate
 from loader.pooler import refused, shares_backends
 from loader.statements import execute, rows
@@ -234,9 +234,9 @@ class Database:
     def session(self) -> Iterator[Connection]:
         """A connection for the body's own use; what it leaves open is rolled back, then it is kept for the next.
 
-        It is not kept where the body raised, nor where a statement failed in a way that says that the server or the
-        way to it has changed. Raises DatabaseUnavailableError or DatabaseError where none can be had, and SetupError
-        where a pooler shares its connections between clients.
+        It is not kept where the body raised anything but BusyError, nor where a statement failed in a way that says
+        that the server or the way to it has changed. Raises DatabaseUnavailableError or DatabaseError where none can be
+        had, and SetupError where a pooler shares its connections between clients.
         """
         connection = self._taken() or self._connect()
         try:
@@ -244,9 +244,17 @@ class Database:
                 yield connection
                 with suppress(psycopg2.Error):
                     connection.rollback()
+        except BusyError:  # it waited in vain, and nothing is wrong with it
+            with suppress(psycopg2.Error):
+                connection.rollback()
+            self._keep(connection)
+            raise
         except BaseException:
             connection.close()
             raise
+        self._keep(connection)
+
+    def _keep(self, connection: _Session) -> None:
         if connection.is_lost or connection.closed:
             connection.close()
             return

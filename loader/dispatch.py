@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,22 +59,31 @@ class Dispatch:
         return size / (self.rate * 1e6) > deadline.left
 
 
-def dispatch(direct: Mapping[str, Any], deadline: Deadline, *, s3: Any, client: Any) -> dict[str, Any] | None:
-    """Start an execution for the load that the event ``direct`` asks for; None where this function is to load it.
+@contextmanager
+def opened(direct: Mapping[str, Any], s3: Any) -> Iterator[Source | None]:
+    """The object that the event ``direct`` asks for, where its size decides who loads it. None where there is no
+    machine, and for one that cannot be opened: this function's load is to fail of it."""
+    source = None
+    if Dispatch.from_environment() is not None:
+        with suppress(SourceError):
+            source = open_source(direct["source"], version_id=direct.get("version_id"), client=s3)
+    with source or nullcontext():
+        yield source
+
+
+def dispatch(direct: Mapping[str, Any], source: Source, deadline: Deadline, client: Any) -> dict[str, Any] | None:
+    """Start an execution for the load that the event ``direct`` asks for, of ``source``; None where this function is to
+    load it.
 
     ``client``: gives a boto3 client by its service's name. The answer tells the execution, and ``already`` where its
-    name was taken; while it runs, Step Functions answers the very same request as it did the first time. An object that
-    cannot be looked at is this function's to fail of. Raises SetupError for an environment that makes no sense; what
-    Step Functions refuses is raised as it is, so that the event comes again.
+    name was taken; while it runs, Step Functions answers the very same request as it did the first time. Raises
+    SetupError for an environment that makes no sense; what Step Functions refuses is raised as it is, so that the event
+    comes again.
     """
     how = Dispatch.from_environment()
-    if how is None:
+    if how is None or not how.is_for_many(source.size, deadline):
         return None
-    uri, version = direct["source"], direct.get("version_id")
-    with suppress(SourceError), open_source(uri, version_id=version, client=s3) as source:
-        if how.is_for_many(source.size, deadline):
-            return _start(how, source, direct, client("stepfunctions"))
-    return None
+    return _start(how, source, direct, client("stepfunctions"))
 
 
 def _start(how: Dispatch, source: Source, direct: Mapping[str, Any], client: Any) -> dict[str, Any]:

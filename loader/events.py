@@ -21,13 +21,14 @@ from loader.values import SHOWN, printable
 @dataclass(frozen=True, slots=True)
 class ObjectCreated:
     """One object version that an event tells of. ``sequencer`` orders the events of one key; ``time`` is when it was
-    stored, in ISO 8601, as far as the event tells."""
+    stored, in ISO 8601, as far as the event tells; so is ``size``, in bytes, or 0."""
 
     bucket: str
     key: str
     version_id: str | None
     sequencer: str | None = None
     time: str | None = None
+    size: float = 0
 
     @property
     def uri(self) -> str:
@@ -117,7 +118,7 @@ def _created(told: _Fields, stored: _Fields, key: str, version_id: str | None, t
     size = stored.values.get("size", 0)
     if not isinstance(size, int | float) or isinstance(size, bool) or not size >= 0:
         raise UsageError(f"the event's size must be a number of bytes, not {shown(size)}")
-    return ObjectCreated(bucket, key, version_id, _sequencer_of(stored.text("sequencer")), time)
+    return ObjectCreated(bucket, key, version_id, _sequencer_of(stored.text("sequencer")), time, size)
 
 
 def _sequencer_of(text: str | None) -> str | None:

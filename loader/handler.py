@@ -17,32 +17,37 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
 from loader import telemetry
+from loader.batch import Asked, arrange
 from loader.deadline import Deadline
-from loader.dispatch import dispatch
+from loader.dispatch import dispatch, opened
 from loader.errors import BusyError, LoaderError, PausedError, UsageError
-from loader.events import Ignored, ObjectCreated, direct_of, event_of, is_direct, is_ping, is_sqs, told_by, with_token
+from loader.events import Ignored, ObjectCreated, direct_of, is_direct, is_ping, is_sqs, told_by, with_token
 from loader.memory import keep_buffers, spare_imports
 from loader.pipeline import How, load_one
-from loader.redelivery import RECEIVES, TURN_PATIENCE, Message, hidden_for, hide, is_permanent, put_aside
+from loader.redelivery import RECEIVES, TURN_PATIENCE, Message, hidden_for, hide, is_permanent, put_aside, wait_of
 from loader.report import LoadReport
 from loader.settings import settings
 from loader.signals import run_stoppable
+from loader.source import Source
 from loader.spec import LoadSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """What a load has to know of the call that it is made in. ``message``: the queue's that asked for it, if any."""
+    """What a load has to know of the call that it is made in. ``message``: the queue's that asked for it, if any.
+    ``busy``: tables, by their specs' names for them, whose turn another message of the same batch waited for in vain.
+    """
 
     deadline: Deadline
     context: Any = None
     message: Message | None = None
+    busy: set[tuple[str | None, str]] = field(default_factory=set)
 
 
 def handler(event: Any, context: Any = None) -> dict[str, Any]:
@@ -73,7 +78,7 @@ def _answer(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
         return _queued(event["Records"], invocation.deadline)
     if is_direct(event):
         return {"loads": [_direct(event, invocation)]}
-    answer, failed = _load_all(event, invocation)
+    answer, failed = _load_all(told_by(event), invocation)
     if failed:
         raise failed[0]
     return answer
@@ -86,42 +91,51 @@ def deadline_of(context: Any) -> Deadline:
 
 
 def _queued(records: list[Any], deadline: Deadline) -> dict[str, Any]:
-    """Those that failed are handed back, or put aside. A load that came to rest goes on with its message's next
-    delivery.
+    """The messages of a batch one after the other, see `loader.batch`. Those that failed are handed back, or put aside.
+    A load that came to rest goes on with its message's next delivery.
 
     (Lambda developer guide, "Implementing partial batch responses": an answer without the right ids is none.) Raises
     UsageError for a message of SQS's that failed and has no id, so that its whole batch comes again.
     """
-    failures, nameless = [], None
-    for record in records:
-        message = Message.of(record)
-        error = _failure_of(message, deadline)
-        if error is None or (is_permanent(error) and put_aside(message, error)):
-            continue
-        _tell_handed_back(message, error)
-        if message.id is not None:
-            failures.append({"itemIdentifier": message.id})
-            hide(message, hidden_for(message, error))
-        elif isinstance(record, Mapping) and record.get("eventSource") == "aws:sqs":
-            nameless = error
-    if nameless is not None:
-        raise UsageError(f"a message without an id failed, so all of its batch has to come again: {nameless}")
-    return {"batchItemFailures": failures}
+    here, left = arrange([Asked.by(record) for record in records])
+    for asked in left:
+        _leave(asked.message)
+    busy: set[tuple[str | None, str]] = set()
+    tried = [(asked, _handed_back(asked, Invocation(deadline, message=asked.message, busy=busy))) for asked in here]
+    failed = [(asked, error) for asked, error in tried if error is not None]
+    for asked, error in failed:
+        if asked.queued and asked.message.id is None:
+            raise UsageError(f"a message without an id failed, so all of its batch has to come again: {error}")
+    ids = [asked.message.id for asked in (*left, *(asked for asked, _ in failed))]
+    return {"batchItemFailures": [{"itemIdentifier": each} for each in ids if each is not None]}
 
 
-def _failure_of(message: Message, deadline: Deadline) -> Exception | None:
+def _leave(message: Message) -> None:
+    telemetry.log("the message is left to another invocation", state="left", message_id=message.id)
+    hide(message, wait_of(message))
+
+
+def _handed_back(asked: Asked, invocation: Invocation) -> Exception | None:
+    """Load what the message asks for; gives why it is handed back. None where it is through, or was put aside."""
+    message, error = asked.message, _failure_of(asked, invocation)
+    if error is None or (is_permanent(error) and put_aside(message, error)):
+        return None
+    _tell_handed_back(message, error)
+    if message.id is not None:
+        hide(message, hidden_for(message, error))
+    return error
+
+
+def _failure_of(asked: Asked, invocation: Invocation) -> Exception | None:
     """Load what the message asks for; gives why it has to come again, or None. Of several, one that may pass."""
+    deadline, fault = invocation.deadline, asked.fault
+    if reached := deadline.reached:
+        fault = PausedError(f"{reached}; this message was not begun", handover=not deadline.stopped)
+    if fault is not None:
+        telemetry.tell_failure(fault, message_id=asked.message.id)
+        return fault
     try:
-        if reached := deadline.reached:
-            raise PausedError(f"{reached}; this message was not begun", handover=not deadline.stopped)
-        if message.fault is not None:
-            raise message.fault
-        event = event_of(message.body or "")
-    except LoaderError as error:
-        telemetry.tell_failure(error, message_id=message.id)
-        return error
-    try:
-        _, failed = _load_all(event, Invocation(deadline, message=message))
+        _, failed = _load_all(asked.told, invocation)
     except Exception as defect:  # whatever it is, the others' turn must come, and this one's again
         failed = [defect]
     return next((each for each in failed if not is_permanent(each)), failed[0] if failed else None)
@@ -135,12 +149,14 @@ def _tell_handed_back(message: Message, error: Exception) -> None:
     telemetry.log(what, level=level, **telemetry.load_of(error), **facts)
 
 
-def _load_all(event: Mapping[str, Any], invocation: Invocation) -> tuple[dict[str, Any], list[Exception]]:
+def _load_all(
+    told: Iterable[ObjectCreated | Ignored | UsageError], invocation: Invocation
+) -> tuple[dict[str, Any], list[Exception]]:
     """All are tried; gives the answer, and what failed. The log tells each."""
     reports: list[dict[str, Any]] = []
     ignored: list[dict[str, Any]] = []
     failed: list[Exception] = []
-    for each in told_by(event):
+    for each in told:
         if isinstance(each, Ignored):
             ignored.append(each.to_dict())
             telemetry.log("ignored", **ignored[-1])
@@ -166,7 +182,24 @@ def _load_created(created: ObjectCreated, invocation: Invocation) -> dict[str, A
         "time": created.time,
     }
     how = how_of(direct, invocation.deadline, invocation.message)
-    return _load_or_hand_over(spec, how, direct, invocation)
+    if spec.table_name in invocation.busy:
+        raise _waiting(spec, created)
+    try:
+        return _load_or_hand_over(spec, how, direct, invocation)
+    except BusyError:
+        if invocation.message is not None:
+            invocation.busy.add(spec.table_name)
+        raise
+
+
+def _waiting(spec: LoadSpec, created: ObjectCreated) -> BusyError:
+    """For a load whose table's turn was not to be had for one before it, of the same batch: it would only stand in line
+    behind that one, and pay for it."""
+    error = BusyError(f"{created.uri}: another load has the turn of {spec.table}, as was found just before")
+    error.report = LoadReport(
+        "failed", created.uri, spec.table, spec.mode, version=created.version_id, error=str(error), retryable=True
+    )
+    return error
 
 
 def _direct(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
@@ -218,12 +251,13 @@ def _load_or_hand_over(spec: LoadSpec, how: How, direct: Mapping[str, Any], invo
 
     Where time is up, another invocation is asked for with the event ``direct``, if the function may do that.
     """
-    with telemetry.about(direct["source"], direct.get("version_id")):
-        if (dispatched := _dispatch(how, direct)) is not None:
+    uri, version = direct["source"], direct.get("version_id")
+    with telemetry.about(uri, version), opened(direct, settings().s3) as source:
+        if source is not None and (dispatched := dispatch(direct, source, how.deadline, settings().client)) is not None:
             telemetry.log("dispatched", **dispatched)
             return dispatched
         try:
-            report = _load(spec, how, direct["source"], direct.get("version_id"))
+            report = _load(spec, how, uri, version, source)
         except LoaderError as error:
             if error.report is None or (invocation.message and isinstance(error, BusyError)):
                 raise
@@ -237,13 +271,8 @@ def _load_or_hand_over(spec: LoadSpec, how: How, direct: Mapping[str, Any], invo
         return report.to_dict()
 
 
-def _dispatch(how: How, direct: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Leave it to a state machine, if there is one and the load is too large for this function."""
-    return dispatch(direct, how.deadline, s3=settings().s3, client=settings().client)
-
-
-def _load(spec: LoadSpec, how: How, uri: str, version_id: str | None) -> LoadReport:
-    """Load it, unless there is no time for anything. Raises LoaderError."""
+def _load(spec: LoadSpec, how: How, uri: str, version_id: str | None, source: Source | None) -> LoadReport:
+    """Load it, unless there is no time for anything. ``source``: where it is open already. Raises LoaderError."""
     if reached := how.deadline.reached:
         paused = PausedError(f"{uri}: {reached}; it was not begun", handover=not how.deadline.stopped)
         paused.report = LoadReport(
@@ -251,7 +280,7 @@ def _load(spec: LoadSpec, how: How, uri: str, version_id: str | None) -> LoadRep
         )
         raise paused
     s3 = settings().s3 if how.workers == 1 else None  # each worker makes its own
-    return load_one(uri, spec, settings().database, how, s3=s3, version_id=version_id)
+    return load_one(uri, spec, settings().database, how, s3=s3, version_id=version_id, source=source)
 
 
 def _call_again(direct: Mapping[str, Any], handovers: int, context: Any) -> bool:

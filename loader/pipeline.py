@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from loader.refusals import is_refusal
 from loader.report import LoadReport
 from loader.segments import NotStraightError
 from loader.small_load import load_small
-from loader.source import expand, open_source
+from loader.source import Source, expand, open_source
 from loader.spec import LoadSpec
 from loader.tables import Table
 from loader.tally import Progress, RejectKeeper
@@ -100,12 +100,22 @@ def load(
 
 @passing_on
 def load_one(
-    uri: str, spec: LoadSpec, database: Database, how: How = PLAINLY, *, version_id: str | None = None, s3: Any = None
+    uri: str,
+    spec: LoadSpec,
+    database: Database,
+    how: How = PLAINLY,
+    *,
+    version_id: str | None = None,
+    s3: Any = None,
+    source: Source | None = None,
 ) -> LoadReport:
     """Load the one object or file of that name; no character of it is a pattern.
 
-    ``version_id`` pins a version of the object. Raises LoaderError; its ``report`` says what became of it. Raises what
-    a callback of ``how`` raises, after the load has come to its end: it is then entered as failed and can be continued.
+    ``version_id`` pins a version of the object. ``source``: that object, where the caller has it open already, and
+    closes it; several workers open it themselves.
+
+    Raises LoaderError; its ``report`` says what became of it. Raises what a callback of ``how`` raises, after the load
+    has come to its end: it is then entered as failed and can be continued.
     """
     try:
         how = with_token(within_cores(how), version_id)
@@ -114,8 +124,8 @@ def load_one(
             if isinstance(loaded, LoadReport):
                 return loaded
             how = replace(how, notes=(*how.notes, f"loaded by one worker: {loaded}"))
-        with open_source(uri, version_id=version_id, client=s3) as source:
-            return Load(source, spec, database, for_version(how, source, version_id)).run()
+        with nullcontext(source) if source else open_source(uri, version_id=version_id, client=s3) as found:
+            return Load(found, spec, database, for_version(how, found, version_id)).run()
     except LoaderError as error:
         if error.report is None:  # it could not even be opened
             error.report = LoadReport(

@@ -32,16 +32,17 @@ RECEIVES = HANDOVERS + 5
 """Receives of a message that are for its load: its handovers, and five attempts that may fail beside them."""
 
 WAITS = 100
-"""Receives beside those in which a message may find that another load has its table's turn: more than a day of them,
-once the pauses between them are `LONGEST_HIDDEN`."""
+"""Receives beside those in which a message may find that another load has its table's turn, or another file that of the
+function: some 17 hours of them, and no less than 11, for the pauses between them grow to `LONGEST_HIDDEN`."""
 
-TURN_PATIENCE = 20.0
+TURN_PATIENCE = 5.0
 """Seconds that a function which a queue feeds waits for a table's turn. It is paid for by the second, and the queue
-waits for nothing. A load that follows a short one still gets its turn in the same invocation."""
+waits for nothing. Turns go in the order in which they were asked for, and small loads take some ten milliseconds each,
+so among them a load has its turn long before; who waits longer waits for a large one."""
 
-FIRST_WAIT = 15.0
-"""Seconds after which a message whose load found its table's turn taken comes again for the first time; then twice as
-long each time, up to `LONGEST_HIDDEN`."""
+FIRST_WAIT = 3.0
+"""Seconds, at most, after which a message that has to wait comes again for the first time; then twice as long each
+time, up to `LONGEST_HIDDEN`."""
 
 LONGEST_HIDDEN = 900.0
 """Seconds after which a message whose load failed for a reason that may pass comes again at the latest: Lambda's
@@ -154,12 +155,18 @@ def hidden_for(message: Message, error: Exception) -> int:
     if isinstance(error, PausedError):
         return 0
     before = message.received - 1
-    if isinstance(error, BusyError):  # at least half of it: each wait is one of `WAITS`
-        longest = min(FIRST_WAIT * 2 ** min(before, 32), LONGEST_HIDDEN)
-        return int(longest / 2 + backoff(0, first=longest / 2))
+    if isinstance(error, BusyError):
+        return wait_of(message)
     if isinstance(error, LoaderError) and error.retryable:
         return int(backoff(before, first=10.0, longest=LONGEST_HIDDEN))
     return int(backoff(before, first=2.0, longest=LONGEST_LASTING))
+
+
+def wait_of(message: Message) -> int:
+    """Seconds until a message comes again that has to wait: the longer the more often it came, and never less than half
+    of what it may be, for each wait is one of `WAITS`."""
+    longest = min(FIRST_WAIT * 2 ** min(message.received - 1, 32), LONGEST_HIDDEN)
+    return int(longest / 2 + backoff(0, first=longest / 2, longest=longest))
 
 
 def hide(message: Message, seconds: int) -> None:

@@ -17,17 +17,18 @@ from typing import Any
 
 from loader.errors import LoaderError, SetupError, SourceNotFoundError, SpecError, UsageError
 from loader.names import did_you_mean, listed
-from loader.source import expand, open_source
+from loader.source import open_source
 from loader.spec import LoadSpec
 from loader.spec_bounds import SPEC_LIMIT
 from loader.spec_text import read_toml, toml_text
 from loader.values import shown
 
 FRESH = 60.0
-"""Seconds for which specs that were read from a bucket are not read again."""
+"""Seconds for which specs that were read from a bucket are not listed again. Then those that have changed are read."""
 
 STALE = 5.0
-"""Seconds after which they are read again for a key or a name that none of them fits: its spec may have come since."""
+"""Seconds after which they are listed again for a key or a name that none of them fits: its spec may have come
+since."""
 
 OVERLAPS = 10
 """Other specs that match the same keys, of which a check names each."""
@@ -72,6 +73,7 @@ class SpecShelf:
         self._client = client
         self._tell = tell
         self._held: Mapping[str, Held] = {}
+        self._seen: dict[str, tuple[str, Held]] = {}  # of a bucket, by address: the ETag, and what was read then
         self._read_at: float | None = None
 
     def find(self, bucket: str, key: str) -> LoadSpec:
@@ -153,14 +155,24 @@ class SpecShelf:
                 yield _held(name, str(path), partial(read_toml, path))
 
     def _of_bucket(self) -> Iterator[Held]:
+        """What was read before and is the same still is not read again: there may be hundreds."""
+        from loader import s3  # here: those who load from their own disk have no use for it
+
         prefix = self._place.rstrip("/") + "/"
         try:
-            uris = expand(prefix, client=self._client)
+            etags = s3.etags(prefix, client=self._client)
         except SourceNotFoundError:
             return
-        for uri in uris:
-            if uri.endswith(_ENDING):
-                yield _held(uri.removeprefix(prefix), uri, partial(self._read, uri))
+        known, self._seen = self._seen, {}
+        for uri, etag in sorted(etags.items()):
+            if not uri.endswith(_ENDING):
+                continue
+            before, held = known.get(uri, (None, None))
+            if held is None or before != etag:
+                held = _held(uri.removeprefix(prefix), uri, partial(self._read, uri))
+            if held.error is None or not held.error.retryable:
+                self._seen[uri] = etag, held
+            yield held
 
     def _read(self, uri: str) -> str:
         with open_source(uri, client=self._client) as source:

@@ -98,7 +98,8 @@ def _is_small(task: Task) -> bool:
     """Whether what is known before the object is read speaks for it. Raises UsageError, see `small_bytes`."""
     spec, how = task.spec, task.how
     plain = spec.unknown != "add" and not how.force and how.replay_of is None
-    return plain and task.source.size <= small_bytes()
+    counted = how.attempts is not None  # one that ends its process would leave nothing to count
+    return plain and not counted and task.source.size <= small_bytes()
 
 
 class _SmallLoad:

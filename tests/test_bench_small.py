@@ -115,30 +115,26 @@ def test_a_cost_is_of_one_file() -> None:
 def test_a_message_that_was_handed_back_comes_again_when_it_is_due() -> None:
     now = [100.0]
     messages = Queue(["a", "b"], clock=lambda: now[0])
-    first, second = messages.take(), messages.take()
-    assert first is not None
-    assert second is not None
+    first, second = messages.take(10)
     assert (first.key, second.key) == ("a", "b")
     messages.hand_back(first, 15)
     messages.hand_back(second, 5)
     now[0] += 15
-    again = messages.take()
-    assert again is second
-    assert again.received == 2
+    assert messages.take() == [second]
+    assert second.received == 2
     messages.done()
-    assert messages.take() is first
+    assert messages.take(10) == [first]
     messages.done()
-    assert messages.take() is None
+    assert messages.take() == []
 
 
 def test_nobody_waits_for_what_a_worker_that_failed_had_taken() -> None:
     messages = Queue(["a", "b"])
-    messages.take()
-    messages.take()
+    messages.take(2)
     with pytest.raises(KeyError), messages.taking():
         raise KeyError
     messages.done()
-    assert messages.take() is None
+    assert messages.take() == []
 
 
 def test_what_a_function_asks_of_its_queue_is_heard() -> None:
@@ -154,10 +150,11 @@ def test_what_a_function_asks_of_its_queue_is_heard() -> None:
 def test_functions_empty_a_queue_together(dsn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The run itself checks that every file was loaded. As many sessions of the floor do the same."""
     with serving(tmp_path) as objects:
-        contention.measure(of(dsn), objects, files=4, rows=2, tables=(2,), functions=(2,))
+        contention.measure(of(dsn), objects, files=4, rows=2, tables=(2,), functions=(2,), batches=(1, 10))
     told = capsys.readouterr().out
-    assert "| loader | 2 | 2 | " in told
-    assert "| floor | 2 | 2 | " in told
+    assert "| loader | 2 | 2 | 1 | " in told
+    assert "| loader | 2 | 2 | 10 | " in told
+    assert "| floor | 2 | 2 |  | " in told
     ((orders, shipped),) = query(dsn, "SELECT count(*), count(*) FILTER (WHERE status = 'shipped') FROM orders_1")
     assert (orders, shipped) == (50_002, 4)
 
@@ -185,5 +182,6 @@ def test_each_part_has_defaults_of_its_own() -> None:
     assert parse(["files"])[1].rows == (1, 100, 1000)
     part, told = parse(["contention", "--files", "8", "--tables", "1"])
     assert (part, told.files, told.tables, told.functions) == ("contention", 8, (1,), (1, 2, 4))
+    assert told.batches == (1, 10)
     with pytest.raises(SystemExit):
         parse(["files", "--modes", "upsert"])

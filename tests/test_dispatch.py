@@ -11,11 +11,12 @@ from typing import Any
 import boto3
 import pytest
 from support.postgres import query
+from support.s3 import FaultProxy
 from test_handler import SPEC, notification, queued
 
 from loader import settings
 from loader.deadline import Deadline
-from loader.dispatch import RATE, Dispatch, dispatch, name_of
+from loader.dispatch import RATE, Dispatch, name_of, opened
 from loader.errors import UsageError
 from loader.handler import handler
 from loader.source import open_source
@@ -93,11 +94,14 @@ def test_a_queued_message_is_done_with(dsn: str, s3: Any, machine: Machine) -> N
     assert query(dsn, "SELECT to_regclass('public.trips')") == [(None,)]
 
 
-def test_a_small_object_is_loaded_here(dsn: str, s3: Any, machine: Machine) -> None:
+def test_a_small_object_is_loaded_here(dsn: str, s3: Any, machine: Machine, fault_proxy: FaultProxy) -> None:
+    """And opened once: that the machine could have it costs no request more."""
+    query(dsn, "CREATE TABLE trips (a int)")
     event = notification((s3.bucket, KEY, s3.put(KEY, b"a\n1\n")))
     assert handler(event, Context())["loads"][0]["state"] == "loaded"
     assert machine.executions() == []
     assert query(dsn, "SELECT a FROM trips") == [(1,)]
+    assert [(each.method, each.key) for each in fault_proxy.requests] == [("HEAD", f"{KEY}"), ("GET", KEY)]
 
 
 def test_without_a_machine_everything_is_loaded_here(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,4 +189,5 @@ def test_the_rate_decides_and_can_be_told(monkeypatch: pytest.MonkeyPatch) -> No
 def test_without_a_machine_nothing_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even the object."""
     monkeypatch.delenv("LOADER_STATE_MACHINE", raising=False)
-    assert dispatch({"source": "s3://nowhere/a.csv"}, Deadline(60), s3=None, client=None) is None
+    with opened({"source": "s3://nowhere/a.csv"}, None) as source:
+        assert source is None

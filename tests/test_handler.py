@@ -580,7 +580,7 @@ def test_any_event_of_version_2_is_read(version: str) -> None:
     """Minor versions only add fields."""
     event = notification(("b", "a+b c.csv", "v"))
     event["Records"][0]["eventVersion"] = version
-    assert list(objects_of(event)) == [ObjectCreated("b", "a+b c.csv", "v", "0A1B2C")]
+    assert list(objects_of(event)) == [ObjectCreated("b", "a+b c.csv", "v", "0A1B2C", size=1)]
 
 
 def test_specs_of_a_bucket(dsn: str, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -600,8 +600,9 @@ def test_one_connection_serves_many_invocations(dsn: str, s3: Any) -> None:
     """And one that died while the function was frozen is replaced."""
     event = notification((s3.bucket, KEY, s3.put(KEY, b"a\n1\n")))
     handler(event, Context())
-    pids = "SELECT pid FROM pg_stat_activity WHERE application_name = 'loader' AND datname = current_database()"
+    pids = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'loader %' AND datname = current_database()"
     before = query(dsn, pids)
+    assert len(before) == 1
     handler(event, Context())
     assert query(dsn, pids) == before
     query(dsn, f"SELECT pg_terminate_backend(pid, 5000) FROM ({pids}) AS loaders")

@@ -9,6 +9,7 @@ import pytest
 from support.iam import is_allowed, is_denied
 from support.synthesis import ACCOUNT, ROOT, Synthesis, Template
 
+from infra.sizes import batch_size_of
 from loader.pipeline import How
 from loader.redelivery import RECEIVES, WAITS
 
@@ -59,13 +60,21 @@ def test_the_environment_is_what_the_handler_asks_for(template: Template) -> Non
     assert all(f'"{name}"' in code for name in environment if name.startswith("LOADER_"))
 
 
-def test_a_message_is_an_invocation(template: Template) -> None:
-    """One message each, of which the answer says whether it failed."""
+def test_a_batch_is_an_invocation(synthesis: Synthesis, template: Template) -> None:
+    """As many messages as SQS hands out at once, or fewer; the answer says which of them failed."""
     source = template.one("Lambda::EventSourceMapping")
     assert source["EventSourceArn"] == template.arn("SQS::Queue", "IntakeQueue")
     assert source["FunctionName"] == template.id("Lambda::Function", "LoadFunction")
-    assert source["BatchSize"] == 1
+    assert source["BatchSize"] == (1 if template is synthesis.templates["options"] else 10)
+    assert "MaximumBatchingWindowInSeconds" not in source  # nobody waits for a batch to fill
     assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+
+
+@pytest.mark.parametrize("told", ["0", "11", "-1", "2.5", "many", "", "²", True])
+def test_a_batch_that_cannot_be_is_named(told: object) -> None:
+    """Before anything is synthesized, in one sentence."""
+    with pytest.raises(ValueError, match=rf'^batch_size "{told}": it is a whole number from 1 to 10$'):
+        batch_size_of(told)
 
 
 def test_the_function_scales_with_the_queue_up_to_what_the_database_bears(synthesis: Synthesis) -> None:

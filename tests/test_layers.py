@@ -77,7 +77,8 @@ SHELVES: list[set[str]] = [
     {"events", "local", "signals", "telemetry"},  # faces
     {"settings"},
     {"dispatch", "health", "plans", "redelivery"},
-    {"cli", "giving_up", "handler"},
+    {"batch", "cli", "giving_up"},
+    {"handler"},
     {"fleet", "provision"},
     {"__main__", "twin"},
 ]

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.s3 import FaultProxy
 
 import loader
 from loader.cli import main
 from loader.errors import SourceUnavailableError, SpecError, UsageError
-from loader.shelf import Held, SpecShelf, check_specs
+from loader.shelf import FRESH, Held, SpecShelf, check_specs
 
 GOOD = 'source = "{}"\ntable = "t"\n'
 MISSPELT = GOOD + 'mod = "append"\n'
@@ -161,6 +162,29 @@ def test_a_key_without_a_spec_has_them_read_again(s3: Any) -> None:
 
 
 # --- specs check
+
+
+def test_specs_that_have_not_changed_are_not_read_again(s3: Any, fault_proxy: FaultProxy) -> None:
+    """There may be hundreds, and each costs two requests. One that has changed, is new or was deleted is seen."""
+    for name in ("same", "changed", "deleted"):
+        s3.put(f"specs/{name}.toml", GOOD.format(f"{name}/*").encode())
+    shelf = SpecShelf(s3.uri("specs/"))
+    s3.put("specs/wrong.toml", MISSPELT.format("wrong/*").encode())
+    assert len(shelf.all()) == 4
+    s3.put("specs/changed.toml", GOOD.format("other/*").encode())
+    s3.put("specs/new.toml", MISSPELT.format("new/*").encode())
+    s3.delete("specs/deleted.toml")
+    fault_proxy.requests.clear()
+    assert shelf._read_at is not None
+    shelf._read_at -= FRESH + 1  # seconds pass
+    assert [(held.name, held.asks and held.asks.source) for held in shelf.all()] == [
+        ("changed", "other/*"),
+        ("new", "new/*"),
+        ("same", "same/*"),
+        ("wrong", "wrong/*"),
+    ]
+    read = [(each.method, each.key) for each in fault_proxy.requests if each.key]
+    assert read == [(method, f"specs/{name}.toml") for name in ("changed", "new") for method in ("HEAD", "GET")]
 
 
 def test_every_problem_of_every_spec(place: tuple[str, Write], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,8 @@
 r"""Many small files: what one costs, what many functions do with one table, and what ten thousand leave behind.
 
     python -m bench.small files [--files 300] [--rows 1,100,1000] [--delays 0,1,5] [--modes append,merge] [--rounds 3]
-    python -m bench.small invocation [--files 50] [--rows 1000] [--modes append,merge]
-    python -m bench.small contention [--files 1000] [--rows 1000] [--tables 1,10] [--functions 1,2,4]
+    python -m bench.small invocation [--files 50] [--rows 1000] [--modes append,merge] [--batches 1,10]
+    python -m bench.small contention [--files 1000] [--rows 1000] [--tables 1,10] [--functions 1,2,4] [--batches 1,10]
     python -m bench.small churn [--files 10000] [--rows 10] [--modes merge]
 
 Beside the loader runs the floor: psycopg2 in one session, COPY, and to merge a temporary table and ON CONFLICT.
@@ -35,6 +35,7 @@ class Told:
     rounds: int
     tables: tuple[int, ...]
     functions: tuple[int, ...]
+    batches: tuple[int, ...]
 
 
 def _files(server: Server, objects: Objects, told: Told) -> None:
@@ -42,12 +43,18 @@ def _files(server: Server, objects: Objects, told: Told) -> None:
 
 
 def _invocation(server: Server, objects: Objects, told: Told) -> None:
-    invocation.measure(server, objects, invocations=told.files, rows=told.rows[0], modes=told.modes)
+    invocation.measure(server, objects, files=told.files, rows=told.rows[0], modes=told.modes, batches=told.batches)
 
 
 def _contention(server: Server, objects: Objects, told: Told) -> None:
     contention.measure(
-        server, objects, files=told.files, rows=told.rows[0], tables=told.tables, functions=told.functions
+        server,
+        objects,
+        files=told.files,
+        rows=told.rows[0],
+        tables=told.tables,
+        functions=told.functions,
+        batches=told.batches,
     )
 
 
@@ -80,6 +87,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[str, Told]:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tables", default="1,10")
     parser.add_argument("--functions", default="1,2,4", help="how many run at once")
+    parser.add_argument("--batches", default="1,10", help="messages that a function gets at once")
     told = vars(parser.parse_args(arguments))
     part = told["part"]
     told = {**told, **{name: told[name] or default for name, default in PARTS[part][1].items()}}
@@ -92,6 +100,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[str, Told]:
             rounds=told["rounds"],
             tables=_numbers(told["tables"]),
             functions=_numbers(told["functions"]),
+            batches=_numbers(told["batches"]),
         )
     except ValueError as error:
         parser.error(str(error))

@@ -1,7 +1,8 @@
 """Many files for one table, or for ten, and several functions at once: who waits, who gives up, what it costs.
 
 Each function is the real handler under the real runtime client, and gets messages as the event source mapping of a
-queue hands them out: one at a time to each function, again when the function has said so, and as often as it takes.
+queue hands them out: one batch at a time to each function, again when the function has said so, and as often as it
+takes.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import heapq
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from typing import Any
 from urllib.parse import quote
 
@@ -45,6 +47,10 @@ class Message:
     key: str = field(compare=False)
     received: int = field(default=0, compare=False)
 
+    @property
+    def receipt(self) -> str:
+        return f"{self.number}-{self.received}"
+
 
 class Queue:
     """Messages, each handed to one taker at a time, the longest due first. ``clock`` gives seconds."""
@@ -57,22 +63,28 @@ class Queue:
         self._over = False
         self._changed = threading.Condition()
 
-    def take(self) -> Message | None:
-        """The next that is due, after a wait for it if need be; None when all are done."""
+    def take(self, most: int = 1) -> list[Message]:
+        """The next that are due, at most so many, after a wait for the first if need be; none when all are done."""
         with self._changed:
             while (self._due or self._out) and not self._over:
                 left = self._due[0].due - self._clock() if self._due else None
                 if left is not None and left <= 0:
-                    message = heapq.heappop(self._due)
-                    message.received += 1
-                    self._out += 1
-                    return message
+                    return [*self._taken(most)]
                 self._changed.wait(left)
-            return None
+            return []
+
+    def _taken(self, most: int) -> Iterator[Message]:
+        for _ in range(most):
+            if not self._due or self._due[0].due > self._clock():
+                return
+            message = heapq.heappop(self._due)
+            message.received += 1
+            self._out += 1
+            yield message
 
     @contextmanager
     def taking(self) -> Iterator[None]:
-        """Where the body fails, nobody waits any more for what it had taken: `take` gives None."""
+        """Where the body fails, nobody waits any more for what it had taken: `take` gives nothing."""
         try:
             yield
         except BaseException:
@@ -108,18 +120,18 @@ class Outcome:
     paid: float = 0.0
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
-    def note(self, message: Message, at: float, began: float, *, failed: bool) -> None:
-        """A receive has ended that began ``at``; the messages were there when all ``began``."""
+    def note(self, messages: Sequence[Message], at: float, began: float, failed: Collection[int]) -> None:
+        """An invocation has ended that began ``at``, of which the messages of the numbers ``failed`` come again; all
+        were there when everything ``began``."""
         now = time.monotonic()
         with self._guard:
             self.paid += now - at
-            self.gave_up += failed
-            self.received = max(self.received, message.received)
-            if not failed:
-                self.waits.append(now - began)
+            self.gave_up += len(failed)
+            self.received = max(self.received, *(message.received for message in messages))
+            self.waits += [now - began for message in messages if message.number not in failed]
 
     def figures(self) -> tuple[str, ...]:
-        """As `HEAD` names them, from the fourth on."""
+        """As `HEAD` names them, from the fifth on."""
         waits = sorted(self.waits)
         return (
             f"{len(waits) / self.seconds:.1f}",
@@ -132,25 +144,35 @@ class Outcome:
 
 
 HEAD = (
-    *("", "tables", "at once", "files/s", "median wait s", "longest wait s", "receives in vain"),
+    *("", "tables", "at once", "batch", "files/s", "median wait s", "longest wait s", "receives in vain"),
     *("most receives of a file", "ms paid a file"),
 )
 
 
 def measure(
-    server: Server, objects: Objects, *, files: int, rows: int, tables: Sequence[int], functions: Sequence[int]
+    server: Server,
+    objects: Objects,
+    *,
+    files: int,
+    rows: int,
+    tables: Sequence[int],
+    functions: Sequence[int],
+    batches: Sequence[int],
 ) -> None:
-    """One run for each number of tables and of functions; beside it as many sessions of the floor."""
+    """One run for each number of tables, of functions and of messages in a batch; beside it as many sessions of the
+    floor."""
     objects.versioned = True
     lines = []
-    for several in tables:
-        for number in functions:
-            for kind, load in (("loader", _by_functions), ("floor", _by_sessions)):
-                keys = _prepared(server, objects, files // several, rows, several)
-                outcome = load(server, objects, keys, number)
-                lines.append((kind, str(several), str(number), *outcome.figures()))
-                print(f"{kind:6} {several:2} tables, {number} at once: {lines[-1][3]} files/s", flush=True)
-    print(table(HEAD, lines))
+    for several, number, batch in product(tables, functions, (*batches, 0)):
+        keys = _prepared(server, objects, files // several, rows, several)
+        if batch:
+            outcome = _by_functions(server, objects, keys, number, batch)
+        else:
+            outcome = _by_sessions(server, objects, keys, number)
+        named = ("loader" if batch else "floor", str(several), str(number), str(batch or ""))
+        lines.append((*named, *outcome.figures()))
+        print(f"{named[0]:6} {several:2} tables, {number} at once, batch {named[3] or '-'}: {lines[-1][4]} files/s")
+    print(table(HEAD, lines), flush=True)
 
 
 def _prepared(server: Server, objects: Objects, files: int, rows: int, tables: int) -> list[str]:
@@ -167,7 +189,7 @@ def _prepared(server: Server, objects: Objects, files: int, rows: int, tables: i
     return sorted(keys, key=lambda key: key.rpartition("/")[2])
 
 
-def _by_functions(server: Server, objects: Objects, keys: Sequence[str], functions: int) -> Outcome:
+def _by_functions(server: Server, objects: Objects, keys: Sequence[str], functions: int, batch: int) -> Outcome:
     specs = objects.folder / "specs"
     specs.mkdir(exist_ok=True)
     for name in {key.partition("/")[0] for key in keys}:
@@ -182,7 +204,7 @@ def _by_functions(server: Server, objects: Objects, keys: Sequence[str], functio
             "AWS_ENDPOINT_URL_SQS": endpoint,
         }
         running = [stack.enter_context(Runtime(HANDLER, environment)) for _ in range(functions)]
-        outcome = drain(Queue(keys), running, objects, hidden)
+        outcome = drain(Queue(keys), running, objects, hidden, batch)
     loaded = int(server.ask("SELECT count(*) FROM loader.loads WHERE state = 'loaded'"))
     if loaded != len(keys):
         raise SystemExit(f"{loaded} of {len(keys)} files were loaded")
@@ -197,7 +219,8 @@ def _by_sessions(server: Server, objects: Objects, keys: Sequence[str], sessions
     def work(_: int) -> None:
         with messages.taking(), ExitStack() as stack:
             loads: dict[str, Load] = {}
-            while (message := messages.take()) is not None:
+            while taken := messages.take():
+                (message,) = taken
                 name, at = message.key.partition("/")[0], time.monotonic()
                 if name not in loads:
                     loads[name] = stack.enter_context(copying("merge", name, server.dsn))
@@ -206,10 +229,10 @@ def _by_sessions(server: Server, objects: Objects, keys: Sequence[str], sessions
                 except psycopg2.errors.DeadlockDetected:
                     stack.close()
                     loads.clear()
-                    outcome.note(message, at, began, failed=True)
+                    outcome.note(taken, at, began, [message.number])
                     messages.hand_back(message, 0)
                 else:
-                    outcome.note(message, at, began, failed=False)
+                    outcome.note(taken, at, began, [])
                     messages.done()
 
     with ThreadPoolExecutor(sessions) as pool:
@@ -218,8 +241,10 @@ def _by_sessions(server: Server, objects: Objects, keys: Sequence[str], sessions
     return outcome
 
 
-def drain(messages: Queue, functions: Sequence[Runtime], objects: Objects, hidden: dict[str, float]) -> Outcome:
-    """Hand out messages until all are through, each function one at a time."""
+def drain(
+    messages: Queue, functions: Sequence[Runtime], objects: Objects, hidden: dict[str, float], batch: int
+) -> Outcome:
+    """Hand out messages until all are through, up to ``batch`` at a time to each function."""
     outcome, began = Outcome(), time.monotonic()
 
     def work(function: Runtime) -> None:
@@ -227,19 +252,20 @@ def drain(messages: Queue, functions: Sequence[Runtime], objects: Objects, hidde
             empty(function)
 
     def empty(function: Runtime) -> None:
-        while (message := messages.take()) is not None:
-            receipt = f"{message.number}-{message.received}"
+        while taken := messages.take(batch):
             at = time.monotonic()
             try:
-                failed = bool(function.invoke(event_of(message, receipt, objects))["batchItemFailures"])
+                answer = function.invoke({"Records": [record_of(message, objects) for message in taken]})
+                failed = {int(each["itemIdentifier"]) for each in answer["batchItemFailures"]}
             except FunctionError as error:
-                print(f"{message.key}: {error}", flush=True)
-                failed = True
-            outcome.note(message, at, began, failed=failed)
-            if failed:
-                messages.hand_back(message, hidden.pop(receipt, HIDDEN))
-            else:
-                messages.done()
+                print(f"{', '.join(message.key for message in taken)}: {error}", flush=True)
+                failed = {message.number for message in taken}
+            outcome.note(taken, at, began, failed)
+            for message in taken:
+                if message.number in failed:
+                    messages.hand_back(message, hidden.pop(message.receipt, HIDDEN))
+                else:
+                    messages.done()
 
     with ThreadPoolExecutor(len(functions)) as pool:
         list(pool.map(work, functions))
@@ -247,7 +273,7 @@ def drain(messages: Queue, functions: Sequence[Runtime], objects: Objects, hidde
     return outcome
 
 
-def event_of(message: Message, receipt: str, objects: Objects) -> dict[str, Any]:
+def record_of(message: Message, objects: Objects) -> dict[str, Any]:
     """A message as Lambda hands it to a function: S3's notification within SQS's (S3 User Guide, "Event message
     structure"; Lambda developer guide, "Using Lambda with Amazon SQS")."""
     path = objects.folder / message.key
@@ -264,17 +290,13 @@ def event_of(message: Message, receipt: str, objects: Objects) -> dict[str, Any]
         "s3": {"bucket": {"name": BUCKET}, "object": stored},
     }
     return {
-        "Records": [
-            {
-                "messageId": str(message.number),
-                "receiptHandle": receipt,
-                "body": json.dumps({"Records": [told]}),
-                "attributes": {"ApproximateReceiveCount": str(message.received)},
-                "eventSource": "aws:sqs",
-                "eventSourceARN": _ARN,
-                "awsRegion": "us-east-1",
-            }
-        ]
+        "messageId": str(message.number),
+        "receiptHandle": message.receipt,
+        "body": json.dumps({"Records": [told]}),
+        "attributes": {"ApproximateReceiveCount": str(message.received)},
+        "eventSource": "aws:sqs",
+        "eventSourceARN": _ARN,
+        "awsRegion": "us-east-1",
     }
 
 

@@ -242,7 +242,7 @@ class _Server(ThreadingHTTPServer):
 def _handler_for(sandbox: _Sandbox) -> type[BaseHTTPRequestHandler]:
     class RuntimeApi(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # else an answer waits 40 ms for the acknowledgement of its head
+        disable_nagle_algorithm = True  # else a small event waits 40 ms for the client's ACK of the head
 
         def do_GET(self) -> None:
             if self.path != f"{_PREFIX}/invocation/next":

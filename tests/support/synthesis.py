@@ -40,6 +40,7 @@ OPTIONS = {
     "internet": "true",
     "fleet": "true",
     "cidr": "10.8.0.0/20",
+    "batch_size": "1",
 }
 """Context parameters of the variant ``options``: every one that there is."""
 
