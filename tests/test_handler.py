@@ -518,6 +518,7 @@ def test_what_it_was_told_it_tells_itself(dsn: str, s3: Any, hurried: Callable[[
     ]
 
 
+@pytest.mark.usefixtures("large_way")
 def test_where_nobody_takes_the_call_the_error_is_raised(
     dsn: str, s3: Any, capsys: pytest.CaptureFixture[str], hurried: Callable[[], Invocation]
 ) -> None:

@@ -206,6 +206,7 @@ def test_workers_load_in_session_mode(dsn: str, pool: Pooled, file: Path, monkey
     assert query(dsn, "SELECT count(*), sum(b) FROM trips") == [(KEYS, KEYS * (KEYS - 1) // 2)]
 
 
+@pytest.mark.usefixtures("large_way")
 @pytest.mark.parametrize("step", ["copy a segment", "merge"])
 def test_a_client_of_a_pool_that_is_killed_leaves_no_lock(
     dsn: str, pool: Pooled, file: Path, tmp_path: Path, step: str
