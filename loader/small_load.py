@@ -202,7 +202,8 @@ class _SmallLoad:
         return table
 
     def _plan(self, connection: Connection, records: Records, table: Table) -> Plan:
-        """What is to be done with the records: as for the load before, where nothing is different.
+        """What is to be done with the records: as for the load before, where nothing is different. Of a type that is not
+        PostgreSQL's own, the name may mean another one by now, so it is asked for each time.
 
         Raises NotSmallError where the target would be another table after it, and as `Task.plan` does.
         """
@@ -215,7 +216,7 @@ class _SmallLoad:
             plan = self._task.plan(connection, records, table, again=False)
         if plan.added or table.rules or table.view:
             raise NotSmallError
-        if is_constant(spec):
+        if is_constant(spec) and all(each.type.built_in for each in plan.columns):
             kept[key] = plan
             if len(kept) > KEPT_PLANS:
                 del kept[next(iter(kept))]
