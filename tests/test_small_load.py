@@ -3,23 +3,17 @@ believe any more. That it leaves what the way of large objects leaves is the law
 
 from __future__ import annotations
 
-import gzip
 import itertools
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
-from bench.small.proxy import proxied
-from psycopg2.extensions import make_dsn
-from support.both_ways import Taken, load_each, make, watching, way
-from support.lost_commit import Loses, losing_commit
-from support.postgres import query, run_alone
+from support.both_ways import WAYS, Taken, load_each, make, watching
+from support.postgres import query
 
 import loader
-from loader import kept_staging, small_load
+from bench.small.proxy import proxied
 from loader.database import Database
 from loader.pipeline import How, load_one
 from loader.report import LoadReport
@@ -146,36 +140,149 @@ STALE: dict[str, tuple[str, str, str]] = {
 }
 
 
-@pytest.fixture
-def databases(dsn: str) -> Iterator[dict[str, Database]]:
-    databases = {name: Database(dsn) for name in ("small", "large")}
-    yield databases
-    for each in databases.values():
-        each.close()
-
-
-@pytest.mark.parametrize("mode", ["merge", "append"])
-def test_a_warm_session_sees_what_has_changed(
-    dsn: str, databases: dict[str, Database], tmp_path: Path, mode: str
-) -> None:
-    wrong = {}
+def test_a_warm_session_sees_what_has_changed(dsn: str, tmp_path: Path) -> None:
+    """By either way the second load is one into the table as it is then."""
+    database, wrong = Database(dsn), {}
+    types = {"b": "text", "c": "int", "m": "{s}.mood", "d": "{s}.dom"}
     for what, (before, change, after) in STALE.items():
         names = before.partition("\n")[0].split(",")[1:]
-        types = {"b": "text", "c": "int", "m": "{s}.mood", "d": "{s}.dom"}
-        columns = "".join(f", {name} {types[name]}" for name in names)
         make(
             dsn,
             "CREATE TYPE {s}.mood AS ENUM ('p')",
             "CREATE DOMAIN {s}.dom AS int CHECK (VALUE > 0)",
-            f"CREATE TABLE {{s}}.t (a int PRIMARY KEY{columns})",
+            f"CREATE TABLE {{s}}.t (a int PRIMARY KEY{''.join(f', {name} {types[name]}' for name in names)})",
         )
-        spec = {"mode": mode, "key": ["a"] if mode == "merge" else [], "rejects": {"max_ratio": 1}}
-        for number, text in enumerate([before, before.replace("\n1,", "\n9,").replace(",x", ",z"), after]):
-            if number == 2:
-                query(dsn, "; ".join(change.replace("{s}", name) for name in databases))
+        left = {}
+        for number, text in enumerate([before, after]):
+            if number:
+                query(dsn, "; ".join(change.replace("{s}", name) for name in WAYS))
             path = tmp_path / f"{what} {number}.csv"
-            path.write_text(f"{what} {mode} {number}\n{text}")
-            left = load_each(databases, path, {**spec, "csv": {"skip_lines": 1}}, dsn)
-            if left["small"] != left["large"]:
-                wrong[what] = left
+            path.write_text(f"{path.name}\n{text}")
+            spec = {"mode": "merge", "key": ["a"], "rejects": {"max_ratio": 1}, "csv": {"skip_lines": 1}}
+            left = load_each(database, path, spec, dsn)
+        if left["small"] != left["large"]:
+            wrong[what] = left
+    database.close()
     assert not wrong
+
+
+def test_a_name_that_means_another_table(warm: Warm) -> None:
+    """It was hidden by one that is earlier in the search_path, and then moved there."""
+    warm.query("CREATE SCHEMA front; CREATE TABLE public.t (a int PRIMARY KEY)")
+    warm.database = Database(make_dsn(warm.dsn, options="-c search_path=front,public"))
+    warm.load("a\n1\n")
+    warm.query("CREATE TABLE front.t (a int PRIMARY KEY)")
+    warm.load("a\n2\n")
+    assert (warm.table("public.t"), warm.table("front.t")) == (["(1)"], ["(2)"])
+    warm.query("DROP TABLE front.t; ALTER TABLE public.t SET SCHEMA front")
+    warm.load("a\n3\n")
+    assert warm.table("front.t") == ["(1)", "(3)"]
+    assert warm.query("SELECT target FROM loader.loads ORDER BY load_id") == [("public.t",), ("front.t",), ("front.t",)]
+
+
+def test_a_default_is_another_value_each_time(warm: Warm) -> None:
+    warm.query("CREATE TABLE t (a int PRIMARY KEY, at timestamptz)")
+    spec = {"columns": {"a": "int", "at": {"type": "timestamptz", "default": "now"}}}
+    for number in range(3):
+        warm.load(f"a,at\n{number},\n", **spec)
+    assert warm.query("SELECT count(DISTINCT at) FROM t") == [(3,)]
+
+
+def test_another_time_zone_of_the_session(warm: Warm) -> None:
+    """A role has another one from its next session on."""
+    warm.query("CREATE TABLE t (a int PRIMARY KEY, at timestamptz)")
+    ((role, name),) = warm.query("SELECT current_user::text, current_database()::text")
+    for number, zone in enumerate(["UTC", "Asia/Kathmandu", "America/St_Johns"]):
+        warm.query(f"ALTER ROLE {role} IN DATABASE {name} SET TimeZone = '{zone}'")
+        warm.database.close()
+        warm.load(f"a,at\n{number},2024-01-01 12:00\n")
+    found = warm.query("SELECT (at AT TIME ZONE 'UTC')::time::text FROM t ORDER BY a")
+    assert found == [("12:00:00",), ("06:15:00",), ("15:30:00",)]
+
+
+def test_the_ledger_is_dropped(warm: Warm) -> None:
+    warm.query("CREATE TABLE t (a int PRIMARY KEY)")
+    warm.load("a\n1\n")
+    warm.query("DROP SCHEMA loader CASCADE")
+    warm.load("a\n2\n", small=None)
+    warm.load("a\n3\n")
+    assert warm.table() == ["(1)", "(2)", "(3)"]
+    assert warm.query("SELECT count(*) FROM loader.loads WHERE state = 'loaded'") == [(2,)]
+
+
+@pytest.mark.parametrize("mode", ["merge", "append"])
+@pytest.mark.parametrize("what", ["DISCARD ALL", "DEALLOCATE ALL", "DISCARD TEMP"])
+def test_a_session_that_was_cleared(warm: Warm, what: str, mode: str) -> None:
+    """As by a pooler between two clients: the load gets through, and the next one is small again."""
+    warm.query("CREATE TABLE t (a int PRIMARY KEY)")
+    warm.load("a\n1\n", mode=mode)
+    (session,) = warm.database._kept
+    session.autocommit = True
+    with session.cursor() as cursor:
+        cursor.execute(what)
+    session.autocommit = False
+    warm.load("a\n2\n", mode=mode, small=None)
+    warm.load("a\n3\n", mode=mode)
+    assert warm.table() == ["(1)", "(2)", "(3)"]
+
+
+# --- what it leaves on the server
+
+
+def test_nothing_grows_and_nothing_is_held(warm: Warm) -> None:
+    """Loads into tables of different forms: the catalog stays as it is, and a user's type can be dropped meanwhile."""
+    warm.query(
+        "CREATE TYPE mood AS ENUM ('p', 'q'); CREATE DOMAIN dom AS int;"
+        "CREATE TABLE t (a bigint PRIMARY KEY, b text, i interval, r int[]);"
+        "CREATE TABLE u (a text PRIMARY KEY, n numeric(8,2), at timestamptz);"
+        'CREATE TABLE v (a int, j jsonb, c text COLLATE "C", UNIQUE (a, c));'
+        "CREATE TABLE w (a int PRIMARY KEY, m mood, d dom)"
+    )
+
+    def load_all(first: int, past: int) -> None:
+        for n in range(first, past):
+            warm.load(f'a,b,i,r\n{n},x,1 day,"{{1,2}}"\n')
+            warm.load(f"a,n,at\n{n},1.5,2024-01-01\n", table="u")
+            warm.load(f'a,j,c\n{n},"[{n}]",x\n', table="v", key=["a", "c"])
+
+    def size() -> list[tuple[Any, ...]]:
+        return warm.query(
+            "SELECT (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_attribute),"
+            " (SELECT sum(n_tup_ins) FROM pg_stat_sys_tables WHERE relname IN ('pg_class', 'pg_type'))"
+        )
+
+    load_all(0, 2)
+    before = size()
+    load_all(2, 20)
+    assert size() == before
+    warm.load("a,m,d\n1,p,4\n", table="w")
+    warm.query("DROP TABLE w; DROP TYPE mood; DROP DOMAIN dom")  # the session that loaded is still there
+    assert warm.query("SELECT count(*) FROM pg_class WHERE relpersistence = 't' AND relkind = 'r'") == [(3,)]
+
+
+def test_more_forms_than_a_session_keeps(warm: Warm) -> None:
+    many = kept_staging.KEPT + 3
+    for n in range(many):
+        warm.query(f"CREATE TABLE t{n} (a int PRIMARY KEY, b{n} text)")
+    for round_ in range(2):
+        for n in range(many):
+            warm.load(f"a,b{n}\n{round_},x\n", table=f"t{n}")
+    assert [warm.table(f"t{n}") for n in range(many)] == [["(0,x)", "(1,x)"]] * many
+    assert len(warm.kept["staging"]) == kept_staging.KEPT
+
+
+def test_a_role_that_may_not_have_temporary_tables(warm: Warm) -> None:
+    ((name,),) = warm.query("SELECT current_database()::text")
+    role = f"plain_{name}"
+    warm.query(
+        f"CREATE TABLE t (a int PRIMARY KEY); CREATE ROLE {role} LOGIN; REVOKE TEMP ON DATABASE {name} FROM PUBLIC;"
+        f"GRANT ALL ON t TO {role}; GRANT ALL ON SCHEMA loader TO {role};"
+        f"GRANT ALL ON ALL TABLES IN SCHEMA loader TO {role}; GRANT ALL ON ALL SEQUENCES IN SCHEMA loader TO {role}"
+    )
+    warm.database = Database(make_dsn(warm.dsn, options=f"-c role={role}"))
+    for n in range(2):
+        warm.load(f"a\n{n}\n", small=False)
+    warm.load("a\n2\n", mode="append")
+    assert warm.table() == ["(0)", "(1)", "(2)"]
+    warm.database.close()
+    warm.query(f"DROP OWNED BY {role}; DROP ROLE {role}")

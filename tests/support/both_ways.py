@@ -62,10 +62,10 @@ def make(dsn: str, *statements: str) -> None:
 
 
 def load_each(
-    databases: Mapping[str, Database], path: Path, spec: Mapping[str, Any], dsn: str, *, columns: str = "t.*"
+    database: Database, path: Path, spec: Mapping[str, Any], dsn: str, *, columns: str = "t.*"
 ) -> dict[str, dict[str, Any]]:
     """Load the file by each way; gives all that it left, which is the same."""
-    return {name: load_by(name, databases[name], path, spec, dsn, columns) for name in WAYS}
+    return {name: load_by(name, database, path, spec, dsn, columns) for name in WAYS}
 
 
 def load_by(
