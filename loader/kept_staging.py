@@ -69,5 +69,10 @@ def keep(connection: Connection, staging: KeptStaging) -> None:
         del kept[next(iter(kept))]
 
 
+def forget(connection: Connection) -> None:
+    """The session does not have the tables that it kept any more: somebody has cleared it."""
+    kept_by(connection).pop("staging", None)
+
+
 def _form(columns: tuple[LoadColumn, ...]) -> object:
     return tuple((each.name, each.type.name, each.collation) for each in columns)

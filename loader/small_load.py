@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import psycopg2
+import psycopg2.errors
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import catalog, ledger
@@ -30,7 +31,7 @@ from loader.database import kept_by
 from loader.decode import find_compression
 from loader.errors import LoaderError, UsageError
 from loader.fields import Dialect
-from loader.kept_staging import KeptStaging, keep, staging_for
+from loader.kept_staging import KeptStaging, forget, keep, staging_for
 from loader.ledger import Entry
 from loader.leftovers import clear_leftovers
 from loader.merge import Counts, Merge
@@ -125,10 +126,12 @@ class _SmallLoad:
             except NotSmallError:
                 connection.rollback()
                 return None
-            except (LoaderError, psycopg2.Error):
+            except (LoaderError, psycopg2.Error) as error:
                 if connection.closed or self.waits:
                     raise
                 connection.rollback()
+                if isinstance(error, psycopg2.errors.UndefinedTable):
+                    forget(connection)
                 return None
 
     def _make_ready(self, connection: Connection) -> None:
@@ -167,11 +170,14 @@ class _SmallLoad:
         if keeper.batch:
             ledger.keep_rejects(connection, load_id, keeper.batch)
         self._tell_begun(waited)
+        self._commit(connection, staging)
+        return report
+
+    def _commit(self, connection: Connection, staging: KeptStaging | None) -> None:
         self.commits = True
         connection.commit()
         if staging is not None:
             keep(connection, staging)
-        return report
 
     def _tell_begun(self, waited: float) -> None:
         """Only now, for a load that is not small after all begins there, under another id."""
@@ -202,8 +208,8 @@ class _SmallLoad:
         return table
 
     def _plan(self, connection: Connection, records: Records, table: Table) -> Plan:
-        """What is to be done with the records: as for the load before, where nothing is different. Of a type that is not
-        PostgreSQL's own, the name may mean another one by now, so it is asked for each time.
+        """What is to be done with the records: as for the load before, where nothing is different. What a type is that
+        is not PostgreSQL's own is asked each time: its name may mean another one by now.
 
         Raises NotSmallError where the target would be another table after it, and as `Task.plan` does.
         """

@@ -3,18 +3,31 @@ believe any more. That it leaves what the way of large objects leaves is the law
 
 from __future__ import annotations
 
+import gzip
 import itertools
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import psycopg2
 import pytest
+from psycopg2.extensions import make_dsn
+from support import victim
 from support.both_ways import WAYS, Taken, load_each, make, watching
+from support.clock import PATIENCE
+from support.lost_commit import Loses, losing_commit
 from support.postgres import query
+from support.victim import Death, Job
 
 import loader
 from bench.small.proxy import proxied
+from loader import cli, kept_staging, ledger, small_load
 from loader.database import Database
+from loader.deadline import NEVER, Deadline
 from loader.pipeline import How, load_one
 from loader.report import LoadReport
 
@@ -247,8 +260,9 @@ def test_nothing_grows_and_nothing_is_held(warm: Warm) -> None:
 
     def size() -> list[tuple[Any, ...]]:
         return warm.query(
-            "SELECT (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_attribute),"
-            " (SELECT sum(n_tup_ins) FROM pg_stat_sys_tables WHERE relname IN ('pg_class', 'pg_type'))"
+            "SELECT relname, pg_relation_size(oid), (SELECT count(*) FROM pg_class),"
+            " (SELECT count(*) FROM pg_attribute) FROM pg_class WHERE relname = ANY (%s) ORDER BY 1",
+            ["pg_class", "pg_attribute", "pg_type", "pg_depend"],
         )
 
     load_all(0, 2)
@@ -286,3 +300,245 @@ def test_a_role_that_may_not_have_temporary_tables(warm: Warm) -> None:
     assert warm.table() == ["(0)", "(1)", "(2)"]
     warm.database.close()
     warm.query(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+# --- where it dies
+
+DEATHS = [
+    *(Death(step, "after") for step in victim.SMALL_STEPS),
+    Death("copy a small object", "before"),
+    Death("commit a small object", "before"),
+]
+
+
+def test_wherever_it_dies_the_next_call_loads_once(warm: Warm, tmp_path: Path) -> None:
+    """Before its commit it leaves nothing at all, and after it everything."""
+    warm.query("CREATE TABLE t (a int PRIMARY KEY, b text)")
+    told, spec = tmp_path / "told", {"table": "t", "mode": "merge", "rejects": {"max_ratio": 1}}
+    for number, death in enumerate(DEATHS):
+        job = Job(str(warm.file(f"a,b\n0,{number}\n{number + 1},x\nbad,y\n")), warm.dsn, spec, {}, str(told))
+        before = (warm.table(), loads(warm))
+        done = death == Death("commit a small object", "after")
+        for lethal in (death, None):
+            process = victim.start(replace(job, death=lethal))
+            process.join(PATIENCE)
+            assert process.exitcode == (victim.DONE if lethal is None else -9), (
+                death,
+                told.exists() and told.read_text(),
+            )
+            if lethal is not None and not done:
+                assert (warm.table(), loads(warm)) == before, death
+        assert len(warm.table()) == number + 2, death
+        assert loads(warm) == before[1] + [("loaded", 3, 1, 1)], death
+    assert warm.query("SELECT count(*) FROM loader.rejects") == [(len(DEATHS),)]
+    assert warm.query("SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%%'") == []
+
+
+def loads(warm: Warm) -> list[tuple[Any, ...]]:
+    return warm.query("SELECT state, rows_read, rows_rejected, attempts FROM loader.loads ORDER BY load_id")
+
+
+@pytest.mark.parametrize("mode", ["merge", "append"])
+@pytest.mark.parametrize("loses", get_args(Loses))
+def test_a_call_finds_what_it_has_committed(warm: Warm, loses: Loses, mode: str) -> None:
+    """Though the answer to its commit is lost: its report is that of the load, once."""
+    warm.query("CREATE TABLE t (a int PRIMARY KEY)")
+    with losing_commit(warm.dsn, loses) as proxy:
+        warm.database = Database(proxy.dsn)
+        report = warm.load("a\n1\n2\nno\n", mode=mode, small=loses == "what follows")
+        warm.load("a\n3\n", mode=mode)
+        assert proxy.lost.is_set()
+        warm.database.close()
+    assert (report.state, report.rows_read, report.rows_inserted, report.rows_rejected) == ("loaded", 3, 2, 1)
+    assert warm.query("SELECT load_id, rows_inserted FROM loader.loads WHERE state = 'loaded' ORDER BY 1") == [
+        (report.load_id, 2),
+        (report.load_id + 1, 1),
+    ]
+    assert warm.table() == ["(1)", "(2)", "(3)"]
+
+
+# --- beside others
+
+
+@contextmanager
+def turn(warm: Warm, name: str) -> Iterator[None]:
+    """Its turn is held, as by the way of large objects."""
+    ((target, oid),) = warm.query("SELECT %s, %s::regclass::oid::bigint", f"public.{name}", name)
+    connection = psycopg2.connect(warm.dsn)
+    with ledger.turn(connection, target, wait=PATIENCE, deadline=NEVER, oid=oid):
+        yield
+    connection.close()
+
+
+def waiting(warm: Warm, number: int) -> None:
+    """Wait until so many sessions wait for a turn."""
+    statement = (
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    while warm.query(statement) != [(number,)]:
+        pass
+
+
+def test_a_table_whose_turn_is_taken(warm: Warm) -> None:
+    """Whoever cannot wait is told so, and the ledger has nothing of it."""
+    warm.query("CREATE TABLE t (a int PRIMARY KEY)")
+    with turn(warm, "t"), pytest.raises(loader.BusyError) as caught:
+        warm.load("a\n1\n", how=How(wait=0.01))
+    assert caught.value.retryable
+    assert caught.value.report is not None
+    assert (caught.value.report.state, caught.value.report.load_id) == ("failed", None)
+    assert warm.query("SELECT * FROM loader.loads") == []
+    warm.load("a\n1\n", how=How(wait=0.01))
+
+
+def test_a_load_that_is_told_to_stop_while_it_waits(warm: Warm) -> None:
+    warm.query("CREATE TABLE t (a int PRIMARY KEY)")
+    deadline = Deadline()
+    with turn(warm, "t"), ThreadPoolExecutor(1) as pool:
+        load = pool.submit(warm.load, "a\n1\n", how=How(deadline=deadline))
+        waiting(warm, 1)
+        deadline.stop("it was told to stop")
+        with pytest.raises(loader.PausedError, match="it was told to stop while waiting for its turn"):
+            load.result()
+    assert warm.query("SELECT * FROM loader.loads") == []
+
+
+def test_those_that_wait_load_in_their_order(warm: Warm) -> None:
+    """And what they may do then is not bounded by how long they would have waited."""
+    warm.query(
+        "CREATE TABLE t (a int PRIMARY KEY, b text); CREATE TABLE seen (what text);"
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN INSERT INTO seen VALUES (current_setting('lock_timeout')); RETURN NULL; END$$;"
+        "CREATE TRIGGER g AFTER INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION f()"
+    )
+    loads: list[Future[LoadReport]] = []
+    with ThreadPoolExecutor(3) as pool:
+        with turn(warm, "t"):
+            for number in range(3):
+                loads.append(pool.submit(warm.load, f"a,b\n1,{number}\n", small=None))
+                waiting(warm, number + 1)
+        reports = [each.result() for each in loads]
+    assert all(warm.taken.each)
+    assert [each.waited > 0 for each in reports] == [True] * 3
+    assert warm.table() == ["(1,2)"]
+    assert warm.query("SELECT rows_inserted, rows_updated FROM loader.loads ORDER BY applied") == [
+        (1, 0),
+        (0, 1),
+        (0, 1),
+    ]
+    assert warm.query("SELECT DISTINCT what FROM seen") == [("0",)]
+
+
+@pytest.mark.parametrize(("held", "wanted"), [("t", "t1"), ("t1", "t"), ("t1", "t2"), ("behind", "t1")])
+def test_what_shares_rows_shares_turns(warm: Warm, held: str, wanted: str) -> None:
+    warm.query(
+        "CREATE TABLE t (a int PRIMARY KEY) PARTITION BY RANGE (a);"
+        "CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (5);"
+        "CREATE TABLE t2 PARTITION OF t FOR VALUES FROM (5) TO (9);"
+        "CREATE VIEW behind AS SELECT * FROM t"
+    )
+    row = "a\n7\n" if wanted == "t2" else "a\n1\n"
+    with turn(warm, held), pytest.raises(loader.BusyError):
+        warm.load(row, table=wanted, how=How(wait=0.01))
+    warm.load(row, table=wanted)
+    with psycopg2.connect(warm.dsn) as connection:
+        assert ledger.turn_at_once(connection, (None, held), wait=1, deadline=NEVER)
+        with pytest.raises(loader.BusyError):
+            warm.load("a\n8\n" if wanted == "t2" else "a\n2\n", table=wanted, how=How(wait=0.01))
+    connection.close()
+
+
+def test_the_same_event_twice_at_once(warm: Warm) -> None:
+    """One loads, whichever, and the other one finds that. It is beside loads of the other way, too."""
+    warm.query("CREATE TABLE t (a int PRIMARY KEY, b text)")
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(8):
+            path = warm.file(f"a,b\n0,{number}\n{number + 1},x\n")
+            hows = [{}, {}, {}, {"unknown": "add"}]  # which is no way of small objects
+            begin = threading.Barrier(4)
+
+            def load(how: dict[str, Any], path: Path = path, begin: threading.Barrier = begin) -> LoadReport:
+                begin.wait()
+                return warm.load_file(path, **how)
+
+            states = sorted(each.state for each in pool.map(load, hows))
+            assert states == ["loaded", "skipped", "skipped", "skipped"]
+    assert len(warm.table()) == 9
+    assert warm.query("SELECT count(*), count(DISTINCT applied), max(applied) FROM loader.loads") == [(8, 8, 8)]
+
+
+def test_many_sessions_write_one_table_one_after_another(warm: Warm) -> None:
+    """What the table has in the end is what the load wrote that the ledger numbers last."""
+    warm.query("CREATE TABLE t (a int PRIMARY KEY, b text)")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: warm.load(f"a,b\n0,{n}\n{n + 1},x\n", small=None), range(24)))
+    found = warm.query("SELECT key, rows_inserted, rows_updated FROM loader.loads ORDER BY applied")
+    assert [each[1:] for each in found] == [(2, 0)] + [(1, 1)] * 23
+    last = Path(found[-1][0]).read_text().split("\n")[1]
+    assert warm.table()[0] == f"({last})"
+
+
+# --- what is not plain
+
+
+def test_files_that_are_hardly_files(warm: Warm) -> None:
+    """Of an empty one the ledger has the failure, as of any other that is no CSV."""
+    warm.query("CREATE TABLE t (a int PRIMARY KEY, b text)")
+    with pytest.raises(loader.ShapeError, match="the file is empty"):
+        warm.load("")
+    assert loads(warm) == [("failed", 0, 0, 1)]
+    for number, text in enumerate(["a,b\n", "a,b", "b,a"]):
+        assert warm.load(text).rows_read == 0, number
+    assert warm.load("", csv={"header": False}).rows_read == 0
+
+
+def test_an_object_that_swells(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is too large after all, which is known only when it is read."""
+    monkeypatch.setenv(small_load.SETTING, "20000")
+    warm.query("CREATE TABLE t (a int PRIMARY KEY, b text)")
+    text = "a,b\n" + "".join(f"{n},{'x' * 100}\n" for n in range(2000))
+    body = gzip.compress(text.encode())
+    assert len(body) < 20000
+    for number, mode in enumerate(["append", "merge"]):
+        body += gzip.compress(b"") * number  # other bytes of the same text
+        report = warm.load(body, small=False, mode=mode)
+        assert (report.rows_read, report.bytes_read, report.rows_rejected) == (2000, len(body), 0)
+    assert len(warm.table()) == 2000
+
+
+@pytest.mark.parametrize("number", [499, 500, 501])
+def test_more_rejects_than_are_kept_in_memory(warm: Warm, number: int) -> None:
+    warm.query("CREATE TABLE t (a int PRIMARY KEY)")
+    report = warm.load("a\n1\n" + "no\n" * number, small=number < 500)
+    assert (report.rows_rejected, report.rows_inserted, report.bytes_read) == (number, 1, 4 + 3 * number)
+    assert warm.query("SELECT count(*), min(line_number), max(byte_offset) FROM loader.rejects") == [
+        (number, 3, 4 + 3 * (number - 1))
+    ]
+
+
+# --- the setting
+
+
+@pytest.mark.parametrize(
+    ("value", "size", "small"), [("0", 1, False), ("30", 30, True), ("29", 30, False), ("", 30, True)]
+)
+def test_how_large_a_small_object_is(
+    warm: Warm, monkeypatch: pytest.MonkeyPatch, value: str, size: int, small: bool
+) -> None:
+    monkeypatch.setenv(small_load.SETTING, value)
+    warm.query("CREATE TABLE t (a text)")
+    warm.load("a\n" + "x" * (size - 3) + "\n", mode="append", small=small)
+
+
+@pytest.mark.parametrize("value", ["many", "-1", "1e6", "4 MiB", "\u0663"])
+def test_a_setting_that_is_no_number(warm: Warm, monkeypatch: pytest.MonkeyPatch, value: str, capsys: Any) -> None:
+    monkeypatch.setenv(small_load.SETTING, value)
+    warm.query("CREATE TABLE t (a text)")
+    path = warm.file("a\nx\n")
+    assert cli.main(["load", str(path), "--table", "t", "--dsn", warm.dsn]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert told == [
+        f"loader: ${small_load.SETTING} is {value!r}; it must be a number of bytes, or 0 for no small objects"
+    ]
+    assert warm.table() == []

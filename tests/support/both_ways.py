@@ -34,15 +34,17 @@ def way(name: str) -> Iterator[None]:
 
 
 class Taken:
-    """Which loads took the way of small objects: True or False for each that was begun."""
+    """Which loads went the way of small objects to its end: True or False for each, as they came to that."""
 
     def __init__(self) -> None:
         self.each: list[bool] = []
 
     def __call__(self, task: Any) -> LoadReport | None:
-        self.each.append(False)
-        report = small_load.load_small(task)
-        self.each[-1] = report is not None
+        report = None
+        try:
+            report = small_load.load_small(task)
+        finally:
+            self.each.append(report is not None)
         return report
 
 
