@@ -245,7 +245,7 @@ class _SmallLoad:
             staging = staging_for(connection, account.entry.load_id, plan.columns)
             copy(connection, staging.name, staging.written, sent, form=form)
         merge = Merge(connection, staging, plan.table, plan.key, plan.spec.mode == "replace")
-        counts = merge.run_at_once(distinct=account.tally.keys.so_far)
+        counts = merge.run_at_once(account.tally.counts.kept, distinct=account.tally.keys.so_far)
         lost = 0 if plan.table.leaves_out else counts.left_out
         return self._accounted(counts, counts.records - lost), staging
 

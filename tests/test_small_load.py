@@ -25,9 +25,10 @@ from support.victim import Death, Job
 
 import loader
 from bench.small.proxy import proxied
-from loader import cli, kept_staging, ledger, small_load
+from loader import cli, kept_staging, ledger, small_load, statements
 from loader.database import Database
 from loader.deadline import NEVER, Deadline
+from loader.merge import AT_ONCE, FEW, Merge
 from loader.pipeline import How, load_one
 from loader.report import LoadReport
 
@@ -515,6 +516,24 @@ def test_more_rejects_than_are_kept_in_memory(warm: Warm, number: int) -> None:
     assert warm.query("SELECT count(*), min(line_number), max(byte_offset) FROM loader.rejects") == [
         (number, 3, 4 + 3 * (number - 1))
     ]
+
+
+def test_keys_that_come_again_are_found_by_hashing(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No index finds them: a join by nested loops looks at every pair, which takes minutes for 60,000 records."""
+    asked = []
+    real = Merge.drop_repeated
+
+    def drop_repeated(merge: Merge) -> int:
+        asked.append(statements.rows(merge.connection, "SHOW enable_hashjoin")[0][0])
+        return real(merge)
+
+    monkeypatch.setattr(Merge, "drop_repeated", drop_repeated)
+    warm.query("CREATE TABLE t (a int PRIMARY KEY, b int)")
+    for number, count in enumerate([10, FEW + 10]):  # few rows, and so many that the course is chosen by what they are
+        report = warm.load("a,b\n" + "".join(f"{n % (count // 2)},{number}\n" for n in range(count)))
+        assert report.rows_duplicate == count // 2
+        assert (report.plan or "").startswith(AT_ONCE) is (count < FEW)
+    assert asked == ["on", "on"]
 
 
 # --- the setting
