@@ -105,7 +105,8 @@ def load_one(
     """Load the one object or file of that name; no character of it is a pattern.
 
     ``version_id`` pins a version of the object. Raises LoaderError; its ``report`` says what became of it. Raises what
-    a callback of ``how`` raises, after the load has come to its end: it is then entered as failed and can be continued.
+    a callback of ``how`` raises, after the load has come to its end: it is then entered as failed and can be continued;
+    of a small object (`small_load`) nothing was done then, and the ledger has nothing of it.
     """
     try:
         how = with_token(within_cores(how))

@@ -17,6 +17,7 @@ A commit whose answer is lost is no exception: the load's id is known before, an
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -52,6 +53,9 @@ SMALL = 4 << 20
 """Bytes of text up to which an object is small: some 40,000 records. More would still be faster this way, but to begin
 again would cost more than the round trips that are saved."""
 
+MOST = 64 << 20
+"""Bytes of text that a deployment may set at most: a small object is held in memory as a whole."""
+
 SETTING = "LOADER_SMALL_BYTES"
 """The environment variable by which a deployment sets another limit; 0: every object goes the way of a large one."""
 
@@ -64,10 +68,12 @@ class NotSmallError(Exception):
 
 
 def small_bytes() -> int:
-    """Bytes of text up to which an object is small. Raises UsageError where `SETTING` is no number."""
+    """Bytes of text up to which an object is small. Raises UsageError where `SETTING` is no number up to `MOST`."""
     asked = os.environ.get(SETTING, "")
-    if asked and not (asked.isascii() and asked.isdigit()):
-        raise UsageError(f"${SETTING} is {asked!r}; it must be a number of bytes, or 0 for no small objects")
+    if asked and not (re.fullmatch("[0-9]{1,9}", asked) and int(asked) <= MOST):
+        raise UsageError(
+            f"${SETTING} is {asked!r}; it must be a number of bytes, 0 for no small objects, at most {MOST}"
+        )
     return int(asked) if asked else SMALL
 
 

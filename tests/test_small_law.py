@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from psycopg2.extensions import make_dsn
 from support.both_ways import load_each, make, records, watching
 from support.effort import effort
+from support.identity import HOOKS
 from support.postgres import query
 
 from loader.database import Database
@@ -196,6 +197,8 @@ def cases(draw: st.DrawFn, shapes: list[Shape]) -> Case:
             spec["key"] = list(shape.key)
         if "a" in names and draw(st.integers(0, 5)) == 0:
             spec["transform"] = {"filter": "a <> 2"}
+        if draw(st.integers(0, 7)) == 0:
+            spec["transform"] = {**spec.get("transform", {}), "python": HOOKS[0]}
         text = records(rows, names)
         if rows and draw(st.integers(0, 9)) == 0:
             text += "1\n"  # too few fields, in most of the shapes
@@ -218,7 +221,10 @@ def clerk(dsn: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("server", ["embedded-18", "system-15"], indirect=True)
-def test_both_ways_leave_the_same(dsn: str, clerk: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_both_ways_leave_the_same(
+    dsn: str, clerk: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOADER_HOOKS", "support")
     newest = request.node.callspec.params["server"] == "embedded-18"
     plain, secured = (Database(each) for each in (dsn, make_dsn(dsn, options=f"-c role={clerk}")))
     every = []

@@ -483,6 +483,21 @@ def test_many_sessions_write_one_table_one_after_another(warm: Warm) -> None:
 # --- what is not plain
 
 
+def test_a_callback_that_raises(warm: Warm) -> None:
+    """It is its own error that is raised, and nothing was done: there is no attempt that the ledger could have."""
+    warm.query("CREATE TABLE t (a int PRIMARY KEY)")
+    path = warm.file("a\n1\n")
+
+    def raising(*_: object) -> None:
+        raise psycopg2.errors.UniqueViolation("that looks like the table's")
+
+    for how in (How(progress=raising), How(told=raising)):
+        with pytest.raises(psycopg2.errors.UniqueViolation, match="that looks like"):
+            warm.load_file(path, how)
+        assert (warm.table(), loads(warm)) == ([], [])
+    assert warm.load_file(path).state == "loaded"
+
+
 def test_files_that_are_hardly_files(warm: Warm) -> None:
     """Of an empty one the ledger has the failure, as of any other that is no CSV."""
     warm.query("CREATE TABLE t (a int PRIMARY KEY, b text)")
@@ -550,14 +565,13 @@ def test_how_large_a_small_object_is(
     warm.load("a\n" + "x" * (size - 3) + "\n", mode="append", small=small)
 
 
-@pytest.mark.parametrize("value", ["many", "-1", "1e6", "4 MiB", "\u0663"])
+@pytest.mark.parametrize("value", ["many", "-1", "1e6", "4 MiB", "\u0663", "67108865", "9" * 5000])
 def test_a_setting_that_is_no_number(warm: Warm, monkeypatch: pytest.MonkeyPatch, value: str, capsys: Any) -> None:
     monkeypatch.setenv(small_load.SETTING, value)
     warm.query("CREATE TABLE t (a text)")
     path = warm.file("a\nx\n")
     assert cli.main(["load", str(path), "--table", "t", "--dsn", warm.dsn]) == 2
     told = capsys.readouterr().err.strip().splitlines()
-    assert told == [
-        f"loader: ${small_load.SETTING} is {value!r}; it must be a number of bytes, or 0 for no small objects"
-    ]
+    rule = "it must be a number of bytes, 0 for no small objects, at most 67108864"
+    assert told == [f"loader: ${small_load.SETTING} is {value!r}; {rule}"]
     assert warm.table() == []
