@@ -20,9 +20,6 @@ from loader.statements import execute
 KEPT = 8
 """Staging tables that a session keeps. Each commit empties all of them, which takes some 50 µs for each."""
 
-_BUILT_IN = ("arrow", "numeric", "uuid", "bytea", "json", "jsonb")
-"""How types travel (`pgtypes.Wire`) that are PostgreSQL's own, a domain's apart."""
-
 
 @dataclass(frozen=True, slots=True)
 class KeptStaging(Staging):
@@ -42,10 +39,7 @@ class KeptStaging(Staging):
 def is_kept(columns: tuple[LoadColumn, ...]) -> bool:
     """Whether all types and collations are PostgreSQL's own, so that a table with them is in nobody's way."""
     return all(
-        each.type.wire in _BUILT_IN
-        and each.type.base is None
-        and (each.collation is None or each.collation.startswith("pg_catalog."))
-        for each in columns
+        each.type.built_in and (each.collation is None or each.collation.startswith("pg_catalog.")) for each in columns
     )
 
 
@@ -73,6 +67,11 @@ def keep(connection: Connection, staging: KeptStaging) -> None:
     kept[_form(staging.columns)] = staging.attempt
     if len(kept) > KEPT:
         del kept[next(iter(kept))]
+
+
+def forget(connection: Connection) -> None:
+    """The session does not have the tables that it kept any more: somebody has cleared it."""
+    kept_by(connection).pop("staging", None)
 
 
 def _form(columns: tuple[LoadColumn, ...]) -> object:

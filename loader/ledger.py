@@ -171,9 +171,10 @@ def _take_turn(
     end_overdue(connection)  # a holder whose process is frozen may have it for ever
     with deadline.calling(connection.cancel):
         timeout = f"{max(1, int(patience * 1000))}ms"
-        ((_, keys, held),) = rows(
+        ((own, _, keys, held),) = rows(
             connection,
-            f"SELECT set_config('lock_timeout', %(timeout)s, true), {TURN_KEY.replace('%s', '%(target)s')}"
+            "SELECT current_setting('lock_timeout'),"
+            f" set_config('lock_timeout', %(timeout)s, true), {TURN_KEY.replace('%s', '%(target)s')}"
             f" || ARRAY({_SHARED}), EXISTS ({_TURN_LOCK} {TURN_KEY.replace('%s', '%(target)s')}"
             " AND pid = pg_backend_pid())",
             {"timeout": timeout, "target": target, "oid": oid},
@@ -195,7 +196,9 @@ def _take_turn(
             raise BusyError(
                 f"{target}: another load has had its turn for {patience:g} seconds", error.pgcode
             ) from error
-    if not until_end:
+    if until_end:  # what follows waits for other locks, by the session's own measure
+        execute(connection, "SELECT set_config('lock_timeout', %s, true)", (own,))
+    else:
         connection.commit()
     return list(keys)
 

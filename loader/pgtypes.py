@@ -82,7 +82,8 @@ class ColumnType:
     in characters; ``labels`` are an enum's. ``rounded``: the server rounds it to the digits that the type has.
     ``hopeful``: the client sends what it cannot judge (JSON, a domain's CHECK, a time that is rounded past the end of
     time), so the server may refuse a whole stream for one value, and the load then begins again with that column
-    ``judged``. ``base``: the name of the type under a domain.
+    ``judged``. ``base``: the name of the type under a domain. ``built_in``: it is PostgreSQL's own, so that its name
+    means the same for ever and nobody drops it.
     """
 
     name: str
@@ -95,6 +96,7 @@ class ColumnType:
     rounded: bool = False
     hopeful: bool = False
     base: str | None = None
+    built_in: bool = True
 
     @property
     def base_name(self) -> str:
@@ -109,7 +111,7 @@ class ColumnType:
     @property
     def judged(self) -> ColumnType:
         """The same type with the server as the judge of each value."""
-        return ColumnType(self.name, "text", "server", labels=self.labels)
+        return ColumnType(self.name, "text", "server", labels=self.labels, built_in=self.built_in)
 
 
 def column_type(name: str, facts: TypeFacts | None = None, base: ColumnType | None = None) -> ColumnType:
@@ -118,11 +120,11 @@ def column_type(name: str, facts: TypeFacts | None = None, base: ColumnType | No
     ``base`` is the type under a domain: its values are a domain's too, as far as its constraints allow.
     """
     if base is not None:
-        return replace(base, name=name, hopeful=True, base=base.base_name)
+        return replace(base, name=name, hopeful=True, base=base.base_name, built_in=False)
     if facts is not None and facts.labels:
-        return ColumnType(name, "text", "enum", labels=facts.labels)
+        return ColumnType(name, "text", "enum", labels=facts.labels, built_in=False)
     if facts is not None and not facts.built_in:
-        return ColumnType(name, "text", "server")
+        return ColumnType(name, "text", "server", built_in=False)
     return _built_in(name)
 
 

@@ -115,7 +115,8 @@ def load_one(
     closes it; several workers open it themselves.
 
     Raises LoaderError; its ``report`` says what became of it. Raises what a callback of ``how`` raises, after the load
-    has come to its end: it is then entered as failed and can be continued.
+    has come to its end: it is then entered as failed and can be continued; of
+    a small object (`small_load`) nothing was done then, and the ledger has nothing of it.
     """
     try:
         how = with_token(within_cores(how), version_id)

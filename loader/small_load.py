@@ -17,10 +17,12 @@ A commit whose answer is lost is no exception: the load's id is known before, an
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
 import psycopg2
+import psycopg2.errors
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from loader import catalog, ledger
@@ -30,7 +32,7 @@ from loader.database import kept_by
 from loader.decode import find_compression
 from loader.errors import LoaderError, UsageError
 from loader.fields import Dialect
-from loader.kept_staging import KeptStaging, keep, staging_for
+from loader.kept_staging import KeptStaging, forget, keep, staging_for
 from loader.ledger import Entry
 from loader.leftovers import clear_leftovers
 from loader.merge import Counts, Merge
@@ -51,6 +53,9 @@ SMALL = 4 << 20
 """Bytes of text up to which an object is small: some 40,000 records. More would still be faster this way, but to begin
 again would cost more than the round trips that are saved."""
 
+MOST = 64 << 20
+"""Bytes of text that a deployment may set at most: a small object is held in memory as a whole."""
+
 SETTING = "LOADER_SMALL_BYTES"
 """The environment variable by which a deployment sets another limit; 0: every object goes the way of a large one."""
 
@@ -63,10 +68,12 @@ class NotSmallError(Exception):
 
 
 def small_bytes() -> int:
-    """Bytes of text up to which an object is small. Raises UsageError where `SETTING` is no number."""
+    """Bytes of text up to which an object is small. Raises UsageError where `SETTING` is no number up to `MOST`."""
     asked = os.environ.get(SETTING, "")
-    if asked and not (asked.isascii() and asked.isdigit()):
-        raise UsageError(f"${SETTING} is {asked!r}; it must be a number of bytes, or 0 for no small objects")
+    if asked and not (re.fullmatch("[0-9]{1,9}", asked) and int(asked) <= MOST):
+        raise UsageError(
+            f"${SETTING} is {asked!r}; it must be a number of bytes, 0 for no small objects, at most {MOST}"
+        )
     return int(asked) if asked else SMALL
 
 
@@ -126,10 +133,12 @@ class _SmallLoad:
             except NotSmallError:
                 connection.rollback()
                 return None
-            except (LoaderError, psycopg2.Error):
+            except (LoaderError, psycopg2.Error) as error:
                 if connection.closed or self.waits:
                     raise
                 connection.rollback()
+                if isinstance(error, psycopg2.errors.UndefinedTable):
+                    forget(connection)
                 return None
 
     def _make_ready(self, connection: Connection) -> None:
@@ -168,11 +177,14 @@ class _SmallLoad:
         if keeper.batch:
             ledger.keep_rejects(connection, load_id, keeper.batch)
         self._tell_begun(waited)
+        self._commit(connection, staging)
+        return report
+
+    def _commit(self, connection: Connection, staging: KeptStaging | None) -> None:
         self.commits = True
         connection.commit()
         if staging is not None:
             keep(connection, staging)
-        return report
 
     def _tell_begun(self, waited: float) -> None:
         """Only now, for a load that is not small after all begins there, under another id."""
@@ -203,7 +215,8 @@ class _SmallLoad:
         return table
 
     def _plan(self, connection: Connection, records: Records, table: Table) -> Plan:
-        """What is to be done with the records: as for the load before, where nothing is different.
+        """What is to be done with the records: as for the load before, where nothing is different. What a type is that
+        is not PostgreSQL's own is asked each time: its name may mean another one by now.
 
         Raises NotSmallError where the target would be another table after it, and as `Task.plan` does.
         """
@@ -216,7 +229,7 @@ class _SmallLoad:
             plan = self._task.plan(connection, records, table, again=False)
         if plan.added or table.rules or table.view:
             raise NotSmallError
-        if is_constant(spec):
+        if is_constant(spec) and all(each.type.built_in for each in plan.columns):
             kept[key] = plan
             if len(kept) > KEPT_PLANS:
                 del kept[next(iter(kept))]
@@ -239,7 +252,7 @@ class _SmallLoad:
             staging = staging_for(connection, account.entry.load_id, plan.columns)
             copy(connection, staging.name, staging.written, sent, form=form)
         merge = Merge(connection, staging, plan.table, plan.key, plan.spec.mode == "replace")
-        counts = merge.run_at_once(distinct=account.tally.keys.so_far)
+        counts = merge.run_at_once(account.tally.counts.kept, distinct=account.tally.keys.so_far)
         lost = 0 if plan.table.leaves_out else counts.left_out
         return self._accounted(counts, counts.records - lost), staging
 

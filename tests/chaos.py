@@ -352,8 +352,10 @@ class Trial:
     def _job(self, event: Event, *, calm: bool = False) -> Job:
         rng = self.rng
         death = deadline = None
+        small = rng.random() < 0.5
+        steps = victim.SMALL_STEPS if small and rng.random() < 0.5 else victim.STEPS
         if not calm and rng.random() < 0.6:
-            death = Death(rng.choice(list(victim.STEPS)), rng.choice(["before", "after"]), rng.choice([1, 1, 2, 3, 6]))
+            death = Death(rng.choice(list(steps)), rng.choice(["before", "after"]), rng.choice([1, 1, 2, 3, 6]))
             self.struck[f"killed {death.when}: {death.step}"] += 1
         elif not calm and rng.random() < 0.5:
             deadline = rng.uniform(0.01, 0.5)
@@ -370,6 +372,7 @@ class Trial:
             straight=rng.choice([0, 0, 0, 24]),
             shards=rng.choice([0, 0, 2, 7]),
             token=event.token,
+            small=small,
             death=death,
             patience=PATIENCE if calm else 1,
         )

@@ -32,7 +32,12 @@ from support.victim import Death, Job
 
 EXAMPLES = int(os.environ.get("LOADER_ONCE_EXAMPLES", effort(1, 6)))
 
-DEATHS = st.builds(Death, st.sampled_from(list(victim.STEPS)), st.sampled_from(["before", "after"]), st.integers(1, 3))
+SMALL = st.booleans()
+"""Whether small objects go their own way; all that are uploaded here are small."""
+
+STEPS = st.sampled_from(list(victim.STEPS)) | st.sampled_from(list(victim.SMALL_STEPS))
+
+DEATHS = st.builds(Death, STEPS, st.sampled_from(["before", "after"]), st.integers(1, 3))
 
 _numbers = itertools.count()
 
@@ -96,10 +101,15 @@ class Once(RuleBasedStateMachine):
             self.puts.append(place.put(file))
 
     @precondition(lambda self: self.puts)
-    @rule(which=st.integers(0, 100), table=st.integers(0, 1), how=st.sampled_from(["one", "one", "shards", "workers"]))
-    def deliver(self, which: int, table: int, how: str) -> None:
+    @rule(
+        which=st.integers(0, 100),
+        table=st.integers(0, 1),
+        how=st.sampled_from(["one", "one", "shards", "workers"]),
+        small=SMALL,
+    )
+    def deliver(self, which: int, table: int, how: str, small: bool) -> None:
         """Any version's event: its first, again, or late."""
-        self.load(self.chosen(which), self.named(table), how)
+        self.load(self.chosen(which), self.named(table), how, small=small)
 
     @precondition(lambda self: self.puts)
     @rule(which=st.integers(0, 100), table=st.integers(0, 1), calls=st.integers(1, 2), death=DEATHS)
@@ -112,10 +122,10 @@ class Once(RuleBasedStateMachine):
         self.models[name].force(put)
 
     @precondition(lambda self: self.puts)
-    @rule(which=st.integers(0, 100), table=st.integers(0, 1), death=DEATHS)
-    def deliver_and_kill(self, which: int, table: int, death: Death) -> None:
+    @rule(which=st.integers(0, 100), table=st.integers(0, 1), death=DEATHS, small=SMALL)
+    def deliver_and_kill(self, which: int, table: int, death: Death, small: bool) -> None:
         put, name = self.chosen(which), self.named(table)
-        ended = self.run(self.job(put, name, death=death), victim.DONE, -9)
+        ended = self.run(self.job(put, name, death=death, small=small), victim.DONE, -9)
         before = list(self.models[name].applied)
         self.models[name].deliver(put)
         if ended != victim.DONE and self.effects(name) == len(before):
@@ -177,8 +187,8 @@ class Once(RuleBasedStateMachine):
             for put in dict.fromkeys(put for put, file in model.applied if file is put.upload and file.bad)
         ]
 
-    def load(self, put: Put, name: str, how: str) -> None:
-        self.run(self.job(put, name, how), victim.DONE)
+    def load(self, put: Put, name: str, how: str, *, small: bool = True) -> None:
+        self.run(self.job(put, name, how, small=small), victim.DONE)
         self.models[name].deliver(put)
 
     def run(self, job: Job, *codes: int) -> int | None:
@@ -190,7 +200,14 @@ class Once(RuleBasedStateMachine):
         return process.exitcode
 
     def job(
-        self, put: Put, name: str, how: str = "one", *, token: str | None = None, death: Death | None = None
+        self,
+        put: Put,
+        name: str,
+        how: str = "one",
+        *,
+        token: str | None = None,
+        death: Death | None = None,
+        small: bool = True,
     ) -> Job:
         mode = self.models[name].mode
         return Job(
@@ -204,6 +221,8 @@ class Once(RuleBasedStateMachine):
             shards=3 if how == "shards" else 0,
             workers=2 if how == "workers" else 1,
             token=token,
+            small=small,
+            straight=24 if small and token is None else 0,
             death=death,
         )
 

@@ -7,6 +7,7 @@ that commits, and the CommandComplete that says so. What it shall do is a list o
 from __future__ import annotations
 
 import contextlib
+import re
 import select
 import socket
 import struct
@@ -19,6 +20,9 @@ from typing import Literal, Self
 
 _SSL, _GSS = 80877103, 80877104
 """What a client asks before it begins a session."""
+
+_ENTERS = re.compile(rb"(?:UPDATE|INSERT INTO) loader\.loads .*'loaded'", re.DOTALL)
+"""What enters a load as loaded."""
 
 _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
@@ -189,7 +193,7 @@ class _Connection:
         if end is self._client:
             if message[:1] == b"Q" and message[5:].strip(b"\0 ;").upper() == b"COMMIT":
                 return "request"
-            if message[:1] == b"Q" and b"UPDATE loader.loads" in message and b"'loaded'" in message:
+            if message[:1] == b"Q" and _ENTERS.search(message):
                 self._decisive = True
         elif message[:1] == b"C" and message[5:] in (b"COMMIT\0", b"ROLLBACK\0"):
             return "answer" if message[5:] == b"COMMIT\0" else ""

@@ -18,9 +18,21 @@ from importlib import import_module
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
+from loader import small_load
 from support.clock import PATIENCE
 
-STEPS = {
+SMALL_STEPS = {
+    "take the turn at once": ("loader.ledger", "turn_at_once"),
+    "find a small object's standing": ("loader.small_load", "find_standing"),
+    "take an id": ("loader.ledger", "first_id"),
+    "copy a small object": ("loader.small_load", "copy"),
+    "merge at once": ("loader.merge", "Merge.run_at_once"),
+    "enter as loaded": ("loader.ledger", "enter_loaded"),
+    "commit a small object": ("loader.small_load", "_SmallLoad._commit"),
+}
+"""Steps of the way of small objects alone, as `STEPS`."""
+
+STEPS = SMALL_STEPS | {
     "migrate": ("loader.ledger", "migrate"),
     "take the turn": ("loader.ledger", "_take_turn"),
     "close the dead": ("loader.ledger", "close_dead"),
@@ -79,7 +91,8 @@ class Job:
     """One load, or its ``shards``. ``deadline``: seconds of work until it has to come to rest; ``straight``: segments
     that may go straight into the target. ``told``: a file for what there is to say about a failure. ``patience``: the
     seconds that S3 has to answer. ``token``: the load is forced, by a call of that name. ``replay_of``: what the object
-    holds are rejects of that load, repaired. ``workers``: processes that load its shards."""
+    holds are rejects of that load, repaired. ``workers``: processes that load its shards. ``small``: small objects go
+    their own way."""
 
     uri: str
     dsn: str
@@ -94,6 +107,7 @@ class Job:
     workers: int = 1
     token: str | None = None
     replay_of: int | None = None
+    small: bool = True
     death: Death | None = None
     wait: float = 30.0
     patience: float = PATIENCE
@@ -112,7 +126,7 @@ def start(job: Job) -> BaseProcess:
 
 
 def _run(job: Job) -> None:
-    os.environ.update(job.environment)
+    os.environ.update({**job.environment, small_load.SETTING: "" if job.small else "0"})
     if job.death is not None:
         _arm(job.death)
     code = DEFECT
