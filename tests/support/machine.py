@@ -27,10 +27,18 @@ class StatesError(Exception):
 
 
 class Execution:
-    """One execution, which can be redriven. ``states``: that were entered; ``told``: what each answered, by state."""
+    """One execution, which can be redriven. ``states``: that were entered; ``answers``: what each answered."""
 
-    def __init__(self, name: str, load: Mapping[str, Any], *, killed: Sequence[str] = ()) -> None:
-        self.name, self.load = name, dict(load)
+    def __init__(
+        self,
+        name: str,
+        load: Mapping[str, Any],
+        *,
+        started: str = "2026-01-01T00:00:00.000Z",
+        killed: Sequence[str] = (),
+    ) -> None:
+        self.name, self.load, self.started = name, dict(load), started
+        self.id = f"arn:aws:states:eu-central-1:123456789012:execution:fleet:{name}"
         self.states: list[str] = []
         self.answers: list[dict[str, Any]] = []
         self.shards: list[list[int]] = []
@@ -114,7 +122,13 @@ class Execution:
         if not isinstance(template, Mapping):
             return template
         context = {
-            "Execution": {"Name": self.name, "Input": self.load, "RedriveCount": self.redrives},
+            "Execution": {
+                "Id": self.id,
+                "Name": self.name,
+                "StartTime": self.started,
+                "Input": self.load,
+                "RedriveCount": self.redrives,
+            },
             "Map": {"Item": {"Value": item}},
         }
         filled = {}
