@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,9 @@ LOADS, MOST = 10_000_000, 250
 EVENTS = "events"
 """The table that half of the loads went into."""
 
+SCRATCH = "scratch"
+"""An UNLOGGED table that an eighth of the loads went into; a crash has thrown away the first half of these."""
+
 LATEST = "latest.csv"
 """The object of which a tenth of the loads are versions."""
 
@@ -52,18 +55,19 @@ LATEST = "latest.csv"
 _FILL = f"""
     INSERT INTO loader.loads (state, source, bucket, key, version, pin, size, last_modified, target, mode, forced, spec,
         fingerprint, header, dialect, rows_read, rows_inserted, bytes_read, sequencer, applied, created, replay_of,
-        retryable, error, last_error, error_type, plan, started_at, finished_at, seen_at)
+        retryable, unlogged, error, last_error, error_type, plan, started_at, finished_at, seen_at)
     SELECT state, CASE WHEN local THEN key ELSE 's3://{BUCKET}/' || key END, CASE WHEN NOT local THEN '{BUCKET}' END,
         key, version, version, size, at, target, 'merge', n %% 101 = 0, spec::json, md5(target),
         '["n", "a"]', '{{"delimiter": ",", "quote": "\\"", "encoding": "utf-8"}}', 100, 100, size,
         CASE WHEN NOT local AND n %% 7 <> 0 THEN upper(lpad(to_hex(n), 18, '0')) END,
         CASE WHEN state = 'loaded' THEN n END, n <= 3, CASE WHEN n %% 97 = 0 THEN n - 1 END,
-        n %% 46 = 1, failure, failure, CASE WHEN state = 'failed' THEN 'RejectLimitError' END, 'staged: it is merged',
-        at, at, at
+        n %% 46 = 1, n %% 8 = 3, failure, failure, CASE WHEN state = 'failed' THEN 'RejectLimitError' END,
+        'staged: it is merged', at, at, at
     FROM (SELECT n, timestamptz '2026-01-01' + n * interval '2 seconds' AS at, n %% 20 IN (5, 6) AS local,
             CASE n %% 23 WHEN 1 THEN 'failed' WHEN 2 THEN 'superseded' ELSE 'loaded' END AS state,
             CASE WHEN n %% 23 = 1 THEN 'more records were rejected than may be' END AS failure,
-            CASE WHEN n %% 2 = 0 THEN 'public.{EVENTS}' ELSE 'public.table_' || n %% 401 END AS target,
+            CASE WHEN n %% 2 = 0 THEN 'public.{EVENTS}' WHEN n %% 8 = 3 THEN 'public.{SCRATCH}'
+                 ELSE 'public.table_' || n %% 401 END AS target,
             CASE WHEN n %% 10 = 0 THEN '{LATEST}' WHEN n %% 20 IN (5, 6) THEN '/data/' || n || '.csv'
                  ELSE 'incoming/' || n || '.csv' END AS key,
             CASE WHEN n %% 20 IN (5, 6) THEN 'sha256:' || md5(n::text) || md5(n::text) ELSE md5(n::text) END AS version,
@@ -90,9 +94,11 @@ def fill(connection: Any, loads: int) -> None:
         connection.commit()
     for _, definition in indexes:
         execute(connection, definition)
+    kept = "SELECT load_id FROM loader.loads WHERE state = 'loaded' AND unlogged AND applied > %s"
+    execute(connection, f"INSERT INTO loader.unlogged_loads {kept}", (loads // 2,))
     connection.commit()
     connection.autocommit = True
-    execute(connection, "VACUUM (ANALYZE) loader.loads")
+    execute(connection, "VACUUM (ANALYZE) loader.loads, loader.unlogged_loads")
     connection.autocommit = False
 
 
@@ -114,7 +120,7 @@ class Reading:
     scans: tuple[str, ...]
 
 
-_LARGE = ("loads", "pg_class")
+_LARGE = ("loads", "unlogged_loads", "pg_class")
 """Tables that grow with the loads, or with what else is in the database."""
 
 
@@ -210,8 +216,13 @@ _LATE_BY = 20
 """Versions by which a late one is late. All that are newer are read where it is later, which is rare."""
 
 
+TABLES = f"""
+    CREATE TABLE {EVENTS} (n bigint PRIMARY KEY, a text);
+    CREATE UNLOGGED TABLE {SCRATCH} (n bigint PRIMARY KEY, a text)"""
+
+
 class Uses:
-    """What processes do with a ledger, on `EVENTS`, which must be a table of ``n bigint PRIMARY KEY, a text``."""
+    """What processes do with a ledger, on `EVENTS` and `SCRATCH`: see `TABLES`."""
 
     def __init__(self, database: Database, objects: Objects, loads: int) -> None:
         self._database = database
@@ -234,6 +245,7 @@ class Uses:
             "a new version": lambda: self._load(self._object(LATEST)),
             "the same event again": lambda: self._load(self._objects.folder / LATEST),
             "a late version": self._late,
+            "an UNLOGGED table": lambda: self._load(self._object("scratch.csv"), replace(_SPEC, table=SCRATCH)),
             "by force": lambda: self._load(self._objects.folder / LATEST, force=True),
             "without versions": self._unversioned,
             "an object that is missing": self._missing,
@@ -253,12 +265,12 @@ class Uses:
         path.write_text("n,a\n" + "\n".join(lines) + "\n")
         return path
 
-    def _load(self, path: Path, *, sequencer: str | None = None, **how: Any) -> Any:
+    def _load(self, path: Path, spec: LoadSpec = _SPEC, *, sequencer: str | None = None, **how: Any) -> Any:
         at = path.stat().st_mtime
         sequencer = sequencer or f"{int(at * 1e6):018X}"
         version = self._objects.version(path) if self._objects.versioned else None
         told = How(sequencer=sequencer if version else None, **how)
-        return load_one(f"s3://{BUCKET}/{path.name}", _SPEC, self._database, told, version_id=version, s3=self._s3)
+        return load_one(f"s3://{BUCKET}/{path.name}", spec, self._database, told, version_id=version, s3=self._s3)
 
     def _late(self) -> None:
         """Older than the last versions that were loaded: by its sequencer, then by when it was stored."""
@@ -358,7 +370,7 @@ def main() -> int:
         bucket = folder / "bucket"
         bucket.mkdir()
         objects = stack.enter_context(serving(bucket))
-        server.execute(f"CREATE TABLE {EVENTS} (n bigint PRIMARY KEY, a text)")
+        server.execute(TABLES)
         _fill(server.dsn, told.loads)
         print(server.ask(_SIZES))
         database = Database(server.dsn)

@@ -145,21 +145,44 @@ _APPLIED = "coalesce(applied, 0)"  # versions 1 and 2 did not number what they l
 _COLUMNS = f"load_id, source, version, sequencer, last_modified, {_APPLIED} AS applied, mode"
 
 
-_LOST = """unlogged AND NOT EXISTS (SELECT FROM loader.unlogged_loads u WHERE u.load_id = l.load_id)
-    AND EXISTS (SELECT FROM pg_class c WHERE c.oid = %(oid)s AND c.relkind = 'r' AND c.relpersistence = 'u')"""
-"""Whether a crash has emptied the target since the load; see `ledger.finish`. A table that is logged by now keeps what
-it has."""
+_VOUCHED = "EXISTS (SELECT FROM loader.unlogged_loads u WHERE u.load_id = l.load_id)"
+"""Whether no crash has emptied the UNLOGGED target since the load; see `ledger.finish`."""
+
+_EMPTIES = "EXISTS (SELECT FROM pg_class WHERE oid = %(oid)s AND relkind = 'r' AND relpersistence = 'u')"
+"""Whether a crash empties the target. A table that is logged by now keeps what it has."""
+
+
+def _last_unlogged(which: str) -> str:
+    """The query for the last load into an UNLOGGED target of those ``which`` are meant."""
+    return (
+        f"SELECT load_id, {_APPLIED} AS applied FROM loader.loads WHERE state = 'loaded' AND target = %(target)s"
+        f" AND unlogged AND {which} ORDER BY 2 DESC, 1 DESC LIMIT 1"
+    )
+
+
+_LAST_LOST = f"""
+    WITH RECURSIVE sought AS (
+        SELECT 0::bigint AS lost, applied + 1 AS kept FROM ({_last_unlogged("true")}) newest WHERE {_EMPTIES}
+        UNION ALL
+        SELECT CASE WHEN vouched THEN lost ELSE middle END, CASE WHEN vouched THEN middle ELSE kept END
+          FROM sought, LATERAL (SELECT (lost + kept) / 2 AS middle) halved, LATERAL (SELECT EXISTS (
+               SELECT FROM ({_last_unlogged(f"{_APPLIED} <= middle")}) l WHERE {_VOUCHED}) AS vouched) looked
+         WHERE kept - lost > 1)
+    {_last_unlogged(f"{_APPLIED} <= (SELECT max(lost) FROM sought)")}"""
+"""The last load whose rows a crash has thrown away. A crash takes all that were applied before it, so the loads are
+lost up to some number, and from then on kept: that number is found by halves."""
 
 
 def _lifetime(connection: Connection, errand: Errand, table: Table) -> _Lifetime:
     """See `_Lifetime`. A table that was not there is created in the transaction that enters the load, so the ledger
     always knows."""
-    is_in_it = f"created AND %(oid)s::oid IS NOT NULL AND NOT ({_LOST})"
-    arms = (
-        f"(SELECT load_id, {_APPLIED} AS applied, {is_in_it} FROM loader.loads l"
-        f" WHERE state = 'loaded' AND target = %(target)s AND {which} ORDER BY 2 DESC, 1 DESC LIMIT 1)"
-        for which in ("created", "%(oid)s::oid IS NULL", _LOST)  # each has an index
-    )
+    arms = [
+        f"(SELECT load_id, {_APPLIED} AS applied, created AND %(oid)s::oid IS NOT NULL AND NOT (unlogged AND {_EMPTIES}"
+        f" AND NOT {_VOUCHED}) FROM loader.loads l WHERE state = 'loaded' AND target = %(target)s AND {which}"
+        " ORDER BY 2 DESC, 1 DESC LIMIT 1)"
+        for which in ("created", "%(oid)s::oid IS NULL")  # each has an index
+    ]
+    arms.append(f"(SELECT load_id, applied, false FROM ({_LAST_LOST}) lost)")
     found = planned_rows(
         connection,
         f"{' UNION ALL '.join(arms)} ORDER BY 2 DESC, 1 DESC LIMIT 1",

@@ -123,6 +123,23 @@ def test_a_crash_that_empties_a_table_is_known(tmp_path: Path) -> None:
         assert query(server.dsn, "SELECT id FROM lost ORDER BY 1") == [(0,), (1,)]
 
 
+@pytest.mark.parametrize("crashes", [(1, 3), (4,), (5, 2)])
+def test_what_a_crash_took_is_told_from_what_came_after(
+    dsn: str, database: Database, tmp_path: Path, crashes: tuple[int, ...]
+) -> None:
+    """A crash takes the notes of all loads before it, however many have come since."""
+    query(dsn, "CREATE UNLOGGED TABLE t (id int)")
+    files = [tmp_path / f"{number}.csv" for number in range(5)]
+    for number, each in enumerate(files):
+        each.write_text(f"id\n{number}\n")
+        assert load(database, str(each)) == "loaded"
+    first = "SELECT load_id FROM loader.unlogged_loads JOIN loader.loads USING (load_id) ORDER BY applied LIMIT %s"
+    for lost in crashes:
+        query(dsn, f"DELETE FROM loader.unlogged_loads WHERE load_id IN ({first})", lost)
+        assert [load(database, str(each)) for each in files] == ["loaded"] * lost + ["skipped"] * (5 - lost)
+        files = files[lost:] + files[:lost]
+
+
 def test_an_order_of_versions_outlives_a_crash(s3: Any) -> None:
     """An older version does not come back because a newer one was lost."""
     old, new = s3.put("a.csv", ONE), s3.put("a.csv", b"id\n2\n")
