@@ -20,7 +20,7 @@ Events of S3 come at least once and in no order. The rules:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -96,10 +96,7 @@ def find_standing(connection: Connection, errand: Errand, source: Source, table:
         if last is not None and last.version != same.version and last.applied > same.applied:
             return Standing("due", follows=last.load_id)  # what was read just now is what the object holds now
         return Standing("loaded", same.load_id, same.uri)
-    if (newer := _superseding(connection, errand, source)) is not None:
-        return Standing("superseded", newer.load_id, newer.uri)
-    follows = 0 if same is None else life.follows
-    return Standing("due", follows=follows, newer=_to_yield_to(connection, errand, source, life.since))
+    return _among_newer(connection, errand, source, life.since, follows=0 if same is None else life.follows)
 
 
 _DUE = Standing("due")
@@ -117,27 +114,31 @@ def _find_by_token(connection: Connection, errand: Errand, source: Source) -> St
     return Standing("loaded", *found[0]) if found else _DUE
 
 
-def _superseding(connection: Connection, errand: Errand, source: Source) -> Applied | None:
-    """A load by which a newer version had its effect, so that this one has none any more; if there is one."""
+def _among_newer(connection: Connection, errand: Errand, source: Source, since: int, *, follows: int) -> Standing:
+    """How an errand that was not done stands to newer versions that had their effect: one of them may supersede it.
+    Else it is due, and must undo none, that is each load of them, for two loads of one version may have set other keys.
+    What was applied before the table's present life, which began ``since``, has no keys there.
+
+    S3 may have to be asked about each of them, so this looks no further than it has to.
+    """
     if errand.replay_of is not None:
-        return _newer_than_replayed(connection, errand.replay_of)
-    snapshots = errand.spec.each_version == "snapshot"
-    return next((each for each in _newer(connection, errand, source) if snapshots or each.mode == "replace"), None)
+        if (newest := _newer_than_replayed(connection, errand.replay_of)) is not None:
+            return Standing("superseded", newest.load_id, newest.uri)
+        return Standing("due", follows=follows)
 
+    def supersedes(other: Applied) -> bool:
+        return errand.spec.each_version == "snapshot" or other.mode == "replace"
 
-def _to_yield_to(connection: Connection, errand: Errand, source: Source, since: int) -> tuple[Applied, ...]:
-    """The loads of newer versions that this one must not undo: each, for two loads of one version may have set other
-    keys. What was applied before the table's present life, which began ``since``, is not in it."""
-    if errand.replay_of is not None or errand.spec.mode != "merge" or errand.spec.each_version == "snapshot":
-        return ()
-    newer = [each for each in _newer(connection, errand, source) if each.applied >= since]
-    return tuple(sorted(newer, key=lambda each: each.applied))
+    def has_keys(other: Applied) -> bool:
+        return errand.spec.mode == "merge" and other.applied >= since
 
-
-def _newer(connection: Connection, errand: Errand, source: Source) -> Iterator[Applied]:
-    """The loads by which newer versions had their effect, the likeliest first."""
-    if has_order(source):
-        yield from (each for each in _others(connection, errand, source) if not _is_newer(errand, source, each))
+    newer: list[Applied] = []
+    for each in _others(connection, errand, source):
+        if (supersedes(each) or has_keys(each)) and not _is_newer(errand, source, each):
+            if supersedes(each):
+                return Standing("superseded", each.load_id, each.uri)
+            newer.append(each)
+    return Standing("due", follows=follows, newer=tuple(sorted(newer, key=lambda each: each.applied)))
 
 
 _APPLIED = "coalesce(applied, 0)"  # versions 1 and 2 did not number what they loaded
@@ -292,8 +293,10 @@ def _others(connection: Connection, errand: Errand, source: Source) -> list[Appl
     """The loads of other versions of this object that may be newer than it, the likeliest first.
 
     Those whose sequencers say that they are older are left out, and so are those that were stored before, where
-    sequencers say nothing.
+    sequencers say nothing. None where versions have no order.
     """
+    if not has_order(source):
+        return []
     versions = (
         f"SELECT {_COLUMNS} FROM loader.loads WHERE state = 'loaded' AND target = %(target)s AND bucket = %(bucket)s"
         f" AND {KEY} AND version <> %(version)s AND replay_of IS NULL"

@@ -161,6 +161,21 @@ def test_a_late_delta_says_what_it_left_alone(dsn: str, database: Database, s3: 
     assert query(dsn, "SELECT overtaken_by FROM loader.loads ORDER BY 1") == [([1],), (None,)]
 
 
+def test_s3_is_asked_once_about_each_version_of_one_second(
+    dsn: str, database: Database, s3: Any, fault_proxy: FaultProxy
+) -> None:
+    """A delta has to know of each whether it is newer, a snapshot of one."""
+    old, *newer = put(s3, FIRST, SECOND, THIRD)
+    for each in newer:
+        load(database, s3.uri("t.csv"), each)
+    stored = s3.client.head_object(Bucket=s3.bucket, Key="t.csv", VersionId=old)["LastModified"]
+    query(dsn, "UPDATE loader.loads SET last_modified = %s", stored)
+    for spec, asked in (({**DELTA, "versions": "snapshot"}, 1), (DELTA, 2)):
+        fault_proxy.requests.clear()
+        load(database, s3.uri("t.csv"), old, spec)
+        assert len([each for each in fault_proxy.requests if "versions" in (each.query or "")]) == asked
+
+
 def test_a_snapshot_that_is_merged_late_is_superseded(dsn: str, database: Database, s3: Any) -> None:
     """Which is what a merge does by itself."""
     old, new = put(s3, FIRST, SECOND)
