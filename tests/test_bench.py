@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from psycopg2.extensions import parse_dsn
+from support.cluster import made_once
 from support.docker import IMAGE, POSTGRES, need
 from support.postgres import query, run_alone
 
@@ -191,9 +192,12 @@ def bench(*arguments: object, **variables: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The build folder after two runs that kept their parts, on a few rows."""
-    folder = tmp_path_factory.mktemp("bench")
+def kept() -> Path:
+    """The build folder after two runs that kept their parts, on a few rows; tests only read it."""
+    return made_once("bench", two_runs) / "build"
+
+
+def two_runs(folder: Path) -> None:
     build, published = folder / "build", folder / "published"
     published.mkdir()
     (published / "benchmarks.md").write_text("as it was")
@@ -204,7 +208,6 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = bench(*tiny, *where, "--scenario", scenarios)
         assert done.returncode == 0, done.stderr
         assert "what is published stays as it is" in done.stdout
-    return build
 
 
 def test_a_part_leaves_what_is_published(kept: Path) -> None:
