@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from psycopg2.extensions import parse_dsn
+from support.clients import wait_for
 from support.cluster import made_once
 from support.docker import IMAGE, POSTGRES, need
 from support.postgres import query, run_alone
@@ -424,15 +425,15 @@ def test_the_schema_is_removed_where_the_run_fails(dsn: str) -> None:
 @pytest.mark.without_ledger
 def test_a_run_that_is_terminated_leaves_nothing(dsn: str, tmp_path: Path) -> None:
     """Neither its schemas nor a loader that goes on by itself."""
-    options = ["--dsn", dsn, "--rows", "200000", "--scenario", "append", "--build", str(tmp_path)]
+    options = ["--dsn", dsn, "--rows", "20000", "--scenario", "append", "--build", str(tmp_path)]
     process = subprocess.Popen([sys.executable, "-m", "bench", *options], cwd=ROOT, stdout=subprocess.DEVNULL)
-    while query(dsn, "SELECT to_regclass('loader.loads')") == [(None,)]:  # until the first load is under way
-        assert process.poll() is None
+    wait_for(lambda: query(dsn, "SELECT to_regclass('loader.loads')") != [(None,)])  # the first load is under way
+    assert process.poll() is None
     process.terminate()
     assert process.wait() == 128 + signal.SIGTERM
     assert query(dsn, "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'bench%' OR nspname = 'loader'") == []
-    while query(dsn, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()") != [(1,)]:
-        pass  # the server finds out that its client is gone
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    wait_for(lambda: query(dsn, sessions) == [(1,)])  # the server finds out that its client is gone
 
 
 @pytest.mark.without_ledger
