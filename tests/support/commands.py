@@ -1,4 +1,4 @@
-"""Commands of the loader, run as a user runs them but for the process: to start one takes up to half a second of CPU."""
+"""Commands of the loader, run as a user runs them but for the process, which takes half a second of CPU to start."""
 
 from __future__ import annotations
 
