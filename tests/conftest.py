@@ -7,7 +7,7 @@ import signal
 import pytest
 from hypothesis import HealthCheck, settings
 from support.cluster import shared_folder
-from support.postgres import dsn, pytest_generate_tests, server, servers
+from support.postgres import database, dsn, pytest_generate_tests, server, servers
 from support.s3 import aws, fault_proxy, s3, s3_server, s3_unversioned
 from support.synthesis import synthesis, template
 
@@ -35,6 +35,7 @@ def pytest_configure() -> None:
 
 __all__ = [
     "aws",
+    "database",
     "dsn",
     "fault_proxy",
     "large_way",

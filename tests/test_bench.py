@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 from psycopg2.extensions import parse_dsn
+from support.clients import wait_for
+from support.cluster import made_once
 from support.docker import IMAGE, POSTGRES, need
 from support.postgres import query, run_alone
 
@@ -191,9 +193,12 @@ def bench(*arguments: object, **variables: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The build folder after two runs that kept their parts, on a few rows."""
-    folder = tmp_path_factory.mktemp("bench")
+def kept() -> Path:
+    """The build folder after two runs that kept their parts, on a few rows; tests only read it."""
+    return made_once("bench", two_runs) / "build"
+
+
+def two_runs(folder: Path) -> None:
     build, published = folder / "build", folder / "published"
     published.mkdir()
     (published / "benchmarks.md").write_text("as it was")
@@ -204,7 +209,6 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = bench(*tiny, *where, "--scenario", scenarios)
         assert done.returncode == 0, done.stderr
         assert "what is published stays as it is" in done.stdout
-    return build
 
 
 def test_a_part_leaves_what_is_published(kept: Path) -> None:
@@ -421,15 +425,15 @@ def test_the_schema_is_removed_where_the_run_fails(dsn: str) -> None:
 @pytest.mark.without_ledger
 def test_a_run_that_is_terminated_leaves_nothing(dsn: str, tmp_path: Path) -> None:
     """Neither its schemas nor a loader that goes on by itself."""
-    options = ["--dsn", dsn, "--rows", "200000", "--scenario", "append", "--build", str(tmp_path)]
+    options = ["--dsn", dsn, "--rows", "20000", "--scenario", "append", "--build", str(tmp_path)]
     process = subprocess.Popen([sys.executable, "-m", "bench", *options], cwd=ROOT, stdout=subprocess.DEVNULL)
-    while query(dsn, "SELECT to_regclass('loader.loads')") == [(None,)]:  # until the first load is under way
-        assert process.poll() is None
+    wait_for(lambda: query(dsn, "SELECT to_regclass('loader.loads')") != [(None,)])  # the first load is under way
+    assert process.poll() is None
     process.terminate()
     assert process.wait() == 128 + signal.SIGTERM
     assert query(dsn, "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'bench%' OR nspname = 'loader'") == []
-    while query(dsn, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()") != [(1,)]:
-        pass  # the server finds out that its client is gone
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    wait_for(lambda: query(dsn, sessions) == [(1,)])  # the server finds out that its client is gone
 
 
 @pytest.mark.without_ledger

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,6 @@ KEY_DROPPED = "ALTER TABLE t DROP CONSTRAINT t_pkey"
 SWAPPED = """
     CREATE TABLE other (LIKE t); INSERT INTO other TABLE t;
     ALTER TABLE t RENAME TO before; ALTER TABLE other RENAME TO t"""
-
-
-@pytest.fixture
-def database(dsn: str) -> Iterator[Database]:
-    database = Database(dsn)
-    yield database
-    database.close()
 
 
 @pytest.fixture

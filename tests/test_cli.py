@@ -16,19 +16,8 @@ import psycopg2
 import pytest
 from support.clients import wait_for
 from support.clock import PATIENCE
+from support.commands import run
 from support.postgres import query
-
-
-def run(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "loader", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, **environment},
-        timeout=120,
-        check=False,
-    )
 
 
 @pytest.fixture

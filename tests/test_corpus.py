@@ -18,7 +18,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from support.copying import columns_of, copy_one_by_one, in_order, output_of, records_of, rows
 from support.effort import LONG
-from support.postgres import encoded_database, run_alone
+from support.postgres import encoded_database, fresh_database
 
 import loader
 import loader.reading
@@ -98,12 +98,8 @@ class Outcome:
 @pytest.fixture(scope="module")
 def database(servers: Any, request: pytest.FixtureRequest) -> Iterator[str]:
     """The DSN of one database for all cases of a server; each case has a schema of its own."""
-    server = servers(request.param)
-    name = f"corpus_{uuid.uuid4().hex}"
-    run_alone(server, f"CREATE DATABASE {name} STRATEGY file_copy")
-    head, separator, tail = server.partition("?")
-    yield f"{head.rpartition('/')[0]}/{name}{separator}{tail}"
-    run_alone(server, f"DROP DATABASE {name} WITH (FORCE)")
+    with fresh_database(servers(request.param)) as dsn:
+        yield dsn
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from support.copying import columns_of, copy_statement, rows
 from support.effort import effort
-from support.postgres import run_alone
+from support.postgres import fresh_database
 
 import loader
 from loader.database import Database
@@ -55,12 +55,8 @@ def _datasets() -> Iterator[tuple[str, bytes]]:
 
 @pytest.fixture(scope="module")
 def database(servers: Any) -> Iterator[str]:
-    server = servers("embedded-18")
-    name = f"datasets_{uuid.uuid4().hex}"
-    run_alone(server, f"CREATE DATABASE {name} STRATEGY file_copy")
-    head, separator, tail = server.partition("?")
-    yield f"{head.rpartition('/')[0]}/{name}{separator}{tail}"
-    run_alone(server, f"DROP DATABASE {name} WITH (FORCE)")
+    with fresh_database(servers("embedded-18")) as dsn:
+        yield dsn
 
 
 @pytest.mark.without_kernel

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +12,7 @@ import psycopg2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.commands import run
 from support.postgres import query
 
 import loader
@@ -156,9 +155,7 @@ def test_of_a_long_record_the_beginning_is_kept_and_its_length(dsn: str, tmp_pat
         f"{path}: record 1 (line 2) of {2 * RAW_LIMIT + 2:,} bytes was kept only up to 1,048,576 bytes; "
         "take it from the source"
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "loader", "rejects", "1", "--dsn", dsn], capture_output=True, text=True, check=True
-    )
+    done = run("rejects", "1", "--dsn", dsn)
     assert (done.stdout, done.stderr) == ("a,b\nx,short\n", f"loader: {left_out[0]}\n")
 
 
@@ -256,11 +253,10 @@ def test_status_shows_how_the_file_was_read_and_what_was_rejected(dsn: str, tmp_
     path.write_text("a;b\nx;2\n")
     query(dsn, "CREATE TABLE t (a int, b int)")
     load(path, dsn, csv={"delimiter": ";"})
-    command = [sys.executable, "-m", "loader", "status", "1", "--dsn", dsn]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    told = run("status", "1", "--dsn", dsn).stdout
     assert 'rejects_by_column {"a": {"invalid_value": 1}}\n' in told
     assert 'header            ["a", "b"]\n' in told
-    entry = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)
+    entry = json.loads(run("status", "1", "--dsn", dsn, "--json").stdout)
     assert (entry["dialect"]["delimiter"], entry["header"], entry["rejects_by_reason"]) == (
         ";",
         ["a", "b"],

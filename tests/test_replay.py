@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from support import commands
 from support.clock import PATIENCE
 from support.postgres import query
 
@@ -326,9 +327,14 @@ def test_what_an_early_ledger_did_not_keep_is_not_guessed(dsn: str, file: Path) 
     database.close()
 
 
-def run(*arguments: str, dsn: str, **options: Any) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, dsn: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return commands.run(*arguments, "--dsn", dsn, cwd=cwd)
+
+
+def piped(text: str, *arguments: str, dsn: str) -> subprocess.CompletedProcess[str]:
+    """With the text on standard input."""
     command = [sys.executable, "-m", "loader", *arguments, "--dsn", dsn]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, input=text)
 
 
 def test_the_command_line_mends_and_replays(dsn: str, file: Path, tmp_path: Path) -> None:
@@ -343,12 +349,11 @@ def test_the_command_line_mends_and_replays(dsn: str, file: Path, tmp_path: Path
     assert (done.returncode, done.stderr) == (0, "")
     assert "2 read = 1 inserted + 1 rejected\n    1 invalid_value (conversion): price 1\n" in done.stdout
     mended = run("rejects", "2", dsn=dsn).stdout.replace(",y,", ",3,")
-    piped = run("replay", "2", "-", "--json", dsn=dsn, input=mended)
-    report = json.loads(piped.stdout)
+    report = json.loads(piped(mended, "replay", "2", "-", "--json", dsn=dsn).stdout)
     assert (report["state"], report["source"], report["replay_of"], report["rows_inserted"]) == (
         "loaded", "standard input", 2, 1
     )  # fmt: skip
-    assert json.loads(run("replay", "2", "-", "--json", dsn=dsn, input=mended).stdout)["state"] == "skipped"
+    assert json.loads(piped(mended, "replay", "2", "-", "--json", dsn=dsn).stdout)["state"] == "skipped"
     assert prices(dsn) == [(1, "1.00", "a"), (2, "2.00", "b"), (3, "3.00", "c")]
     missing = run("replay", "99", "--json", dsn=dsn)
     report = json.loads(missing.stdout)

@@ -17,7 +17,7 @@ import pytest
 import test_corpus
 from support.clock import unhurried
 from support.effort import effort
-from support.postgres import query
+from support.postgres import fresh_database, query
 from support.s3 import S3
 from test_corpus import CASES, Case, Outcome
 
@@ -60,13 +60,6 @@ def line(number: int) -> str:
 
 
 TEXT = "a,b,c\n" + "\n".join(map(line, range(RECORDS))) + "\n"
-
-
-@pytest.fixture
-def database(dsn: str) -> Iterator[Database]:
-    database = Database(dsn)
-    yield database
-    database.close()
 
 
 @pytest.fixture
@@ -206,13 +199,8 @@ def test_a_file_of_the_corpus_comes_out_the_same(
 
 @pytest.fixture(scope="module")
 def database_of_corpus(servers: Any) -> Iterator[str]:
-    from support.postgres import run_alone
-
-    server, name = servers("embedded-18"), "corpus_in_shards"
-    run_alone(server, f"CREATE DATABASE {name} STRATEGY file_copy")
-    head, separator, tail = server.partition("?")
-    yield f"{head.rpartition('/')[0]}/{name}{separator}{tail}"
-    run_alone(server, f"DROP DATABASE {name} WITH (FORCE)")
+    with fresh_database(servers("embedded-18")) as dsn:
+        yield dsn
 
 
 class _SingleError(Exception):

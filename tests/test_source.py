@@ -326,6 +326,12 @@ def test_a_wrong_profile_is_one_sentence(aws: str, monkeypatch: pytest.MonkeyPat
         s3_client()
 
 
+def test_what_botocore_knows_of_s3_is_parsed_once_for_all_clients(aws: str) -> None:
+    """Which takes four fifths of the CPU that a client takes."""
+    with closing(s3_client()) as one, closing(s3_client()) as other:
+        assert one.meta.service_model.metadata is other.meta.service_model.metadata
+
+
 # --- reading
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,9 @@ HEADER = b"id,text\n"
 
 
 @pytest.fixture
-def database(dsn: str) -> Iterator[Database]:
+def database(dsn: str, database: Database) -> Database:
     query(dsn, "CREATE TABLE t (id int PRIMARY KEY, text text)")
-    database = Database(dsn)
-    yield database
-    database.close()
+    return database
 
 
 def load(database: Database, uri: str, version: str | None, spec: Mapping[str, Any] = DELTA, **how: Any) -> LoadReport:

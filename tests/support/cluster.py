@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -75,20 +75,32 @@ def shared_folder() -> Path:
     return made
 
 
-@functools.cache
-def _made(where: Path) -> Path:
-    """A data folder as initdb makes it, once for a test run: to copy it takes a tenth of the time."""
-    folder = shared_folder() / f"initdb-{zlib.crc32(str(where).encode()):08x}"
-    data, user = folder / "data", user_for(where)
+def made_once(name: str, make: Callable[[Path], object]) -> Path:
+    """A folder of that name that ``make`` fills, once for all processes of a test run. None of them may change it."""
+    folder = shared_folder() / name
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            folder.mkdir()
-            if user:
-                shutil.chown(folder, user, pwd.getpwnam(user).pw_gid)
-            options = ("--auth=trust", "--encoding=UTF8", "--no-sync", "-U", "postgres")
-            _run([where / "initdb", *options, "-D", data], user)
-    return data
+            unfinished = folder.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
+@functools.cache
+def _made(where: Path) -> Path:
+    """A data folder as initdb makes it: to copy it takes a tenth of the time."""
+
+    def make(folder: Path) -> None:
+        user = user_for(where)
+        if user:
+            shutil.chown(folder, user, pwd.getpwnam(user).pw_gid)
+        options = ("--auth=trust", "--encoding=UTF8", "--no-sync", "-U", "postgres")
+        _run([where / "initdb", *options, "-D", folder / "data"], user)
+
+    return made_once(f"initdb-{zlib.crc32(str(where).encode()):08x}", make) / "data"
 
 
 class Cluster:

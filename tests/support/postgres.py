@@ -15,6 +15,7 @@ from typing import Any
 import psycopg2
 import pytest
 
+from loader.database import Database
 from support.cluster import MissingServerError, running
 
 SERVERS = ("embedded-18", "embedded-17", "embedded-16", "container-18", "system-15")
@@ -124,8 +125,22 @@ def dsn(request: pytest.FixtureRequest, server: str) -> Iterator[str]:
     """The DSN of a fresh database, which is dropped afterwards. The ledger is in it, as after a first load, unless the
     test is marked ``without_ledger``."""
     bare = request.node.get_closest_marker("without_ledger")
+    with fresh_database(server, "template1" if bare else with_ledger(server)) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def database(dsn: str) -> Iterator[Database]:
+    """What connects to ``dsn``."""
+    database = Database(dsn)
+    yield database
+    database.close()
+
+
+@contextlib.contextmanager
+def fresh_database(server: str, template: str = "template1") -> Iterator[str]:
+    """The DSN of a new database, which is dropped afterwards. To copy files takes half of WAL_LOG's CPU."""
     name = f"t_{uuid.uuid4().hex}"
-    template = "template1" if bare else with_ledger(server)
     run_alone(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     yield of_database(server, name)
     run_alone(server, f"DROP DATABASE {name} WITH (FORCE)")

@@ -6,7 +6,6 @@ made by a process of its own, which runs what ``make synth`` runs, and every wor
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
@@ -196,24 +195,17 @@ def _findings(folder: Path) -> set[tuple[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def synthesis(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Synthesis:
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if hasattr(request.config, "workerinput") else base  # xdist: one folder above the workers'
-    folder = shared / "synthesis"
-    with (shared / "synthesis.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "done").exists():
-            made = subprocess.run(
-                [sys.executable, str(Path(__file__)), str(folder)],
-                cwd=ROOT,
-                env=BARE,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert made.returncode in (0, 1), made.stderr[-4000:]
-            (folder / "done").write_text(made.stderr if made.returncode else "", "utf-8")
-    return Synthesis(folder)
+def synthesis() -> Synthesis:
+    from support.cluster import made_once  # not to be had where this file runs as a program
+
+    return Synthesis(made_once("synthesis", _synthesize))
+
+
+def _synthesize(folder: Path) -> None:
+    command = [sys.executable, str(Path(__file__)), str(folder)]
+    made = subprocess.run(command, cwd=ROOT, env=BARE, capture_output=True, text=True, check=False)
+    assert made.returncode in (0, 1), made.stderr[-4000:]
+    (folder / "done").write_text(made.stderr if made.returncode else "", "utf-8")
 
 
 @pytest.fixture(params=["dev", "prod", "fleet", "options"])
