@@ -358,6 +358,30 @@ def test_a_call_finds_what_it_has_committed(warm: Warm, loses: Loses, mode: str)
     assert warm.table() == ["(1)", "(2)", "(3)"]
 
 
+def test_a_commit_that_is_refused(warm: Warm) -> None:
+    """By a constraint that is deferred: its record is rejected by the way of large objects. Where that does not get
+    its turn, the report names no load, for the ledger has none."""
+    warm.query("CREATE TABLE t (a int, UNIQUE (a) DEFERRABLE INITIALLY DEFERRED)")
+    assert warm.load("a\n1\n1\n2\n", mode="append", small=False).rows_rejected == 1
+    before, done = loads(warm), threading.Event()
+
+    def hold() -> None:
+        with turn(warm, "t"):
+            done.wait(PATIENCE)
+
+    def told(*_: object) -> None:
+        pool.submit(hold)
+        waiting(warm, 1)
+
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(loader.BusyError) as caught:
+            warm.load("a\n2\n", mode="append", how=How(told=told, wait=0.01))
+        done.set()
+    assert caught.value.report is not None
+    assert caught.value.report.load_id is None
+    assert loads(warm) == before
+
+
 # --- beside others
 
 
