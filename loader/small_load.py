@@ -137,6 +137,7 @@ class _SmallLoad:
                 if connection.closed or self.waits:
                     raise
                 connection.rollback()
+                self.commits = False  # it was refused
                 if isinstance(error, psycopg2.errors.UndefinedTable):
                     forget(connection)
                 return None
