@@ -6,12 +6,12 @@ each is read once more, by the way on which it was loaded, into a staging table 
 
 That table is created, filled and dropped in the transaction of the merge, so that nothing of it is left, however the
 attempt ends; another attempt reads the versions anew, so all of them and the merge have to fit into one invocation's
-time. Memory: as for the load itself.
+time. The target has the merge's lock by then: others read and write it, and DDL waits. Memory: as for the load itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -52,8 +52,8 @@ class LateVersion:
     newer: tuple[Applied, ...]
 
     def drop_overtaken(self, merge: Merge) -> int:
-        """Delete from staging, in the transaction that is open, the records whose keys newer versions have set; gives
-        how many.
+        """Delete from staging, in the transaction that is open and that holds the target, the records whose keys newer
+        versions have set; gives how many.
 
         Raises LoaderError, which lasts, where a newer version cannot be read any more as it was; and what reading and
         PostgreSQL raise for a while.
@@ -91,11 +91,8 @@ class LateVersion:
             known = Matching(connection, staging, merge.table, merge.key)
             _fill(known, task, plan, records, newer.load_id)
         _drop_rejected(known, newer.load_id)
-        kept = sum(load[f"rows_{name}"] for name in ("inserted", "updated", "unchanged", "duplicate"))
-        if (found := known.count()) != kept:
-            why = f"it has {found:,} records by what it is read with now, and {kept:,} of it were loaded"
-            by = f"; {merge.table.leaves_out} of {merge.table} may have left out records, and nobody knows which"
-            raise LoaderError(why + (by if merge.table.leaves_out else ""))
+        if left_out := _left_out(known, load, task.account.tally.counts.filtered):
+            _drop_left_out(known, merge, left_out)
         dropped = merge.drop_known(known)
         staging.drop(connection)
         return dropped
@@ -152,3 +149,33 @@ def _drop_rejected(known: Matching, load_id: int) -> None:
     statement = sql.SQL("DELETE FROM {} s USING loader.rejects r WHERE r.load_id = {} AND r.record_number = s.{}")
     position = sql.Identifier(staging.position)
     execute(known.connection, statement.format(staging.name, sql.Literal(load_id), position))
+
+
+def _left_out(known: Matching, load: Mapping[str, Any], filtered: int) -> int:
+    """How many of the staged records of ``load`` a trigger or row security left out of the table: these count as
+    filtered, and so many more than the ``filtered`` ones were. Raises LoaderError where the sum does not come out."""
+    kept = sum(load[f"rows_{name}"] for name in ("inserted", "updated", "unchanged", "duplicate"))
+    left_out: int = load["rows_filtered"] - filtered
+    found = known.count()
+    if left_out < 0 or found != kept + left_out:
+        raise LoaderError(f"it has {found:,} records by what it is read with now, and {kept:,} of it were loaded")
+    return left_out
+
+
+def _drop_left_out(known: Matching, merge: Merge, left_out: int) -> None:
+    """Records of the newer version that a trigger or row security left out did not set anything.
+
+    Which they are, no server says. Every other one made the table what it holds, so they are the records that it does
+    not have as they are staged, if these are as many. Others may have changed the table since: then more are unlike,
+    and what is known of the rest suffices where this version has none of their keys. Raises LoaderError where it has.
+    """
+    known.drop_repeated()
+    shared = merge.count_known(known)
+    unlike = known.drop_unlike()
+    unsure = shared - merge.count_known(known)
+    if unsure and unlike != left_out:
+        cause = merge.table.leaves_out or "a trigger or row security that is gone by now"
+        raise LoaderError(
+            f"{cause} left out {left_out:,} of its records, and {merge.table} does not have its values for the keys of "
+            f"{unsure:,} records of this one, so it cannot be told whether it has set them"
+        )

@@ -103,12 +103,27 @@ class Matching:
         """Records whose keys ``other`` has staged as well leave staging; gives how many."""
         for each in (self, other):
             self._run(sql.SQL("ANALYZE {} ({})").format(each.staging.name, names_of(self.key)))
-        same = sql.SQL(" AND ").join(
+        statement = sql.SQL("DELETE FROM {} s USING {} o WHERE {}")
+        return self._run(statement.format(self.staging.name, other.staging.name, self._same_staged(other)))
+
+    def count_known(self, other: Matching) -> int:
+        """How many records have keys that ``other`` has staged as well."""
+        known = sql.SQL("EXISTS (SELECT FROM {} o WHERE {})")
+        return self.count(known.format(other.staging.name, self._same_staged(other)))
+
+    def _same_staged(self, other: Matching) -> sql.Composed:
+        return sql.SQL(" AND ").join(
             sql.SQL("{} = {}").format(self._value(name, "s"), other._value(name, "o")) for name in self.key
         )
-        return self._run(
-            sql.SQL("DELETE FROM {} s USING {} o WHERE {}").format(self.staging.name, other.staging.name, same)
-        )
+
+    def drop_unlike(self) -> int:
+        """Records that the target does not have as they are staged leave staging; gives how many."""
+        noted = self._noted
+        self._run(self._noting(noted, ALL))
+        statement = sql.SQL("DELETE FROM {} s USING {} n WHERE s.{} = n.position AND (n.is_new OR n.differs)")
+        dropped = self._run(statement.format(self.staging.name, noted, sql.Identifier(self.staging.position)))
+        self._run(sql.SQL("DROP TABLE {}").format(noted))
+        return dropped
 
     def sample(self, staged: int) -> Sample:
         """Some of the ``staged`` rows, from all over, looked up in the target.
@@ -140,7 +155,7 @@ class Matching:
         Where the table tells keys apart and nothing else decides about a row: the one statement that compares meets
         each staged row once, and what it does not note, it found to be the same.
         """
-        touched = sql.Identifier("loader", f"touched_{self.staging.load_id}")
+        touched = self._noted
         statement = sql.SQL(
             "CREATE UNLOGGED TABLE {} AS SELECT {}, t.{} IS NULL AS is_new"
             " FROM {} s LEFT JOIN {} t ON {} WHERE t.{} IS NULL OR {}"
@@ -198,6 +213,11 @@ class Matching:
         )
         return Written(*found)
 
+    @property
+    def _noted(self) -> sql.Identifier:
+        """The table in which it is noted meanwhile what becomes of which record."""
+        return sql.Identifier("loader", f"touched_{self.staging.load_id}")
+
     def match(self, among: sql.Composable, staged: int | None = None) -> Written:
         """Update the rows of the target that differ from theirs ``among`` the staged ones, and insert those whose keys
         the target does not have. Each record counts once, however many rows have its key. ``staged``: how many there
@@ -225,7 +245,7 @@ class Matching:
     def _match_records(self, among: sql.Composable) -> Written:
         """Where several rows may have a record's key, or something may leave rows out: what is to become of each record
         is noted first, and then the server says of which records it changed a row."""
-        noted = sql.Identifier("loader", f"touched_{self.staging.load_id}")
+        noted = self._noted
         position = sql.Identifier(self.staging.position)
         self._run(self._noting(noted, among))
         self._run(sql.SQL("ANALYZE {}").format(noted))

@@ -525,8 +525,8 @@ class Staged(InSegments):
     def _merge_at_once(self, merge: Merge) -> Counts:
         """In one statement or a few; where the target refuses a record, once more with care."""
         if not self.plan.found.careful:
-            overtaken = self._drop_overtaken(merge)
             self.make_ready()
+            overtaken = self._drop_overtaken(merge)
             try:
                 counts = merge.run(distinct=self.account.tally.keys.so_far)
                 self.complete()
@@ -540,8 +540,8 @@ class Staged(InSegments):
 
     def _merge_carefully(self, merge: Merge) -> Counts:
         """What the target takes; the other records become rejects."""
-        overtaken = self._drop_overtaken(merge)
         self.make_ready()
+        overtaken = self._drop_overtaken(merge)
         keeper = self.keeper
         refused = sift(
             self.connection,
