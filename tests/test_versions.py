@@ -177,6 +177,7 @@ def test_a_late_delta_says_what_it_left_alone(dsn: str, database: Database, s3: 
     assert query(dsn, "SELECT overtaken_by FROM loader.loads ORDER BY 1") == [([1],), (None,)]
 
 
+@pytest.mark.usefixtures("large_way")
 def test_s3_is_asked_once_about_each_version_of_one_second(
     dsn: str, database: Database, s3: Any, fault_proxy: FaultProxy
 ) -> None:
