@@ -52,12 +52,7 @@ def definition(*, workers: int, seconds: int, subnets: int) -> dict[str, Any]:
     To be put in where it is deployed: ``${Function}``, and of the task ``${Cluster}``, ``${Task}``,
     ``${SecurityGroup}``, and ``${Subnet1}`` and so on.
     """
-    execution = {
-        "execution.$": "$$.Execution.Name",
-        "id.$": "$$.Execution.Id",
-        "started.$": "$$.Execution.StartTime",
-        "load.$": "$$.Execution.Input",
-    }
+    execution = {"execution.$": "$$.Execution.Name", "load.$": "$$.Execution.Input"}
     proof = {"plan.$": "$.plan", "round.$": "$.round"}
     return {
         "Comment": "One object over many functions: loaded on a guess, proved, merged once. See docs/fleet.md",

@@ -147,14 +147,8 @@ def _plan(event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
 
 def _direct(event: Mapping[str, Any]) -> dict[str, Any]:
     """The event that the execution was started with. One that forces does so once for the whole execution, however
-    often its steps are run.
-
-    Names of executions, and the ARNs made of them, are unique for 90 days (Step Functions API Reference,
-    StartExecution), and a redrive leaves the start as it was: the two together are one execution's alone. Those of the
-    version before this one tell their name alone.
-    """
-    token = f"{event['id']} {event['started']}" if "id" in event else event["execution"]
-    return with_token(direct_of(event["load"]), token)
+    often its steps are run."""
+    return with_token(direct_of(event["load"]), event["execution"])
 
 
 def _how(direct: Mapping[str, Any], deadline: Deadline) -> How:

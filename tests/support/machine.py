@@ -27,18 +27,10 @@ class StatesError(Exception):
 
 
 class Execution:
-    """One execution, which can be redriven. ``states``: that were entered; ``answers``: what each answered."""
+    """One execution, which can be redriven. ``states``: that were entered; ``told``: what each answered, by state."""
 
-    def __init__(
-        self,
-        name: str,
-        load: Mapping[str, Any],
-        *,
-        started: str = "2026-01-01T00:00:00.000Z",
-        killed: Sequence[str] = (),
-    ) -> None:
-        self.name, self.load, self.started = name, dict(load), started
-        self.id = f"arn:aws:states:eu-central-1:123456789012:execution:fleet:{name}"
+    def __init__(self, name: str, load: Mapping[str, Any], *, killed: Sequence[str] = ()) -> None:
+        self.name, self.load = name, dict(load)
         self.states: list[str] = []
         self.answers: list[dict[str, Any]] = []
         self.shards: list[list[int]] = []
@@ -122,13 +114,7 @@ class Execution:
         if not isinstance(template, Mapping):
             return template
         context = {
-            "Execution": {
-                "Id": self.id,
-                "Name": self.name,
-                "StartTime": self.started,
-                "Input": self.load,
-                "RedriveCount": self.redrives,
-            },
+            "Execution": {"Name": self.name, "Input": self.load, "RedriveCount": self.redrives},
             "Map": {"Item": {"Value": item}},
         }
         filled = {}
