@@ -119,7 +119,7 @@ def load_one(
     a small object (`small_load`) nothing was done then, and the ledger has nothing of it.
     """
     try:
-        how = with_token(within_cores(how), version_id)
+        how = with_token(within_cores(how))
         if how.workers > 1:
             loaded = load_by_workers(uri, spec, database, how, version_id=version_id, s3=s3)
             if isinstance(loaded, LoadReport):

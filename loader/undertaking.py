@@ -101,17 +101,12 @@ class How:
 PLAINLY = How()
 
 
-def with_token(how: How, version_id: str | None = None) -> How:
+def with_token(how: How) -> How:
     """``how`` with a token of its own where it forces and has none: for one object, and all attempts of one call at it.
 
-    By the token a call finds in the ledger what it has done itself, though the answer to its commit was lost. A token
-    that the caller gave is for the ``version_id`` that is asked for: with another one it is another request.
+    By the token a call finds in the ledger what it has done itself, though the answer to its commit was lost.
     """
-    if not how.force:
-        return how
-    if how.token is None:
-        return replace(how, token=uuid4().hex)
-    return replace(how, token=f"{how.token} for version {version_id}") if version_id is not None else how
+    return replace(how, token=uuid4().hex) if how.force and how.token is None else how
 
 
 def for_version(how: How, source: Source, asked: str | None) -> How:

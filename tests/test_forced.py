@@ -157,18 +157,6 @@ def test_the_ledger_itself_refuses_a_second_effect(dsn: str, path: str) -> None:
         query(dsn, "UPDATE loader.loads SET token = 'a' WHERE forced")
 
 
-def test_a_token_is_for_one_version(dsn: str, s3: Any) -> None:
-    """With another version that is asked for, the same one is another request."""
-    database, spec = Database(dsn), LoadSpec.from_dict({"table": "t"})
-    for number in (1, 2):
-        version = s3.put("t.csv", f"id\n{number}\n".encode())
-        for state in ("loaded", "skipped"):
-            how = How(force=True, token="a")
-            assert load_one(s3.uri("t.csv"), spec, database, how, version_id=version, s3=s3.client).state == state
-    assert query(dsn, "SELECT id FROM t ORDER BY 1") == [(1,), (2,)]
-    database.close()
-
-
 @pytest.mark.usefixtures("staged")
 def test_what_cannot_be_opened_leaves_another_requests_load_alone(dsn: str, s3: Any) -> None:
     """It was stopped, and the same command goes on with it."""
