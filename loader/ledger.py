@@ -187,6 +187,7 @@ def _take_turn(
             execute(connection, f"SELECT {lock}(key) FROM unnest(%s::bigint[]) AS key", (keys,))
         except (psycopg2.errors.LockNotAvailable, psycopg2.errors.QueryCanceled) as error:
             connection.rollback()
+            _give_back(connection, keys)
             if deadline.stopped:
                 raise PausedError(f"{target}: {deadline.reached} while waiting for its turn", handover=False) from error
             if isinstance(error, psycopg2.errors.QueryCanceled):
@@ -201,6 +202,14 @@ def _take_turn(
     else:
         connection.commit()
     return list(keys)
+
+
+def _give_back(connection: Connection, keys: Sequence[int]) -> None:
+    """Release those of the locks that the session has: a statement that failed keeps the ones that it had taken, and
+    so does the session, which others will use."""
+    held = f"EXISTS ({_TURN_LOCK} key AND pid = pg_backend_pid() AND granted)"
+    rows(connection, f"SELECT pg_advisory_unlock(key) FROM unnest(%s::bigint[]) AS key WHERE {held}", (list(keys),))
+    connection.commit()
 
 
 # --- one load

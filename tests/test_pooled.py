@@ -206,7 +206,6 @@ def test_workers_load_in_session_mode(dsn: str, pool: Pooled, file: Path, monkey
     assert query(dsn, "SELECT count(*), sum(b) FROM trips") == [(KEYS, KEYS * (KEYS - 1) // 2)]
 
 
-@pytest.mark.usefixtures("large_way")
 @pytest.mark.parametrize("step", ["copy a segment", "merge"])
 def test_a_client_of_a_pool_that_is_killed_leaves_no_lock(
     dsn: str, pool: Pooled, file: Path, tmp_path: Path, step: str
@@ -216,7 +215,7 @@ def test_a_client_of_a_pool_that_is_killed_leaves_no_lock(
     query(dsn, "INSERT INTO trips VALUES (1, 0)")  # so it is merged
 
     def job(death: Death | None) -> Job:
-        return Job(str(file), pool.dsn, SPEC, {}, str(tmp_path / "told"), death=death)
+        return Job(str(file), pool.dsn, SPEC, {}, str(tmp_path / "told"), death=death, small=False)
 
     process = victim.start(job(Death(step, "after")))
     process.join()

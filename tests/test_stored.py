@@ -159,7 +159,7 @@ def test_a_checkpoint_whose_meaning_is_not_known_begins_anew(
 def test_counts_and_findings_keep_their_names() -> None:
     """Processes of other versions read them."""
     assert list(asdict(Counts())) == ["read", "kept", "filtered", "short", "long", "swallowed"]
-    assert list(asdict(Found())) == ["careful", "staged", "widened"]
+    assert list(asdict(Found())) == ["careful", "staged", "widened", "defaults"]
     assert asdict(Place()) == {"offset": 0, "record": 1, "line": 1, "fields": None}
 
 
