@@ -145,7 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
             key = path.relative_to(self.server.folder).as_posix()
             if key.startswith(prefix):
                 written = datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-                told = f"<LastModified>{written}</LastModified><Size>{path.stat().st_size}</Size>"
+                etag = escape(f'"{self.server.version(path)}"')
+                told = f"<LastModified>{written}</LastModified><ETag>{etag}</ETag><Size>{path.stat().st_size}</Size>"
                 found.append(f"<Contents><Key>{escape(key)}</Key>{told}</Contents>")
         head = f"<Name>{BUCKET}</Name><KeyCount>{len(found)}</KeyCount><IsTruncated>false</IsTruncated>"
         body = f"<ListBucketResult>{head}{''.join(found)}</ListBucketResult>".encode()

@@ -168,7 +168,7 @@ class SpecShelf:
             if not uri.endswith(_ENDING):
                 continue
             before, held = known.get(uri, (None, None))
-            if held is None or before != etag:
+            if held is None or not etag or before != etag:
                 held = _held(uri.removeprefix(prefix), uri, partial(self._read, uri))
             if held.error is None or not held.error.retryable:
                 self._seen[uri] = etag, held
