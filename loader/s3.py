@@ -133,8 +133,8 @@ def expand(uri: str, *, client: Any = None) -> tuple[list[str], list[str]]:
 
 
 def etags(prefix: str, *, client: Any = None) -> dict[str, str]:
-    """The objects below s3://bucket/prefix/ with their ETags, which are others as soon as their contents are; "" by a store
-    that does not tell them. Without those that stand for no data. Raises SourceError."""
+    """The objects below s3://bucket/prefix/ with their ETags, which are others as soon as their contents are; "" by a
+    store that does not tell them. Without those that stand for no data. Raises SourceError."""
     bucket, key = split_uri(prefix)
     with _client_or_new(client) as used, _clear_errors(f"s3://{bucket}"):
         pages = used.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
