@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from support.clients import wait_for
 from support.docker import IMAGE, POSTGRES, ImageRuntime, docker, labelled, need, tell
 from support.postgres import query
 from support.secured import HOST, PASSWORD, Secured, secured
@@ -184,6 +185,7 @@ def test_a_large_file_in_512_mb(start: Start, objects: Objects, database: Secure
         peak = function.peak()
         again, skipped = timed(function, upload(key))
         assert again == {"batchItemFailures": []}
+        wait_for(lambda: len(summaries(function)) == 2)  # the engine hands its log on when it comes to it
         first, second = summaries(function)
     assert (first["state"], second["state"]) == ("loaded", "skipped")
     assert first["rows_read"] == first["rows_inserted"] > 1_000_000 * SCALE
