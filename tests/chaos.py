@@ -31,7 +31,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -153,16 +153,20 @@ class Event:
 
 @dataclass(frozen=True)
 class Effect:
-    """A load that the ledger has as loaded: of which version, and whether it was forced."""
+    """A load that the ledger has as loaded: of which version, and for which forced call, if for one."""
 
     load_id: int
     put: Put
-    forced: bool
+    token: str | None
     counts: tuple[int, int, int]
 
     @property
     def upload(self) -> Upload:
         return self.put.upload
+
+    @property
+    def forced(self) -> bool:
+        return self.token is not None
 
 
 @dataclass
@@ -555,15 +559,15 @@ class Trial:
     def _effects(self, target: str) -> list[Effect]:
         loads = query(
             self.server.dsn,
-            "SELECT bucket, key, version, load_id, forced, rows_read, rows_rejected, rows_inserted + rows_updated"
+            "SELECT bucket, key, version, load_id, token, rows_read, rows_rejected, rows_inserted + rows_updated"
             " + rows_unchanged + rows_duplicate FROM loader.loads WHERE target = %s AND state = 'loaded'"
             " ORDER BY applied, load_id",
             target,
         )
         places = {(each.s3.bucket, each.key): each for each in self.places}
         return [
-            Effect(load_id, places[bucket, key].find(version), forced, tuple(counts))
-            for bucket, key, version, load_id, forced, *counts in loads
+            Effect(load_id, places[bucket, key].find(version), token, tuple(counts))
+            for bucket, key, version, load_id, token, *counts in loads
         ]
 
     def _check_effects(self, effects: list[Effect]) -> None:
@@ -577,13 +581,17 @@ class Trial:
             wanted = [put for put in place.puts if put.version_id is not None] if self.late else []
             missing = {*wanted, *place.puts[-1:]} - {*before}
             self._hold(not missing, f"{place.uri}: versions {[each.number for each in missing]} were not applied")
-        tokens = Counter(self._called(event.put) for event in self.events if event.token is not None)
-        forced = Counter(self._called(effect.put) for effect in effects if effect.forced)
-        self._hold(forced == tokens, f"{sum(tokens.values())} forced calls had {sum(forced.values())} effects")
+        calls = {event.token: event for event in self.events if event.token is not None}
+        tokens = Counter(each.token for each in effects if each.forced)
+        self._hold(tokens == Counter(list(calls)), f"forced calls {sorted(calls)} had as effects {dict(tokens)}")
+        for each in effects:
+            if each.token is not None:
+                self._hold(each.put in self._meant(calls[each.token]), f"{each.token} had {each.put} as its effect")
 
-    def _called(self, put: Put) -> object:
-        """What a forced call is for: a version, or what an object is just then."""
-        return put if put.version_id is not None else put.place
+    def _meant(self, event: Event) -> Sequence[Put]:
+        """The versions that a call may load: the one that it names, or what the object is just then."""
+        named = event.put.version_id is not None and not event.nameless
+        return [event.put] if named else event.put.place.puts
 
     def _written(self, effects: list[Effect]) -> list[Upload]:
         """What each of them wrote: of a version that was merged late, no row whose key a newer one had set."""

@@ -234,6 +234,18 @@ def test_a_token_of_the_event_goes_before_the_request(dsn: str, invoke: Callable
     assert count(dsn) == 3
 
 
+def test_a_token_is_for_one_request_whatever_version_it_names(
+    dsn: str, s3: Any, invoke: Callable[..., dict[str, Any]]
+) -> None:
+    """The answer names the load that it stands for; a new wish needs a new token."""
+    first = invoke("a", token="mine")
+    version = s3.put("t.csv", b"id,text\n2,y\n")
+    again = invoke("b", token="mine", version_id=version)
+    assert (again["state"], again["load_id"]) == ("skipped", first["load_id"])
+    assert invoke("b", token="another", version_id=version)["state"] == "loaded"
+    assert query(dsn, "SELECT id, text FROM t ORDER BY id") == [(1, "x"), (1, "x"), (2, "y")]
+
+
 def test_a_token_without_force_is_an_error(s3: Any) -> None:
     event = {"source": s3.uri("t.csv"), "spec": {"table": "t"}, "token": "mine"}
     with pytest.raises(UsageError, match='"force": true'):
