@@ -7,7 +7,7 @@ IMAGE ?= loader
 WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 TESTS ?=
 
-.PHONY: help setup demo test test-off test-long test-slow check format image lock rehearsal fleet bench floor odd segments resume handover workers merging ledger small paper fuzz sanitize kernel-arm64 wheel chaos clean
+.PHONY: help setup demo test test-off test-long test-slow check format image lock rehearsal fleet bench floor odd segments resume handover workers merging ledger small paper fuzz laws sanitize kernel-arm64 wheel chaos clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -95,6 +95,9 @@ fuzz: setup  ## the kernel against COPY and Arrow, files cut anywhere, files aga
 
 sanitize: setup  ## the kernel under AddressSanitizer and UBSan, at random and, where clang is, by coverage: make sanitize SECONDS=600
 	$(BIN)/python tests/sanitize.py $(or $(SECONDS),600)
+
+laws: setup  ## the laws until so many values are compared, in two processes: make laws VALUES=20000000
+	$(BIN)/python tests/fuzz_laws.py --values $(or $(VALUES),20000000) --jobs 2 $(if $(SEED),--seed $(SEED))
 
 KERNEL := tests/fuzz_kernel.c loader/kernel/express.c loader/kernel/scan.c loader/kernel/text.c
 kernel-arm64:  ## the kernel of arm64, run by qemu, makes the same bytes (Debian: gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations, product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -385,6 +385,9 @@ Greenwich. The first one holds at the year's start."""
 FindOffsets = Callable[[str, Sequence[int]], Mapping[int, YearOffsets]]
 """Finds the offsets of a zone in some years."""
 
+AskOffsets = Callable[[str, Numbers], Numbers]
+"""Gives the offset of each of some local times of a zone, shape (n,), in microseconds."""
+
 TABLES = 64
 """Tables of offsets that are kept, each of a zone and the years of one batch of values."""
 
@@ -393,11 +396,12 @@ class Zones:
     """The offsets of time zones, each year of a zone found once, by ``find``. Safe to share between threads.
 
     A zone is an offset such as ``+02:00`` (east of Greenwich, as in ISO 8601), an offset as PostgreSQL shows it,
-    ``<+02>-02``, UTC, or any other zone that ``find`` knows. Nobody is asked about offsets and UTC.
+    ``<+02>-02``, UTC, or any other zone that ``find`` knows. Nobody is asked about offsets and UTC. Of a zone that is a
+    rule of its own (`_is_rule`), which may change the clocks any number of times, ``ask`` is asked about each time.
     """
 
-    def __init__(self, find: FindOffsets) -> None:
-        self._find = find
+    def __init__(self, find: FindOffsets, ask: AskOffsets) -> None:
+        self._find, self._ask = find, ask
         self._years: dict[tuple[str, int], YearOffsets] = {}
         self._tables: dict[tuple[str, tuple[int, ...]], tuple[Numbers, Numbers]] = {}
         self._lock = threading.Lock()
@@ -435,6 +439,8 @@ class Zones:
         start, end = year_start(year), year_start(year + 1)
         if (fixed := _fixed_offset(zone)) is not None:
             return ((start, fixed),)
+        if _is_rule(zone):
+            return ((start, None),)
         since, offsets = (each.tolist() for each in self._table(zone, (year - 1, year, year + 1)))
         found: list[tuple[int, int | None]] = [(since[0], offsets[0])]
         for moment, before, after in zip(since[1:], offsets, offsets[1:], strict=False):
@@ -449,7 +455,7 @@ class Zones:
 
     def learn(self, zone: str, years: Iterable[int]) -> None:
         """Find the offsets of all ``years`` that are not known yet at once."""
-        if _fixed_offset(zone) is not None:
+        if _fixed_offset(zone) is not None or _is_rule(zone):
             return
         with self._lock:
             missing = sorted(year for year in set(map(_twin, years)) if (zone, year) not in self._years)
@@ -466,6 +472,9 @@ class Zones:
         fixed = _fixed_offset(zone)
         if fixed is not None or not len(local):
             return fixed or 0
+        if _is_rule(zone):
+            distinct, places = np.unique(local, return_inverse=True)
+            return self._ask(zone, distinct)[places]
         since, offsets = self._table(zone, _years(local))
         return offsets[np.searchsorted(since, local, side="right") - 1]
 
@@ -488,11 +497,11 @@ class Zones:
         return table
 
 
-def _nobody(zone: str, _years: Sequence[int]) -> Mapping[int, YearOffsets]:
+def _nobody(zone: str, _asked: object) -> Any:
     raise LoaderError(f'time zone "{zone}": there is no server to ask for its offsets; this is a defect of the loader')
 
 
-FIXED_ZONES = Zones(_nobody)
+FIXED_ZONES = Zones(_nobody, _nobody)
 """Knows only UTC and offsets."""
 
 _FIXED = re.compile(r"(?:(?P<shown><[^>]*>))?(?P<sign>[+-])(?P<hours>[0-9]{2})(?::?(?P<minutes>[0-5][0-9]))?")
@@ -508,6 +517,11 @@ def _fixed_offset(zone: str) -> int | None:
     size = (int(found["hours"]) * 60 + int(found["minutes"] or 0)) * 60_000_000
     # behind a name in angle brackets the sign is POSIX's, which counts westwards
     return size if (found["sign"] == "+") == (found["shown"] is None) else -size
+
+
+def _is_rule(zone: str) -> bool:
+    """Whether the zone is POSIX's, with rules for its summer: ``EST5EDT,M3.2.0,M11.1.0``."""
+    return "," in zone
 
 
 def is_offset(zone: str) -> bool:

@@ -310,11 +310,16 @@ def _spelled_defaults(columns: tuple[LoadColumn, ...], server: SpecServer, known
         _, bad = typed(column, texts([column.default or ""]), server.zones)
         if bad.any() and column.format is not None:  # a format is the client's to judge
             problems.append(f'columns.{column.name}: the default "{column.default}" is not a valid {column.type.name}')
-        elif bad.any() or column.type.wire == "server":
+        elif bad.any() or column.type.wire == "server" or _may_not_fit(column):
             asked.append(column)
     if problems:
         raise SpecError(problems)
     return {**known, **server.spell_defaults(asked)}
+
+
+def _may_not_fit(column: LoadColumn) -> bool:
+    """Whether the default may be longer than the column, or hold a character that the database's encoding lacks."""
+    return column.type.max_length is not None or not (column.default or "").isascii()
 
 
 def _filled(column: LoadColumn, default: str | None) -> LoadColumn:

@@ -39,31 +39,38 @@ class SpecServer:
 
         ``today`` becomes a date. Raises SpecError for those that it refuses.
         """
-        if not columns:
-            return {}
+        spelled: dict[str, str] = {}
+        problems: list[str] = []
+        for column in columns:
+            assert column.default is not None
+            spelling, message = self._spell(column, column.default)
+            if spelling is None:
+                why = brief(message, [column.default])
+                problems.append(
+                    f'columns.{column.name}: the default "{column.default}" is not a valid {column.type.name}: {why}'
+                )
+            else:
+                # there are types, such as regoper, that do not read what they write
+                reads = spelling == column.default or self._spell(column, spelling)[0] == spelling
+                spelled[column.name] = spelling if reads else column.default
+        if problems:
+            raise SpecError(problems)
+        return spelled
+
+    def _spell(self, column: LoadColumn, text: str) -> tuple[str | None, str]:
+        """How the server spells the value that ``text`` is to the column; None where it refuses it, with why."""
         import numpy as np
 
         from loader.arrays import texts
         from loader.lane import TextLane
         from loader.rows import Doubtful
 
-        spelled: dict[str, str] = {}
-        problems: list[str] = []
-        for column in columns:
-            assert column.default is not None
-            asked = Doubtful.of([texts([column.default])], [column.name], np.zeros(1, np.int64), suspects=[])
-            with TextLane(self._database, [column], self.session_zone) as lane:
-                values, judged = lane.canonical(asked)
-            if judged.refusals:
-                why = brief(judged.refusals[0].message, [column.default])
-                problems.append(
-                    f'columns.{column.name}: the default "{column.default}" is not a valid {column.type.name}: {why}'
-                )
-            else:
-                spelled[column.name] = values.column(0)[0].as_py()
-        if problems:
-            raise SpecError(problems)
-        return spelled
+        asked = Doubtful.of([texts([text])], [column.name], np.zeros(1, np.int64), suspects=[])
+        with TextLane(self._database, [column], self.session_zone) as lane:
+            values, judged = lane.canonical(asked)
+        if judged.refusals:
+            return None, judged.refusals[0].message
+        return values.column(0)[0].as_py(), ""
 
     def check_filter(self, columns: Sequence[LoadColumn], where: sql.Composable) -> None:
         """Raises SpecError where the server does not know what the filter means over ``columns``, as `where` has it."""

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+import numpy.typing as npt
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
@@ -16,6 +18,8 @@ from loader.database import Database
 from loader.datetimes import YearOffsets, Zones, offsets_of_year, year_start
 from loader.names import nearest
 from loader.statements import execute, rows
+
+Numbers = npt.NDArray[np.int64]
 
 _DAY = 86_400
 _SECOND = 1_000_000
@@ -35,7 +39,7 @@ _OFFSETS = """
      ORDER BY 1, 2
 """
 """The offset of the session's zone two days before some years, and each change from then until two days after them, to
-the second. No zone has changed its offset twice in a day. PostgreSQL 18 takes 0.25 ms for a year, and 0.1
+the second. No zone of the world has changed its offset twice in a day. PostgreSQL 18 takes 0.25 ms for a year, and 0.1
 for each other one."""
 
 
@@ -46,7 +50,36 @@ def server_zones(database: Database, session_zone: str) -> Zones:
         with database.session() as connection, in_zone(connection, None if zone == session_zone else zone):
             return _offsets(connection, years)
 
-    return Zones(find)
+    def ask(zone: str, local: Numbers) -> Numbers:
+        with database.session() as connection, in_zone(connection, None if zone == session_zone else zone):
+            return np.concatenate([_asked(connection, part) for part in _parts(local)])
+
+    return Zones(find, ask)
+
+
+_LOCAL = """
+    SELECT t - (extract(epoch FROM (timestamp 'epoch' + t / 1000000 * interval '1 s'
+                                    + t %% 1000000 * interval '1 us')::timestamptz) * 1000000)::bigint
+      FROM unnest(%s::bigint[]) WITH ORDINALITY AS u (t, place) ORDER BY place
+"""
+"""The offsets that local times of the session's zone have."""
+
+_AT_ONCE = 100_000
+"""Local times that the server is asked about with one statement."""
+
+_KNOWN = year_start(-4000), year_start(290_000)
+"""Times before and after those are given to the server as these: it has none that are much further off."""
+
+
+def _parts(local: Numbers) -> Iterator[Numbers]:
+    for start in range(0, len(local), _AT_ONCE):
+        yield local[start : start + _AT_ONCE]
+
+
+def _asked(connection: Connection, local: Numbers) -> Numbers:
+    """The offsets of local times of the session's zone, shape (n,), in microseconds."""
+    within = np.clip(local, *_KNOWN).tolist()
+    return np.array([offset for (offset,) in rows(connection, _LOCAL, (within,))], np.int64)
 
 
 def _offsets(connection: Connection, years: Sequence[int]) -> dict[int, YearOffsets]:

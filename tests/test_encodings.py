@@ -225,3 +225,17 @@ def test_a_large_load_goes_on_past_what_the_database_lacks(latin1: str, tmp_path
     expected = [(number + 1, number + 2, "a", "unrepresentable") for number in range(5, count, 9_000)]
     assert [each[:4] for each in rejects(latin1)] == expected
     assert query(latin1, "SELECT count(*) FROM t WHERE a LIKE 'ä %'") == [(count - 4,)]
+
+
+@pytest.mark.parametrize("type_", ["text", "varchar(20)", "text[]"])
+def test_a_default_that_the_encoding_lacks_is_the_specs_fault(latin1: str, tmp_path: Path, type_: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,\n")
+    for default, fits in (("{Ähre}", True), ("{日本}", False)):
+        query(latin1, "DROP TABLE IF EXISTS t")
+        columns = {"a": "int", "b": {"type": type_, "default": default}}
+        if fits:
+            assert load(latin1, path, columns=columns).rows_inserted == 1
+        else:
+            with pytest.raises(loader.SpecError, match=r'the default "{日本}" is not a valid .*no equivalent'):
+                load(latin1, path, columns=columns)

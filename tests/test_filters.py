@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -195,12 +196,39 @@ def test_a_default_is_one_value_for_all_workers_and_attempts(dsn: str, tmp_path:
     assert query(dsn, "SELECT count(b), count(DISTINCT b) FROM t") == [(100_000, 1)]
 
 
-def test_a_default_that_postgresql_refuses_is_the_specs_fault(dsn: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("type_", "default", "why"),
+    [
+        ("date", "tomorow", "invalid input syntax"),
+        ("character varying(3)", "abcd", "value too long"),
+        ("character(2)", "abc", "value too long"),
+        ("character varying(2)[]", "{abc}", "value too long"),
+        ("numeric(3,1)", "123", "numeric field overflow"),
+        ("positive", "-1", "value for domain positive violates"),
+    ],
+)
+@pytest.mark.parametrize("new", [True, False])
+def test_a_default_that_postgresql_refuses_is_the_specs_fault(
+    dsn: str, tmp_path: Path, type_: str, default: str, why: str, *, new: bool
+) -> None:
+    """And not that of each record that lacks the value."""
+    query(dsn, "CREATE DOMAIN positive AS int CHECK (VALUE > 0)")
     path = tmp_path / "t.csv"
     path.write_text("a,b\n1,\n")
-    columns = {"a": "int", "b": {"type": "date", "default": "tomorow"}}
-    with pytest.raises(SpecError, match='the default "tomorow" is not a valid date: invalid input syntax'):
+    if not new:
+        query(dsn, f"CREATE TABLE t (a int, b {type_})")
+    columns = {"a": "int", "b": {**({"type": type_} if new else {}), "default": default}}
+    with pytest.raises(SpecError, match=re.escape(f'the default "{default}" is not a valid {type_}: {why}')):
         loader.load(str(path), {"table": "t", "columns": columns}, dsn=dsn)
+
+
+def test_a_default_that_postgresql_cannot_spell_is_left_as_it_is(dsn: str, tmp_path: Path) -> None:
+    """Operator 965 is "pg_catalog.^" to regoper's output, which its input does not know."""
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,\n")
+    columns = {"a": "int", "b": {"type": "regoper", "default": "965"}}
+    loader.load(str(path), {"table": "t", "columns": columns}, dsn=dsn)
+    assert query(dsn, "SELECT b::oid FROM t") == [(965,)]
 
 
 def test_a_domain_takes_a_format_like_the_type_under_it(dsn: str, tmp_path: Path) -> None:

@@ -20,7 +20,18 @@ from loader.zones import zone_faults
 ROUNDS = int(os.environ.get("ZONE_ROUNDS", "1"))
 """Times that each zone is tried; a long run has hundreds."""
 
-POSIX = ["UTC+3", "utc+3", "EST5EDT4,M3.2.0,M11.1.0", "CET", "europe/berlin", "<+0530>-05:30", "XXX-1:23", "GMT0"]
+POSIX = [
+    "UTC+3",
+    "utc+3",
+    "EST5EDT4,M3.2.0,M11.1.0",
+    "CET",
+    "europe/berlin",
+    "<+0530>-05:30",
+    "XXX-1:23",
+    "GMT0",
+    "ABC-20",
+    "ABC3XYZ,M3.2.0/2,M3.2.0/20",
+]  # further than a text may be; twice in a day
 """Zones that PostgreSQL takes, and Python does not, or not in that spelling."""
 
 
@@ -45,6 +56,12 @@ def test_zones_in_any_spelling_that_postgresql_takes(law: ZoneLaw) -> None:
         )
 
 
+def test_clocks_that_change_twice_in_a_day(law: ZoneLaw) -> None:
+    """As no clocks of the world do, but a rule may say it."""
+    day = datetime(2026, 3, 8, tzinfo=UTC).timestamp() * 1_000_000
+    law.check("ABC3XYZ,M3.2.0/2,M3.2.0/20", [int(day) + hour * 3_600_000_000 for hour in range(24)])
+
+
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/Sao_Paulo", "Africa/Casablanca", "Europe/Dublin"])
 def test_far_years_follow_the_same_rules(law: ZoneLaw, zone: str) -> None:
     """Where the tables of changes end, a rule is all there is; 9999-12-31 is a usual way to write "never"."""
@@ -60,7 +77,9 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("zone", ["America/Vancouver", "UTC+3", "EST5EDT4,M3.2.0,M11.1.0", "CET", "utc+3", "asia/gaza"])
+@pytest.mark.parametrize(
+    "zone", ["America/Vancouver", "UTC+3", "EST5EDT4,M3.2.0,M11.1.0", "CET", "utc+3", "asia/gaza", "ABC-20"]
+)
 def test_a_columns_zone_is_the_servers(dsn: str, file: Path, zone: str) -> None:
     """However a time is spelled, and so whoever reads it: the kernel, Arrow, or the server."""
     column = {"type": "timestamptz", "timezone": zone}

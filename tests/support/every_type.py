@@ -100,7 +100,9 @@ def create_types(connection: Connection) -> None:
         for number, name in enumerate(names):
             spelled = [name, f"{name}[]", *(modified(name, each) for each in MODIFIED.get(name, ()))]
             for place, each in enumerate(spelled):
-                check = " CHECK (VALUE::text !~ '[13]$')" if (number + place) % 3 == 0 else ""
+                # the text of a floating-point number depends on the session's extra_float_digits
+                checked = (number + place) % 3 == 0 and name not in ("real", "double precision")
+                check = " CHECK (VALUE::text !~ '[13]$')" if checked else ""
                 _try(connection, f"CREATE DOMAIN d{number}_{place} AS {each}{check}")
         cursor.execute("ANALYZE pg_type")
     connection.commit()

@@ -14,9 +14,9 @@ import os
 import random
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,14 @@ import loader
 from loader.database import Database
 from support.copying import rows
 from support.every_type import Types, create_types, texts_of
+from support.identity import HOOKS
 from support.laws import BrokenLawError, database
+from support.zones import any_zone, set_zone, times_with_words
+
+TIMESTAMPTZ = 1184
+"""Its oid."""
+
+ZONED = ("timestamptz", "timestamptz(0)", "timestamptz(3)")
 
 COLUMNS = 12
 TEXTS = 150
@@ -48,25 +55,29 @@ SETTINGS = (
 @dataclass(frozen=True)
 class Column:
     """A column, and its texts as COPY judged them: those that it ``taken``, with what it stores of each in the text
-    output (None: NULL), and those that it ``refused``, with why. A text of None is a field without quotes: NULL."""
+    output (None: NULL), and those that it ``refused``, with why. A text of None is a field without quotes: NULL.
+    ``spec``: what the spec says of the column, beside its type."""
 
     name: str
     type: str
     taken: Mapping[str | None, str | None]
     refused: Mapping[str | None, str]
+    spec: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Way:
     """How a file is loaded. ``new``: into a table that the load creates. ``mode``: merge and replace go by way of a
     staging table. ``step``: a transform that changes nothing, but keeps texts from going to COPY as they stand.
-    ``refusing``: the table refuses a record, so the load begins again with care. ``kernel``: `auto` or `off`."""
+    ``refusing``: the table refuses a record, so the load begins again with care. ``kernel``: `auto` or `off`.
+    ``hook``: one that gives every batch back as it is, or none."""
 
     new: bool = False
     mode: str = "append"
     step: bool = False
     refusing: bool = False
     kernel: str = "auto"
+    hook: str | None = None
 
     @classmethod
     def at_random(cls, dice: random.Random) -> Way:
@@ -77,6 +88,7 @@ class Way:
             step=dice.random() < 0.25,
             refusing=not new and dice.random() < 0.25,
             kernel=dice.choice(["auto", "auto", "off"]),
+            hook=dice.choice([None, None, None, *HOOKS]),
         )
 
 
@@ -128,17 +140,50 @@ def check(
     place = _place(server, encoding, dice.randrange(len(SETTINGS)))
     chosen: list[Column] = []
     while len(chosen) < columns:
-        name, oid = place.types.choose(dice)
-        if (column := judged(place, f"c{len(chosen)}", name, texts_of(place.types, oid, dice, texts))) is not None:
-            chosen.append(column)
-            place.types.learn(oid, filter(None, column.taken))
+        called = f"c{len(chosen)}"
+        if dice.random() < 0.1:
+            column = zoned(place, called, dice, texts)
+        else:
+            name, oid = place.types.choose(dice)
+            column = judged(place, called, name, texts_of(place.types, oid, dice, texts))
+            if column is not None:
+                place.types.learn(oid, filter(None, column.taken))
+        if column is not None:
+            chosen.append(defaulted(column, dice) if dice.random() < 0.2 else column)
     compare(place, chosen, Way.at_random(dice), dice, records)
     return columns * records
 
 
-def judged(place: Place, name: str, type_name: str, texts: Sequence[str]) -> Column | None:
-    """The column with each text judged by COPY; None where no table can have such a column."""
+def zoned(place: Place, name: str, dice: random.Random, count: int) -> Column | None:
+    """A column whose times are of a zone that the spec names."""
+    zone = any_zone(place.connection, dice)
+    some = texts_of(place.types, TIMESTAMPTZ, dice, count // 2)
+    column = judged(
+        place, name, dice.choice(ZONED), [*some, *times_with_words(place.connection, dice, count // 2)], zone
+    )
+    return column and replace(column, spec={"timezone": zone})
+
+
+def defaulted(column: Column, dice: random.Random) -> Column:
+    """The column with one of its texts in the place of NULL.
+
+    None of a domain: our domains judge the text of a value, and that of a default is written by other settings.
+    """
+    if re.search(r"\bd[0-9]+_", column.type):
+        return column
+    texts = sorted(text for text in column.taken if text is not None)
+    if not texts:
+        return column
+    default = dice.choice(texts)
+    taken = {**column.taken, None: column.taken[default]}
+    return replace(column, taken=taken, spec={**column.spec, "default": default})
+
+
+def judged(place: Place, name: str, type_name: str, texts: Sequence[str], zone: str | None = None) -> Column | None:
+    """The column with each text judged by COPY, in a time ``zone``; None where no table can have such a column."""
     with place.connection.cursor() as cursor:
+        if zone is not None:
+            set_zone(cursor, zone)
         try:
             cursor.execute(f"CREATE TEMP TABLE probe (n integer, c {type_name}) ON COMMIT DROP")
         except psycopg2.Error:
@@ -159,6 +204,8 @@ def judged(place: Place, name: str, type_name: str, texts: Sequence[str]) -> Col
                 at = _line(error, [text for _, text in left])
                 refused[left[at][1]] = f"{error.pgcode} {error.diag.message_primary}"
                 del left[at]
+        if zone is not None:
+            cursor.execute("SELECT set_config('timezone', reset_val, true) FROM pg_settings WHERE name = 'TimeZone'")
         taken = {candidates[int(n)]: value for n, value in _output(place.connection, "probe", ["n", "c"])}
     place.connection.rollback()
     return Column(name, type_name, taken, refused)
@@ -205,6 +252,8 @@ def compare(place: Place, columns: Sequence[Column], way: Way, dice: random.Rand
         stored, rejected = _load(place, columns, way, records)
     except loader.LoaderError as error:
         raise BrokenLawError(f"{way}: the load failed: {error}\n{_told(columns)}") from error
+    if way.hook is not None:  # the README names the values that are not shown to one
+        bad |= {n for n, why in rejected.items() if _NOT_FOR_HOOKS.search(why)}
     for n, texts in records:
         if (n in bad) != (n in rejected):
             raise BrokenLawError(_verdict(columns, way, texts, n, rejected.get(n)))
@@ -213,11 +262,16 @@ def compare(place: Place, columns: Sequence[Column], way: Way, dice: random.Rand
         wanted = [str(n), *(column.taken[text] for column, text in zip(columns, texts, strict=True))]
         if row != wanted:
             place_ = next(at for at, pair in enumerate(zip(row, wanted, strict=True)) if pair[0] != pair[1])
+            column = columns[place_ - 1]
             raise BrokenLawError(
-                f"{way}, record {n}, {columns[place_ - 1].type}: of {texts[place_ - 1]!r}"
+                f"{way}, record {n}, {column.type} {dict(column.spec)}: of {texts[place_ - 1]!r}"
                 f" COPY stores {wanted[place_]!r}, and the load {row[place_]!r}"
             )
 
+
+_NOT_FOR_HOOKS = re.compile(
+    "but it cannot be shown to the hook$|more than one (operator|function) named|time zone displacement out of range"
+)
 
 MOST_REFUSED = 800
 """Records with a refused text: until PostgreSQL 15 each costs sending the rest again."""
@@ -254,15 +308,20 @@ def _load(
     path.write_bytes(header.encode() + b"\n" + _lines(records))
     step: dict[str, Any] = {"transform": [{"null_if": "\x07no such text"}]} if way.step else {}
     spec: dict[str, Any] = {"table": "d.loaded", "mode": way.mode, "rejects": {"max_ratio": 1, "max_rows": 10**6}}
-    spec["columns"] = {name: {**({"type": kind} if way.new else {}), **step} for name, kind in declared}
+    told = {column.name: column.spec for column in columns}
+    spec["columns"] = {
+        name: {**({"type": kind} if way.new else {}), **step, **told.get(name, {})} for name, kind in declared
+    }
     if way.mode != "append":
         spec["key"] = ["n"]
+    if way.hook is not None:
+        spec["transform"] = {"python": way.hook}
     try:
         _run(place, "DROP TABLE IF EXISTS d.loaded")
         if not way.new:
             listed = ", ".join(f"{name} {kind}" for name, kind in declared)
             _run(place, f"CREATE TABLE d.loaded ({listed}{f', CHECK (n <> {_REFUSED})' if way.refusing else ''})")
-        with _kernel(way.kernel):
+        with _setting("LOADER_KERNEL", way.kernel), _setting("LOADER_HOOKS", "support"):
             report = loader.load(str(path), spec, database=place.database, force=True)
         rejects = "SELECT record_number, reason || ': ' || message FROM loader.rejects WHERE load_id = %s"
         with place.connection.cursor() as cursor:
@@ -312,20 +371,20 @@ def _run(place: Place, statement: str) -> None:
 
 
 @contextmanager
-def _kernel(setting: str) -> Any:
-    before = os.environ.get("LOADER_KERNEL")
-    os.environ["LOADER_KERNEL"] = setting
+def _setting(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
         if before is None:
-            del os.environ["LOADER_KERNEL"]
+            del os.environ[name]
         else:
-            os.environ["LOADER_KERNEL"] = before
+            os.environ[name] = before
 
 
 def _told(columns: Sequence[Column]) -> str:
-    return "columns: " + ", ".join(f"{column.name} {column.type}" for column in columns)
+    return "columns: " + ", ".join(f"{column.name} {column.type} {dict(column.spec)}" for column in columns)
 
 
 def _verdict(columns: Sequence[Column], way: Way, texts: Sequence[str | None], n: int, message: str | None) -> str:
@@ -337,4 +396,5 @@ def _verdict(columns: Sequence[Column], way: Way, texts: Sequence[str | None], n
     if refused:
         return f"{way}, record {n}: COPY refuses what the load took: {'; '.join(refused)}"
     taken = "; ".join(f"{column.type} of {text!r}" for column, text in zip(columns, texts, strict=True))
-    return f"{way}, record {n}: COPY takes what the load rejected: {message}\n{taken}"
+    told = {column.name: dict(column.spec) for column in columns if column.spec}
+    return f"{way}, record {n}: COPY takes what the load rejected: {message}\n{taken}\n{told}"
