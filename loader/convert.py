@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from loader import arrays, wire
 from loader.arrays import mask
-from loader.datetimes import FIXED_ZONES, Zones
+from loader.datetimes import FIXED_ZONES, Zones, redefines_utc
 from loader.moments import FIRST_DAY
 from loader.pgtypes import ColumnType
 
@@ -264,6 +264,8 @@ def _timestamp(values: pa.Array, kind: pa.DataType) -> Converted:
 def _timestamptz(values: pa.Array, zone: str, zones: Zones) -> Converted:
     kind = pa.timestamp("us", "UTC")
     has_offset = pc.match_substring_regex(values, TIMESTAMP_WITH_OFFSET)
+    if redefines_utc(zone):
+        has_offset = pc.and_not(has_offset, pc.ends_with(values, "Z"))
     if pc.all(has_offset, min_count=0).as_py():
         return _moments(values, kind)
     nothing = arrays.null(pa.string())

@@ -524,6 +524,12 @@ def _is_rule(zone: str) -> bool:
     return "," in zone
 
 
+def redefines_utc(zone: str) -> bool:
+    """Whether "Z" or "UTC" in a text may be another offset than 0 where the session is in ``zone``: one in POSIX's
+    spelling names its own abbreviations, and PostgreSQL 18 looks for them there first."""
+    return not is_offset(zone) and re.search("(?<![A-Z])(Z|UTC)(?![A-Z])", zone.upper()) is not None
+
+
 def is_offset(zone: str) -> bool:
     """Whether the zone is UTC or an offset, which nobody has to be asked about."""
     return _fixed_offset(zone) is not None

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loader.columns import LoadColumn
-from loader.datetimes import FIXED_ZONES, Zones
+from loader.datetimes import FIXED_ZONES, Zones, redefines_utc
 from loader.fields import Dialect
 from loader.kernel import zones as zone_tables
 from loader.kernel.steps import case_tables, packed_format, packed_steps, packed_text
@@ -353,7 +353,7 @@ def _column(
     type_ = column.type
     kind = _KINDS[type_.form] if type_.wire == "arrow" else _WIRES.get(type_.wire)
     work = _work(column)
-    if kind is None or work is None or (kind == _TIMESTAMPTZ and zone_tables.redefines_utc(column.zone)):
+    if kind is None or work is None or (kind == _TIMESTAMPTZ and redefines_utc(column.zone)):
         return None
     field, constant = column.field, (column.default or "").encode()
     if column.value is not None:

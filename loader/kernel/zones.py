@@ -22,12 +22,6 @@ def is_utc(zone: str) -> bool:
     return zone in _UTC_NAMES
 
 
-def redefines_utc(zone: str) -> bool:
-    """Whether "UTC" in a text may be another offset than 0 where the session is in ``zone``: a zone that is spelled as
-    POSIX does names its own abbreviations, and PostgreSQL 18 looks for them there first."""
-    return "UTC" in zone.upper() and zone not in _UTC_NAMES
-
-
 def packed(names: Sequence[str], years: Iterable[int], zones: Zones) -> bytes:
     """``struct Zone`` in express.h of each zone, knowing ``years``."""
     known = sorted(years)
