@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from typing import Any, Protocol
 
 import psycopg2
@@ -36,6 +37,7 @@ from loader.faults import Fault, Nature, of_aws, of_libpq, of_silence, of_sqlsta
 from loader.pooler import refused, shares_backends
 from loader.statements import execute, rows
 from loader.values import brief
+from loader.watcher import Watcher
 
 SILENCE = 30
 """Seconds after which a peer that the network cannot reach counts as gone: not the kernel's two hours, and long enough
@@ -87,6 +89,8 @@ LIMITS = {
 
 LEAST = 2.0
 """Seconds that a statement has even where the time is up: what is left to do then is to enter that in the ledger."""
+
+_WATCHER = Watcher()
 
 UNANSWERED = 3.0
 """Seconds after the time was up in which the server's answer must have come: more than it takes to give up a statement,
@@ -414,27 +418,23 @@ class _Session(Connection):
         if seconds == math.inf:
             yield
             return
-        done = threading.Event()
-        with socket.socket(fileno=os.dup(self.fileno())) as line:
-            watcher = threading.Thread(target=self._watch, args=(done, line, seconds), name="loader-watch", daemon=True)
-            watcher.start()
-            try:
-                yield
-            finally:
-                done.set()
-                watcher.join()
-
-    def _watch(self, done: threading.Event, line: socket.socket, seconds: float) -> None:
         over = time.monotonic() + seconds
-        pause = seconds + UNANSWERED
-        while not done.wait(pause):
-            asked = self._asked
-            overdue = 0.0 if asked is None else time.monotonic() - max(asked, over) - UNANSWERED
-            if asked is not None and overdue >= 0:
-                with suppress(OSError):
-                    line.shutdown(socket.SHUT_RDWR)
-                return
-            pause = max(-overdue, 0.1) if asked is not None else UNANSWERED / 4
+        with socket.socket(fileno=os.dup(self.fileno())) as line:
+            look = partial(self._look, line, over)
+            with _WATCHER.looking(look, seconds + UNANSWERED):
+                yield
+
+    def _look(self, line: socket.socket, over: float) -> float | None:
+        """Close the ``line`` where an answer is overdue; gives the seconds until it may be."""
+        asked = self._asked
+        if asked is None:
+            return UNANSWERED / 4
+        overdue = time.monotonic() - max(asked, over) - UNANSWERED
+        if overdue < 0:
+            return max(-overdue, 0.1)
+        with suppress(OSError):
+            line.shutdown(socket.SHUT_RDWR)
+        return None
 
     def backend(self) -> int:
         """The id of the server's process that answers now. A pooler has ids of its own for its clients."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from loader.deadline import Deadline
 from loader.errors import SetupError, SourceError
+from loader.small_load import small_bytes
 from loader.source import Source, open_source
 from loader.values import shown
 
@@ -66,7 +67,7 @@ def opened(direct: Mapping[str, Any], s3: Any) -> Iterator[Source | None]:
     source = None
     if Dispatch.from_environment() is not None:
         with suppress(SourceError):
-            source = open_source(direct["source"], version_id=direct.get("version_id"), client=s3)
+            source = open_source(direct["source"], version_id=direct.get("version_id"), client=s3, ahead=small_bytes())
     with source or nullcontext():
         yield source
 

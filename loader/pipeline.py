@@ -26,7 +26,7 @@ from loader.reading import Head, Records
 from loader.refusals import is_refusal
 from loader.report import LoadReport
 from loader.segments import NotStraightError
-from loader.small_load import load_small
+from loader.small_load import ahead, load_small
 from loader.source import Source, expand, open_source
 from loader.spec import LoadSpec
 from loader.tables import Table
@@ -125,7 +125,10 @@ def load_one(
             if isinstance(loaded, LoadReport):
                 return loaded
             how = replace(how, notes=(*how.notes, f"loaded by one worker: {loaded}"))
-        with nullcontext(source) if source else open_source(uri, version_id=version_id, client=s3) as found:
+        opening = (
+            nullcontext(source) if source else open_source(uri, version_id=version_id, client=s3, ahead=ahead(how))
+        )
+        with opening as found:
             return Load(found, spec, database, for_version(how, found, version_id)).run()
     except LoaderError as error:
         if error.report is None:  # it could not even be opened
@@ -135,6 +138,10 @@ def load_one(
             if uri.startswith("s3://"):
                 note_unopened(database, spec, error.report, how)
         raise
+
+
+def _opened(uri: str, how: How, *, version_id: str | None, s3: Any) -> Source:
+    return open_source(uri, version_id=version_id, client=s3, ahead=ahead(how))
 
 
 def as_spec(spec: LoadSpec | Mapping[str, Any] | str | os.PathLike[str]) -> LoadSpec:

@@ -60,6 +60,9 @@ has not begun cannot be called back, and ends in the background with the client'
 LOOK = 0.25
 """Seconds between looks at the deadline, while a part is waited for."""
 
+SILENCE = 1.0
+"""Seconds that a small object's body may be silent while nothing else can be waited for."""
+
 _PIECE = 256 << 10  # bytes of one read from a socket; smaller ones cost more CPU, larger ones gain nothing
 _WILDCARD = re.compile(r"[*?\[]")
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")  # what botocore accepts; S3's own rule is narrower
@@ -191,21 +194,32 @@ def _versions_of(client: Any, bucket: str, key: str) -> Iterator[str]:
 
 
 def open_source(
-    uri: str, *, version_id: str | None = None, client: Any = None, part_size: int, prefetch: int
+    uri: str, *, version_id: str | None = None, client: Any = None, part_size: int, prefetch: int, ahead: int = 0
 ) -> S3Source:
-    """The object's latest version, or ``version_id``. Sends one HEAD. Raises SourceError."""
+    """The object's latest version, or ``version_id``. Sends one HEAD, or where ``ahead`` is given one GET. The body of
+    that is the first pass over an object of at most so many bytes; of a larger one it is closed at once. Raises
+    SourceError."""
     bucket, key = split_uri(uri)
     if not key:
         raise UsageError(f"{uri}: names a bucket, not an object")
     owned = client is None
     client = s3_client(max_pool_connections=prefetch + 2) if owned else client
     try:
-        version, head = _pin(client, bucket, key, version_id)
+        version, head = _pin(client, bucket, key, version_id, ahead=ahead)
     except BaseException:
         if owned:
             client.close()
         raise
-    return S3Source(client, version, head, owned=owned, part_size=part_size, prefetch=prefetch)
+    return S3Source(client, version, head, owned=owned, part_size=part_size, prefetch=prefetch, body=_body(head, ahead))
+
+
+def _body(head: dict[str, Any], most: int) -> Any | None:
+    """The answer's body, where there is one, and of no more than ``most`` bytes."""
+    body = head.pop("Body", None)
+    if body is not None and not 0 < head["ContentLength"] <= most:
+        body.close()
+        return None
+    return body
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,14 +269,17 @@ class Version:
         return error
 
 
-def _pin(client: Any, bucket: str, key: str, version_id: str | None) -> tuple[Version, dict[str, Any]]:
-    """The version, and S3's answer that tells of it: with its checksum, which costs no request of its own."""
+def _pin(
+    client: Any, bucket: str, key: str, version_id: str | None, *, ahead: int = 0
+) -> tuple[Version, dict[str, Any]]:
+    """The version, and S3's answer that tells of it: with its checksum, which costs no request of its own, and where
+    ``ahead`` is not 0 with its body."""
     asked = {"VersionId": version_id} if version_id else {}
     uri = f"s3://{bucket}/{key}"
     name = f"{uri} (version {version_id})" if version_id else uri
     with _clear_errors(name):
         try:
-            head = client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED", **asked)
+            head = _looked_at(client, ahead > 0, Bucket=bucket, Key=key, ChecksumMode="ENABLED", **asked)
         except ClientError as error:
             if _status(error) == 404 and not _bucket_exists(client, bucket):
                 raise SourceNotFoundError(f"{uri}: there is no bucket {bucket}") from error
@@ -281,6 +298,18 @@ def _pin(client: Any, bucket: str, key: str, version_id: str | None) -> tuple[Ve
     return version, head
 
 
+def _looked_at(client: Any, whole: bool, **asked: str) -> dict[str, Any]:
+    """S3's answer to a HEAD, or where the ``whole`` object may be wanted to a GET. An archived object has only the
+    first: it may have been loaded before."""
+    if whole:
+        try:
+            return dict(client.get_object(**asked))
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "InvalidObjectState":
+                raise
+    return dict(client.head_object(**asked))
+
+
 def _bucket_exists(client: Any, bucket: str) -> bool:
     """False only where S3 says so: a HEAD's 404 has no body to tell a missing key from a missing bucket."""
     try:
@@ -291,10 +320,21 @@ def _bucket_exists(client: Any, bucket: str) -> bool:
 
 
 class S3Source:
-    """One version of an object, to be read as often as need be. Closing it ends whatever is being read."""
+    """One version of an object, to be read as often as need be. Closing it ends whatever is being read.
+
+    ``head``: S3's answer that tells of it; ``body``: that of the same answer, for the first pass over all bytes.
+    """
 
     def __init__(
-        self, client: Any, version: Version, head: dict[str, Any], *, owned: bool, part_size: int, prefetch: int
+        self,
+        client: Any,
+        version: Version,
+        head: dict[str, Any],
+        *,
+        owned: bool,
+        part_size: int,
+        prefetch: int,
+        body: Any = None,
     ) -> None:
         self.uri = version.uri
         self.bucket: str | None = version.bucket
@@ -311,13 +351,25 @@ class S3Source:
         self._checksum: Checksum | NoChecksum | None = None
         self._part_size = part_size
         self._prefetch = prefetch
+        self._body = body
         self._reading: set[_Reading] = set()
 
     def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """The bytes from ``start`` up to ``stop``, a part at a time. Raises SourceError, as `loader.source.Source`
         tells."""
+        stop = self.size if stop is None else stop
         with self._under_way() as reading:
-            yield from reading.parts(start, self.size if stop is None else stop, self._prefetch)
+            if (whole := self._whole(reading, start, stop)) is not None:
+                yield whole
+            else:
+                yield from reading.parts(start, stop, self._prefetch)
+
+    def _whole(self, reading: _Reading, start: int, stop: int) -> bytes | None:
+        """All bytes, where the body that came with the answer is still there to be read, and holds them."""
+        body, self._body = self._body, None
+        if body is None or (start, stop) != (0, self.size):
+            return None
+        return reading.whole(body)
 
     def read_range(self, start: int, stop: int) -> bytes:
         """The bytes from ``start`` up to ``stop``, by one GET. Raises SourceError, as `chunks` does."""
@@ -385,6 +437,8 @@ class S3Source:
     def close(self) -> None:
         """End what is being read; close the client, unless it came from the caller."""
         self.interrupt()
+        if self._body is not None:
+            self._body.close()
         if self._owned:
             self._client.close()
 
@@ -421,6 +475,19 @@ class _Reading:
     def piece(self, start: int, stop: int) -> bytes:
         """The bytes from ``start`` up to ``stop``."""
         return self._await(self._begin(start, stop - start)) if start < stop else b""
+
+    def whole(self, body: Any) -> bytes | None:
+        """All bytes, as the ``body`` of an answer brings them; None where it breaks off, or where nothing comes for
+        `SILENCE`: then a thread reads them, which can be waited for."""
+        part = _sized(self._version.size)
+        try:
+            with self._watched(body) as raw:
+                if (line := getattr(raw.connection, "sock", None)) is not None:
+                    line.settimeout(SILENCE)
+                self._append(part, raw, self._version.size)
+        except _FAILURES:
+            return None
+        return part.getvalue()
 
     def stop(self) -> None:
         """Give up: end every thread, and be sure that none begins."""
@@ -491,16 +558,19 @@ class _Reading:
         answer = self._client.get_object(**self._version.request(first, last))
         with self._watched(answer["Body"]) as body:
             self._version.check(answer, first, last)
-            missing = last + 1 - first
-            while missing:
-                # read1: what has come is kept, even where the next byte never does
-                piece = body.read1(min(_PIECE, missing))
-                if self._stopped.is_set():
-                    raise self._closed()
-                if not piece:
-                    raise EOFError(f"the body ended {missing} bytes early")
-                part.write(piece)
-                missing -= len(piece)
+            self._append(part, body, last + 1 - first)
+
+    def _append(self, part: BytesIO, body: Any, missing: int) -> None:
+        """So many bytes of the body. Raises EOFError where it has less."""
+        while missing:
+            # read1: what has come is kept, even where the next byte never does
+            piece = body.read1(min(_PIECE, missing))
+            if self._stopped.is_set():
+                raise self._closed()
+            if not piece:
+                raise EOFError(f"the body ended {missing} bytes early")
+            part.write(piece)
+            missing -= len(piece)
 
     @contextmanager
     def _watched(self, body: Any) -> Iterator[Any]:

@@ -47,6 +47,7 @@ from loader.tables import Table
 from loader.tally import Books, RejectKeeper
 from loader.target import hold, target_name
 from loader.task import Task
+from loader.undertaking import How
 from loader.zones import server_zones
 
 SMALL = 4 << 20
@@ -77,6 +78,12 @@ def small_bytes() -> int:
     return int(asked) if asked else SMALL
 
 
+def ahead(how: How) -> int:
+    """Bytes up to which an object is asked for at once, because it is likely to be loaded as a small one. Raises
+    UsageError, see `small_bytes`."""
+    return small_bytes() if _may_be_small(how) else 0
+
+
 def load_small(task: Task) -> LoadReport | None:
     """Load the object in one transaction; None where it is not small or not plain, and nothing was done.
 
@@ -103,10 +110,12 @@ def load_small(task: Task) -> LoadReport | None:
 
 def _is_small(task: Task) -> bool:
     """Whether what is known before the object is read speaks for it. Raises UsageError, see `small_bytes`."""
-    spec, how = task.spec, task.how
-    plain = spec.unknown != "add" and not how.force and how.replay_of is None
+    return _may_be_small(task.how) and task.spec.unknown != "add" and task.source.size <= small_bytes()
+
+
+def _may_be_small(how: How) -> bool:
     counted = how.attempts is not None  # one that ends its process would leave nothing to count
-    return plain and not counted and task.source.size <= small_bytes()
+    return not how.force and how.replay_of is None and not counted
 
 
 class _SmallLoad:

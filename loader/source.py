@@ -151,10 +151,12 @@ def open_source(
     client: Any = None,
     part_size: int | None = None,
     prefetch: int = PREFETCH,
+    ahead: int = 0,
 ) -> Source:
     """Open the object or file ``uri``, in its latest version or in S3's ``version_id``.
 
-    Asks for size and version (one HEAD, or stat); reads nothing yet. At most ``prefetch`` parts of ``part_size`` bytes
+    Asks for size and version (one HEAD, or stat); reads nothing yet. Of an object that is likely to have at most
+    ``ahead`` bytes, S3 is asked for all at once instead (one GET). At most ``prefetch`` parts of ``part_size`` bytes
     (by default what fits the process's memory) are held beyond the one handed out. A ``client`` stays the caller's to
     close.
     Raises SourceNotFoundError, SourceUnavailableError or SourceError; UsageError for an address that is none.
@@ -165,7 +167,9 @@ def open_source(
     from loader import s3
 
     part_size = part_size or fitting_part_size()
-    return s3.open_source(name, version_id=version_id, client=client, part_size=part_size, prefetch=prefetch)
+    return s3.open_source(
+        name, version_id=version_id, client=client, part_size=part_size, prefetch=prefetch, ahead=ahead
+    )
 
 
 def fitting_part_size() -> int:

@@ -110,8 +110,8 @@ def test_a_batch_is_loaded_on_the_session_of_the_one_before(dsn: str, s3: Any, m
 
 
 @pytest.mark.usefixtures("function")
-def test_a_small_object_costs_two_requests(dsn: str, s3: Any, fault_proxy: FaultProxy) -> None:
-    """A HEAD and a GET, however many come together or one after the other; specs of a bucket are read once."""
+def test_a_small_object_costs_one_request(dsn: str, s3: Any, fault_proxy: FaultProxy) -> None:
+    """A GET, however many come together or one after the other; specs of a bucket are read once."""
     settings.forget()
     specs = s3.uri("specs/")
     with pytest.MonkeyPatch.context() as patch:
@@ -125,7 +125,7 @@ def test_a_small_object_costs_two_requests(dsn: str, s3: Any, fault_proxy: Fault
             assert deliver(*batch) == []
         asked = [(each.method, each.key) for each in fault_proxy.requests]
         keys = [f"{table}/{each}.csv" for each in range(2) for table in TABLES]
-        assert asked == [(method, key) for key in keys for method in ("HEAD", "GET")]
+        assert asked == [("GET", key) for key in keys]
         settings.forget()
 
 

@@ -22,6 +22,7 @@ SHELVES: list[set[str]] = [
         "charset",
         "crc",
         "deadline",
+        "watcher",
         "errors",
         "faults",
         "memory",

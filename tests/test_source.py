@@ -89,6 +89,65 @@ def test_an_unread_source_sends_nothing_more(bucket: S3, fault_proxy: FaultProxy
     assert [each.method for each in fault_proxy.requests] == ["HEAD"]
 
 
+# --- small objects, asked for at once
+
+AHEAD = len(DATA)
+
+
+def test_a_small_object_costs_one_request(bucket: S3, fault_proxy: FaultProxy) -> None:
+    """Which tells of it, and brings it, too. A second pass asks for its ranges."""
+    version = bucket.put("a.csv", DATA)
+    with small(bucket.uri("a.csv"), ahead=AHEAD) as source:
+        assert (source.size, source.version) == (len(DATA), version)
+        assert list(source.chunks()) == [DATA]
+        assert [(each.method, each.first) for each in fault_proxy.requests] == [("GET", None)]
+        assert b"".join(source.chunks()) == DATA
+    assert reading_threads() == []
+
+
+def test_a_larger_object_is_read_by_ranges(bucket: S3, fault_proxy: FaultProxy) -> None:
+    bucket.put("a.csv", DATA)
+    with small(bucket.uri("a.csv"), ahead=AHEAD - 1) as source:
+        assert b"".join(source.chunks()) == DATA
+    assert [each.first for each in fault_proxy.requests][:2] == [None, 0]
+
+
+@pytest.mark.parametrize("ahead", [AHEAD, 1 << 20])
+@pytest.mark.parametrize("way", ["unread", "in part"])
+def test_what_came_at_once_need_not_be_read(bucket: S3, fault_proxy: FaultProxy, ahead: int, way: str) -> None:
+    """Such as of a version that was loaded before."""
+    bucket.put("a.csv", DATA)
+    with closing(s3_client(max_pool_connections=1)) as client:
+        for _ in range(3):
+            with small(bucket.uri("a.csv"), ahead=ahead, client=client) as source:
+                if way == "in part":
+                    assert source.read_range(1, 5) == DATA[1:5]
+                    assert b"".join(source.chunks(3)) == DATA[3:]
+
+
+@pytest.mark.parametrize("fault", [cut(100), cut(100, reset=True), stall(100), stall(0)], ids=repr)
+def test_a_small_object_that_breaks_off_is_read_by_ranges(
+    bucket: S3, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    """In a thread, which can be waited for, and no longer than the deadline allows."""
+    monkeypatch.setattr(s3, "SILENCE", 0.05)
+    bucket.put("a.csv", DATA)
+    fault_proxy.faults.append(fault)
+    with small(bucket.uri("a.csv"), ahead=AHEAD) as source:
+        assert b"".join(source.chunks()) == DATA
+        assert fault_proxy.faults == []
+
+
+def test_an_archived_object_is_opened_nevertheless(bucket: S3, fault_proxy: FaultProxy) -> None:
+    """It may have been loaded before, and be archived since; only to read it is an error."""
+    version = bucket.put("a.csv", DATA)
+    fault_proxy.faults += [answer(403, "InvalidObjectState"), answer(403, "InvalidObjectState")]
+    with small(bucket.uri("a.csv"), ahead=AHEAD) as source:
+        assert (source.size, source.version) == (len(DATA), version)
+        with pytest.raises(SourceError, match=r"a\.csv"):
+            read(source)
+
+
 def test_without_versions_the_etag_is_the_version(s3_unversioned: S3) -> None:
     """It is named as such, so that it is never taken for a version id."""
     s3_unversioned.put("a.csv", b"abc")

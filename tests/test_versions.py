@@ -99,7 +99,7 @@ def test_what_s3_did_not_serve_is_appended_after_the_newer_version(
 ) -> None:
     """Though that was loaded meanwhile."""
     versions = put(s3, b"1,a\n", b"2,b\n")
-    fault_proxy.faults += [answer(503, "SlowDown", method="HEAD") for _ in range(20)]
+    fault_proxy.faults += [answer(503, "SlowDown") for _ in range(20)]
     with pytest.raises(loader.SourceUnavailableError):
         load(database, s3.uri("t.csv"), versions[0], {"table": "t"})
     fault_proxy.faults.clear()

@@ -211,7 +211,8 @@ class Request:
     query: str | None = None  # "attributes" of an object, or "versions" of a bucket
 
     def overlaps(self, first: int, last: int) -> bool:
-        return self.first is not None and self.last is not None and self.first <= last and first <= self.last
+        """Whether it asks for some of these bytes; without a range it asks for all."""
+        return self.first is None or self.last is None or (self.first <= last and first <= self.last)
 
 
 class FaultProxy:
@@ -331,7 +332,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(fault.status, _error_headers(), body, fault)
         else:
             status, headers, sent = self._forward(body, fault)
-            if fault.instead is not None and status == 206:
+            if fault.instead is not None and status in (200, 206):
                 sent = fault.instead(request.first or 0, sent)
             self._answer(status, headers, sent, fault)
 
