@@ -111,15 +111,16 @@ _RELATION = f"""
 # another partition deletes and inserts it.
 
 
-def describe(connection: Connection, schema: str | None, name: str) -> Table:
+def describe(connection: Connection, schema: str | None, name: str, *, after: sql.Composable | None = None) -> Table:
     """The table as the catalog has it; one with ``oid`` None where it does not exist yet.
 
     Without ``schema`` the session's search_path decides, and where the table is absent its first schema. One statement,
-    so that it is one moment of the catalog that is described.
+    so that it is one moment of the catalog that is described; ``after`` another one that is sent with it, such as
+    `target.holding`.
     Raises TableError for what is no table that rows can be put into, for foreign tables, and for the schemas that no
     load may change.
     """
-    found = planned_rows(connection, _RELATION, {"schema": schema, "name": name})
+    found = planned_rows(connection, _RELATION, {"schema": schema, "name": name}, after=after)
     if not found:
         return replace(locate(connection, schema, name), oid=None)
     oid, nspname, relname, kind, plain, referenced, fills_in, owned, has_triggers, is_secured, rules, *rest = found[0]

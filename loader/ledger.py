@@ -360,6 +360,21 @@ _FIRST_ID = f"""
            THEN NULL ELSE nextval(pg_get_serial_sequence('loader.loads', 'load_id')) END"""
 
 
+_NEW_ID = f"""
+    SELECT CASE WHEN EXISTS (SELECT FROM loader.loads WHERE state = 'running' AND target = %(target)s)
+                  OR EXISTS (SELECT FROM loader.loads WHERE target = %(target)s AND {KEY})
+           THEN NULL ELSE nextval(pg_get_serial_sequence('loader.loads', 'load_id')) END"""
+
+
+def new_id(connection: Connection, errand: Errand) -> int | None:
+    """The id for a load of an object of which the ledger knows nothing, so that it is due whatever else there is; as
+    `first_id` gives it. None where it knows the key, and for a local file, which goes by its content."""
+    if errand.source.bucket is None or errand.replay_of is not None:
+        return None
+    ((load_id,),) = planned_rows(connection, _NEW_ID, identity(errand))
+    return None if load_id is None else int(load_id)
+
+
 def first_id(connection: Connection, errand: Errand) -> int | None:
     """The id for a load that is entered when it is through (`enter_loaded`); None where the ledger has an attempt at
     this errand already, or one at the target that did not live to say how it ended. Needs the target's turn."""
@@ -390,10 +405,11 @@ def enter_loaded(
     }
     names = ", ".join(values)
     given = ", ".join(f"%({name})s" for name in values)
-    execute(
+    planned_rows(
         connection,
         f"INSERT INTO loader.loads ({names}, applied, finished_at, seen_at) OVERRIDING SYSTEM VALUE"
-        f" SELECT {given}, {_NEXT_APPLIED.replace('l.target', '%(target)s')}, clock_timestamp(), clock_timestamp()",
+        f" VALUES ({given}, {_NEXT_APPLIED.replace('l.target', '%(target)s')}, clock_timestamp(), clock_timestamp())"
+        " RETURNING load_id",
         values,
     )
     if unlogged:

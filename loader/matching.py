@@ -16,7 +16,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a
 from loader.columns import LoadColumn
 from loader.moving import move_by_copy
 from loader.staging import RANGES, Staging
-from loader.statements import execute, rows
+from loader.statements import execute, planned_row, rows
 from loader.tables import Table
 from loader.target import target_name
 
@@ -74,9 +74,12 @@ class Matching:
 
     def _has_repeated(self) -> bool:
         """Whether a key is staged twice. To ask costs little where no row is written: the server may use all cores."""
-        statement = sql.SQL("SELECT EXISTS (SELECT FROM {} s GROUP BY {} HAVING count(*) > 1)")
+        return bool(self._row(self._repeated())[0])
+
+    def _repeated(self) -> sql.Composed:
+        statement = sql.SQL("SELECT EXISTS (SELECT FROM {} s GROUP BY {} HAVING count(*) > 1) AS yes")
         keys = sql.SQL(", ").join(self._value(name, "s") for name in self.key)
-        return bool(self._row(statement.format(self.staging.name, keys))[0])
+        return statement.format(self.staging.name, keys)
 
     def drop_repeated(self) -> int:
         """The last record of a repeated key wins: the earlier ones leave staging."""
@@ -180,8 +183,10 @@ class Matching:
         self._run(sql.SQL("DROP TABLE {}").format(touched))
         return written
 
-    def match_at_once(self) -> Written:
-        """The same as `match` of all, in one statement, where a row is a record and they are few.
+    def match_at_once(self, settings: sql.Composable, *, distinct: bool = False) -> Written | None:
+        """The same as `match` of all, in one statement, where a row is a record and they are few. None where a key is
+        staged twice, and nothing was done; that none is, is known where they are ``distinct``. ``settings``: by which
+        the statement is planned.
 
         What is new and what differs is found once, and by the snapshot of this statement. Where somebody else inserts
         a key meanwhile, the table refuses it.
@@ -193,14 +198,18 @@ class Matching:
             changed = self.updating(noted, differing=sql.SQL("true")) + sql.SQL(" RETURNING 1")
         added = self.inserting(sql.SQL("s.ctid IN (SELECT place FROM met WHERE is_new)"), only_new=False)
         statement = sql.SQL(
-            "WITH met AS MATERIALIZED (SELECT {place} AS place, t.{key} IS NULL AS is_new,"
-            " t.{key} IS NOT NULL AND {differ} AS differs FROM {staging} s LEFT JOIN {target} t ON {same}),"
+            "WITH repeated AS MATERIALIZED ({repeated}),"
+            " met AS MATERIALIZED (SELECT {place} AS place, t.{key} IS NULL AS is_new,"
+            " t.{key} IS NOT NULL AND {differ} AS differs FROM {staging} s LEFT JOIN {target} t ON {same}"
+            " WHERE NOT (SELECT yes FROM repeated)),"
             " changed AS ({changed}), added AS ({added} RETURNING 1)"
-            " SELECT (SELECT count(*) FROM added), (SELECT count(*) FROM changed),"
+            " SELECT (SELECT yes FROM repeated), (SELECT count(*) FROM added), (SELECT count(*) FROM changed),"
             " count(*) FILTER (WHERE NOT is_new AND NOT differs) FROM met"
         )
-        found = self._row(
+        repeated, *found = planned_row(
+            self.connection,
             statement.format(
+                repeated=sql.SQL("SELECT false AS yes") if distinct else self._repeated(),
                 place=place,
                 key=sql.Identifier(self.key[0]),
                 differ=self._differ(),
@@ -209,9 +218,10 @@ class Matching:
                 same=self._same_key("t"),
                 changed=changed,
                 added=added,
-            )
+            ),
+            settings,
         )
-        return Written(*found)
+        return None if repeated else Written(*found)
 
     @property
     def _noted(self) -> sql.Identifier:

@@ -85,6 +85,7 @@ class Chosen:
 
 
 _BY_INDEX = sql.SQL("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
+_BY_ANY = sql.SQL("SET LOCAL enable_hashjoin TO DEFAULT; SET LOCAL enable_mergejoin TO DEFAULT")
 """So are staged rows matched with those of the target. Not keys that are staged twice, which no index finds: to look
 for 30,000 of them among 60,000 rows took 270 s so, and a whole load takes 1 s otherwise."""
 
@@ -164,9 +165,14 @@ class Merge(Matching):
         if not self.key:
             chosen = Chosen(Course.INSERT, "the load matches no rows")
             return Counts.of(self.put(ALL), str(chosen), deleted=deleted)
-        duplicate = 0 if distinct else self.drop_repeated()
-        self._run(sql.SQL("SET LOCAL work_mem = {}; SET LOCAL jit = off; ").format(sql.Literal(WORK_MEM)) + _BY_INDEX)
-        return Counts.of(self.match_at_once(), AT_ONCE, duplicate=duplicate, deleted=deleted)
+        settings = sql.SQL("SET LOCAL work_mem = {}; SET LOCAL jit = off; ").format(sql.Literal(WORK_MEM)) + _BY_INDEX
+        duplicate = 0
+        if (written := self.match_at_once(settings)) is None:
+            self._run(_BY_ANY)  # no index finds them
+            duplicate = self.drop_repeated()
+            written = self.match_at_once(settings, distinct=True)
+        assert written is not None
+        return Counts.of(written, AT_ONCE, duplicate=duplicate, deleted=deleted)
 
     def choose(self, staged: int) -> Chosen:
         """The shortest course for so many ``staged`` rows, by what is true of the target."""

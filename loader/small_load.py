@@ -33,7 +33,7 @@ from loader.decode import find_compression
 from loader.errors import LoaderError, UsageError
 from loader.fields import Dialect
 from loader.kept_staging import KeptStaging, forget, keep, staging_for
-from loader.ledger import Entry
+from loader.ledger import Entry, Errand
 from loader.leftovers import clear_leftovers
 from loader.merge import Counts, Merge
 from loader.plan import Plan
@@ -45,7 +45,7 @@ from loader.staging import copy
 from loader.standing import find_standing
 from loader.tables import Table
 from loader.tally import Books, RejectKeeper
-from loader.target import hold, target_name
+from loader.target import holding, target_name
 from loader.task import Task
 from loader.undertaking import How
 from loader.zones import server_zones
@@ -163,16 +163,11 @@ class _SmallLoad:
         task, account = self._task, self._account
         table, waited = self._take_turn(connection)
         errand = task.how.errand(task.source, account.table, task.spec)
-        standing = find_standing(connection, errand, task.source, table)
-        if standing.verdict != "due" or standing.newer:
-            raise NotSmallError
+        load_id, follows = self._due(connection, errand, table)
         table = self._held(connection, table)
         records = task.open_records(iter(chunks), table)
         account.tally.form = records.form
         plan = self._plan(connection, records, table)
-        load_id = ledger.first_id(connection, errand)
-        if load_id is None:
-            raise NotSmallError
         account.entry = Entry(load_id, waited=waited)
         keeper = _Unentered(task.database, load_id, task.spec.rejects, task.source.uri, encoding=records.form.encoding)
         with keeper:
@@ -182,7 +177,7 @@ class _SmallLoad:
         report = task.summed_up(records, plan, counts)
         csv, header = records.csv, records.header
         ledger.enter_loaded(
-            connection, errand, report, header=header, csv=csv, follows=standing.follows, unlogged=table.unlogged
+            connection, errand, report, header=header, csv=csv, follows=follows, unlogged=table.unlogged
         )
         if keeper.batch:
             ledger.keep_rejects(connection, load_id, keeper.batch)
@@ -214,12 +209,24 @@ class _SmallLoad:
         self._account.aim(found[0])
         return found
 
+    def _due(self, connection: Connection, errand: Errand, table: Table) -> tuple[int, int]:
+        """The load's id, and the load that it follows, see `Standing`. Raises NotSmallError where it is not due, or not
+        the first attempt, or has newer versions beside it."""
+        if (load_id := ledger.new_id(connection, errand)) is not None:
+            return load_id, 0
+        standing = find_standing(connection, errand, self._task.source, table)
+        if standing.verdict != "due" or standing.newer:
+            raise NotSmallError
+        load_id = ledger.first_id(connection, errand)
+        if load_id is None:
+            raise NotSmallError
+        return load_id, standing.follows
+
     def _held(self, connection: Connection, located: Table) -> Table:
         """The table, which stays as it is until the transaction ends. Raises NotSmallError where the name means another
         one by now."""
-        hold(connection, located)
         schema, name = self._task.spec.table_name
-        table = catalog.describe(connection, schema, name)
+        table = catalog.describe(connection, schema, name, after=holding(located))
         if (str(table), table.oid) != (str(located), located.oid):
             raise NotSmallError
         return table

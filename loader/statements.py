@@ -51,17 +51,42 @@ def rows(connection: Connection, statement: Statement, parameters: Parameters = 
         return cursor.fetchall()
 
 
-def planned_rows(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def planned_rows(
+    connection: Connection,
+    statement: str,
+    parameters: Mapping[str, Any],
+    *,
+    after: sql.Composable | None = None,
+) -> list[tuple[Any, ...]]:
     """All rows of a statement that a session runs for each load. A `database` session plans it once; its parameters get
-    their types from where they stand. ``statement``: a constant of this package with ``%(name)s`` where they go."""
+    their types from where they stand. ``statement``: a constant of this package with ``%(name)s`` where they go.
+    ``after``: another one, without parameters, which is sent with it and run before it."""
     known: set[str] | None = getattr(connection, "planned", None)
+    first = "" if after is None else _literally(after.as_string(connection)) + ";"
     if known is None:
-        return rows(connection, statement, parameters)
+        return rows(connection, first + statement, parameters)
     name, preparing, executing = _planned(statement)
     if name not in known:
         execute(connection, preparing)
         known.add(name)
-    return rows(connection, executing, parameters)
+    return rows(connection, first + executing, parameters)
+
+
+def planned_row(
+    connection: Connection, statement: sql.Composable, settings: sql.Composable, *, most: int = 256
+) -> tuple[Any, ...]:
+    """The row of a statement without parameters that a session runs for each load of one kind. A `database` session
+    plans it once, under those ``settings``, up to so many of them."""
+    text = statement.as_string(connection)
+    name = f"loader_{sha256(text.encode()).hexdigest()[:16]}"
+    known: set[str] | None = getattr(connection, "planned", None)
+    if known is None or name not in known:
+        execute(connection, settings)
+        if known is None or len(known) >= most:
+            return rows(connection, statement)[0]
+        execute(connection, sql.SQL("PREPARE {} AS ").format(sql.Identifier(name)) + sql.SQL(text))
+        known.add(name)
+    return rows(connection, sql.SQL("EXECUTE {}").format(sql.Identifier(name)))[0]
 
 
 @lru_cache(maxsize=256)

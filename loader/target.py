@@ -39,11 +39,15 @@ def hold(connection: Connection, table: Table, *, alone: bool = False) -> None:
 
     Raises psycopg2.ProgrammingError where the table of that name cannot be locked so any more.
     """
-    if table.lockable:
-        mode = sql.SQL("ACCESS EXCLUSIVE" if alone else "ROW EXCLUSIVE")
-        execute(connection, sql.SQL("LOCK TABLE ONLY {} IN {} MODE").format(target_name(table), mode))
-    else:
-        execute(connection, sql.SQL("EXPLAIN INSERT INTO {} DEFAULT VALUES").format(target_name(table)))
+    execute(connection, holding(table, alone=alone))
+
+
+def holding(table: Table, *, alone: bool = False) -> sql.Composed:
+    """The statement of `hold`."""
+    if not table.lockable:
+        return sql.SQL("EXPLAIN INSERT INTO {} DEFAULT VALUES").format(target_name(table))
+    mode = sql.SQL("ACCESS EXCLUSIVE" if alone else "ROW EXCLUSIVE")
+    return sql.SQL("LOCK TABLE ONLY {} IN {} MODE").format(target_name(table), mode)
 
 
 def creating(table: Table, columns: Sequence[LoadColumn], key: Sequence[str]) -> sql.Composed:
