@@ -66,6 +66,10 @@ class Lanes:
         self._lock = threading.Lock()
         self._stack = ExitStack()
 
+    def told(self, dialect: Dialect) -> str:
+        """By what the records are converted, see `how_converted`."""
+        return _how(self._plan, dialect, self._constants, self._form, lambda: self._express)
+
     def convert(self, block: Block) -> Encoded:
         """The records of ``block`` as COPY's bytes. Raises WidenColumn, LoaderError and psycopg2.Error."""
         sure = None if self._express is None or self._is_lacking(block) else self._express.take(block)
@@ -169,6 +173,13 @@ NAMED = 3
 
 def how_converted(plan: Plan, dialect: Dialect, constants: Mapping[str, str], form: CopyForm | None) -> str:
     """By what the records of a load are converted, and if it is not the kernel, why; in words for people."""
+    return _how(plan, dialect, constants, form, lambda: _fast(plan, constants, form))
+
+
+def _how(
+    plan: Plan, dialect: Dialect, constants: Mapping[str, str], form: CopyForm | None, lane: Callable[[], object]
+) -> str:
+    """See `how_converted`. ``lane``: gives the compiled one."""
     if isinstance(form, CsvForm):
         return "sent to PostgreSQL as text"
     if compiled_kernel() is None:
@@ -177,16 +188,16 @@ def how_converted(plan: Plan, dialect: Dialect, constants: Mapping[str, str], fo
         return "converted without the kernel (the spec has a hook)"
     if plan.filter is not None and plan.filter.by_server:
         return "judged by PostgreSQL (the spec's filter needs it)"
-    return _how_by_kernel(plan, dialect, constants, form)
+    return _how_by_kernel(plan, dialect, constants, lane)
 
 
-def _how_by_kernel(plan: Plan, dialect: Dialect, constants: Mapping[str, str], form: CopyForm | None) -> str:
+def _how_by_kernel(plan: Plan, dialect: Dialect, constants: Mapping[str, str], made: Callable[[], object]) -> str:
     """The same where the kernel is there, and may see the records."""
     if not dialect.is_plain:
         return "converted without the kernel (it does not know the file's dialect)"
     unknown = unknown_columns(plan.columns, constants)
     named = f"{listed(unknown[:NAMED])}{f' and {len(unknown) - NAMED} more' if len(unknown) > NAMED else ''}"
-    lane = _fast(plan, constants, form)
+    lane = made()
     if lane is None:
         what = f"columns: {named}" if unknown else "the filter"
         return f"converted without the kernel (it does not know {what})"

@@ -20,6 +20,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from io import BytesIO
 from itertools import islice
 from types import TracebackType
@@ -30,6 +31,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.loaders import Loader
 from botocore.session import get_session
+from botocore.utils import parse_timestamp
 from urllib3.exceptions import HTTPError
 
 from loader.checksums import Checksum, NoChecksum
@@ -91,6 +93,8 @@ def s3_client(**overrides: Any) -> Any:
         with _creating:
             session = get_session()
             session.register_component("data_loader", _descriptions)
+            parsers = session.get_component("response_parser_factory")
+            parsers.set_parser_defaults(timestamp_parser=_moment)
             return session.create_client("s3", config=Config(**(settings | overrides)))
     except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no URL
         raise SourceError(f"S3: no client can be made: {_cause(error)}") from error
@@ -101,6 +105,15 @@ class _ServiceModel(Loader):  # type: ignore[misc]  # botocore has no types
 
     def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 - botocore passes it by its place
         return ["s3"]
+
+
+def _moment(text: Any) -> datetime:
+    """A time that S3 tells. Headers have the format of HTTP, and botocore's own parser tries all formats that there
+    are, which is a twentieth of what a request costs."""
+    if isinstance(text, str):
+        with suppress(TypeError, ValueError):
+            return parsedate_to_datetime(text)
+    return parse_timestamp(text)  # type: ignore[no-any-return]
 
 
 _descriptions = _ServiceModel()

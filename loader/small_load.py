@@ -124,6 +124,7 @@ class _SmallLoad:
     def __init__(self, task: Task) -> None:
         self.waits = False
         self.commits = False
+        self._lane = ""  # by what the records were converted
         self._task = task
         self._account = task.account
 
@@ -174,7 +175,7 @@ class _SmallLoad:
             account.keeper = keeper
             counts, staging = self._put(connection, plan, records, keeper)
             keeper.settle(account.tally.counts.read)
-        report = task.summed_up(records, plan, counts)
+        report = task.summed_up(records, plan, counts, lane=self._lane)
         csv, header = records.csv, records.header
         ledger.enter_loaded(
             connection, errand, report, header=header, csv=csv, follows=follows, unlogged=table.unlogged
@@ -260,6 +261,7 @@ class _SmallLoad:
         form = task.form(plan, Dialect.of(records.csv))
         books = Books(account.tally, keeper)
         with task.lanes(plan, account.entry.load_id, lambda: keeper.left, form) as lanes:
+            self._lane = lanes.told(Dialect.of(records.csv) if records.first is None else records.first.dialect)
             blocks = no_longer_than(records.blocks, plan.block_records)
             sent = _sent((lanes.convert(block) for block in blocks), books)
             if plan.straight:

@@ -95,15 +95,17 @@ class Task:
         connection.commit()
         return report
 
-    def summed_up(self, records: Records, plan: Plan, counts: Counts, *, notes: tuple[str, ...] = ()) -> LoadReport:
-        """The report of a load that is through but for its end in the ledger. Raises DatabaseError where its counts do
-        not add up."""
+    def summed_up(
+        self, records: Records, plan: Plan, counts: Counts, *, notes: tuple[str, ...] = (), lane: str | None = None
+    ) -> LoadReport:
+        """The report of a load that is through but for its end in the ledger. ``lane``: what `lane` says, where that is
+        known. Raises DatabaseError where the counts do not add up."""
         account = self.account
         account.confirm()
         self.source.digest()
         told = sniffed(self.spec.csv, records.csv) + plan.notes + account.tally.notes() + _notes(counts, plan.table)
         account.notes = self.how.notes + notes + told + _unchecked(self.source)
-        course = "; ".join(filter(None, [counts.course, self.lane(plan, records)]))
+        course = "; ".join(filter(None, [counts.course, lane or self.lane(plan, records)]))
         report = account.report("loaded", replace(counts, course=course))
         if not report.adds_up:
             raise DatabaseError(
