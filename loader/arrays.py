@@ -37,7 +37,7 @@ def texts(values: Sequence[str]) -> pa.StringArray:
 
 
 def nullable_texts(values: Iterable[str | None]) -> pa.StringArray:
-    """A string array, shape (n,), NULL where there is none."""
+    """A string array, shape (n,); None becomes NULL."""
     listed = list(values)
     known = booleans(np.array([value is not None for value in listed], bool))
     return pc.if_else(known, texts([value or "" for value in listed]), null(pa.string()))

@@ -355,7 +355,7 @@ def _insert(connection: Connection, values: Mapping[str, Any]) -> int:
 
 _FIRST_ID = f"""
     SELECT CASE WHEN EXISTS (SELECT FROM loader.loads WHERE state = 'running' AND target = %(target)s)
-                  OR EXISTS (SELECT FROM loader.loads WHERE {" AND ".join([_INDEXED, *_EQUAL.values()])}
+                  OR EXISTS (SELECT FROM loader.loads WHERE {SAME}
                                 AND state <> 'loaded')
            THEN NULL ELSE nextval(pg_get_serial_sequence('loader.loads', 'load_id')) END"""
 

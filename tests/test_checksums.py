@@ -50,13 +50,6 @@ TEXT = b"id,v\n" + b"".join(
 SPEC: dict[str, Any] = {"table": "t", "segment_mb": 1}
 
 
-@pytest.fixture
-def database(dsn: str) -> Iterator[Database]:
-    database = Database(dsn)
-    yield database
-    database.close()
-
-
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loader.undertaking.backoff", lambda _attempt: 0.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,6 @@ from loader.spec import LoadSpec, RejectSpec
 from loader.tally import RejectKeeper
 
 REJECT = Reject(1, 2, 4, "a", "invalid_value", "no number", b"x", 1)
-
-
-@pytest.fixture
-def database(dsn: str) -> Iterator[Database]:
-    database = Database(dsn)
-    yield database
-    database.close()
 
 
 def begun(dsn: str, *, attempts: int = 1, state: str = "running") -> Entry:

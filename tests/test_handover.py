@@ -83,13 +83,6 @@ def test_a_file_is_carried_on_from_one_invocation_to_the_next(
     assert query(dsn, f"SELECT count(*) FROM {difference} d".replace("%s", str(RECORDS - 1))) == [(0,)]
 
 
-@pytest.fixture
-def database(dsn: str) -> Iterator[Database]:
-    database = Database(dsn)
-    yield database
-    database.close()
-
-
 class SilenceTakesTime(Clock):
     """Time that passes only while S3 is waited for, once a load has begun and no block of it is under way any more."""
 

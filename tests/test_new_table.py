@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +46,6 @@ def file(tmp_path: Path) -> Path:
     path.write_text("a,b\n" + "\n".join(map(line, range(RECORDS))) + "\n", "utf-8")
     assert 3 << 20 < path.stat().st_size < 8 << 20
     return path
-
-
-@pytest.fixture
-def database(dsn: str) -> Iterator[Database]:
-    database = Database(dsn)
-    yield database
-    database.close()
 
 
 def load(database: Database, source: Path, spec: dict[str, Any] = SPEC, threads: int = 2, **how: Any) -> LoadReport:

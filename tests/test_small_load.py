@@ -93,8 +93,8 @@ def test_a_warm_load_costs_few_statements(warm: Warm, mode: str) -> None:
         warm.database.close()
     assert cost.sessions == 0
     assert cost.commits <= 2
-    assert cost.statements <= 20
-    assert cost.round_trips <= 24
+    assert cost.statements <= {"append": 10, "merge": 11, "replace": 12}[mode]
+    assert cost.round_trips <= cost.statements + 1  # COPY takes two
 
 
 def test_a_cold_load_takes_one_session(warm: Warm) -> None:

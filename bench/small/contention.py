@@ -84,7 +84,7 @@ class Queue:
 
     @contextmanager
     def taking(self) -> Iterator[None]:
-        """Where the body fails, nobody waits any more for what it had taken: `take` gives nothing."""
+        """Where the body fails, `take` gives nothing any more, and those that wait in it stop."""
         try:
             yield
         except BaseException:
