@@ -37,7 +37,7 @@ class KeptStaging(Staging):
 
 
 def is_kept(columns: tuple[LoadColumn, ...]) -> bool:
-    """Whether all types and collations are PostgreSQL's own, so that a table with them keeps no operator from dropping a type."""
+    """Whether all types and collations are PostgreSQL's own, so that the table keeps no type from being dropped."""
     return all(
         each.type.built_in and (each.collation is None or each.collation.startswith("pg_catalog.")) for each in columns
     )
