@@ -114,7 +114,7 @@ chaos: setup  ## loads that die in every way, and tables that must be right: mak
 	$(BIN)/python tests/chaos.py --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) $(if $(WITHOUT),--without $(WITHOUT))
 
 docs: setup  ## the documentation site, in build/site; a broken link or anchor fails the build
-	DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 odd: setup  ## what odd values cost: lineitem with one in each block, and in each hundred records (about two minutes)
 	$(BIN)/python -m bench.odd

@@ -15,7 +15,7 @@ CLI_MARK = "<!-- commands -->"
 _LINK_OUT = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?!guides/|reference/|[a-z-]+\.md)([^)#\s]+)(?:#[^)]*)?\)")
 
 
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+def on_page_markdown(markdown: str, **_: Any) -> str:
     """The page's text as the site shows it."""
     if CLI_MARK in markdown:
         from loader.cli import _parser
@@ -60,7 +60,9 @@ def _arguments(command: argparse.ArgumentParser) -> Iterator[str]:
 
 def _written(action: argparse.Action) -> str:
     """As a user types it."""
-    value = str(action.metavar or action.dest.upper()) if action.choices is None else "{" + ",".join(action.choices) + "}"
+    value = (
+        str(action.metavar or action.dest.upper()) if action.choices is None else "{" + ",".join(action.choices) + "}"
+    )
     if not action.option_strings:
         return value.replace("|", "or")
     return ", ".join(action.option_strings) + ("" if action.nargs == 0 else f" {value}")
