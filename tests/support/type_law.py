@@ -252,7 +252,7 @@ def compare(place: Place, columns: Sequence[Column], way: Way, dice: random.Rand
         stored, rejected = _load(place, columns, way, records)
     except loader.LoaderError as error:
         raise BrokenLawError(f"{way}: the load failed: {error}\n{_told(columns)}") from error
-    if way.hook is not None:  # the README names the values that are not shown to one
+    if way.hook is not None:  # docs/reference/copy.md names the values that are not shown to one
         bad |= {n for n, why in rejected.items() if _NOT_FOR_HOOKS.search(why)}
     for n, texts in records:
         if (n in bad) != (n in rejected):
