@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib.util
-import os
 import re
 import shlex
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.commands import run
 from support.postgres import query
 
 from loader.cli import _parser
@@ -162,19 +161,35 @@ def test_targets_that_pages_name_are_made() -> None:
         assert set(named) <= targets, name(page)
 
 
+LOADER = re.compile(r"^loader (.+?)(?: > (\S+))?(?: +#.*)?$")
+
+
+def carry_out(steps: str, folder: Path, **environment: str) -> str:
+    """Run each command in turn, the shell's in a shell; what the loader printed."""
+    printed, shell = "", ""
+    for line in [*steps.splitlines(), "loader --version"]:
+        command = LOADER.match(line)
+        if command is None:
+            shell += f"{line}\n"
+            continue
+        subprocess.run(["bash", "-eu", "-c", shell], cwd=folder, check=True)
+        done, shell = run(*shlex.split(command[1]), cwd=folder, **environment), ""
+        assert done.returncode == 0, done.stderr
+        if command[2]:
+            (folder / command[2]).write_text(done.stdout)
+        printed += done.stdout
+    return printed
+
+
 @pytest.mark.without_ledger
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "tutorial.md"], ids=name)
 def test_the_first_steps_run_as_they_are_written(page: Path, dsn: str, tmp_path: Path) -> None:
-    """Every command in turn, in one shell, into one new database; what they print is what the page shows."""
+    """Every command in turn, into one new database; what they print is what the page shows."""
     script = section(page, "Load a file") if page.name == "README.md" else page.read_text("utf-8")
     steps = "".join(body for language, body in FENCE.findall(script) if language == "sh")
     steps = re.sub(r"^(python3 -m venv|\. \.venv|pip install|loader local).*\n", "", steps, flags=re.MULTILINE)
-    (tmp_path / "steps").write_text(f"set -euo pipefail\n{steps}")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "LOADER_DSN": dsn}
-    done = subprocess.run(["bash", "steps"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    printed = re.sub(rf"(?:/private)?{re.escape(str(tmp_path))}/", "", done.stdout)
+    printed = carry_out(steps, tmp_path, LOADER_DSN=dsn)
+    printed = re.sub(rf"(?:/private)?{re.escape(str(tmp_path))}/", "", printed)
     printed = re.sub(r"in [\d.]+ s", "in N s", printed)
     for shown in (body for language, body in FENCE.findall(script) if language == "console"):
         for line in re.sub(r"in [\d.]+ s", "in N s", shown).splitlines():
