@@ -17,8 +17,8 @@ import pytest
 from support.commands import run
 from support.postgres import query
 
+import loader
 from loader.cli import _parser
-from loader.spec import LoadSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -202,7 +202,7 @@ def test_the_first_steps_run_as_they_are_written(page: Path, dsn: str, tmp_path:
 
 def test_the_whole_spec_is_a_spec() -> None:
     (whole, *_) = blocks(ROOT / "docs" / "reference" / "spec.md", "toml")
-    LoadSpec.from_toml_text(whole)
+    loader.LoadSpec.from_toml_text(whole)
 
 
 @pytest.mark.parametrize("language", ["toml", "python"])
