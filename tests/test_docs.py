@@ -205,6 +205,16 @@ def test_the_whole_spec_is_a_spec() -> None:
     loader.LoadSpec.from_toml_text(whole)
 
 
+def test_the_whole_spec_has_every_setting() -> None:
+    """Each that a spec holds beside the defaults is in the example; so a new one is documented."""
+    (whole, *_) = blocks(ROOT / "docs" / "reference" / "spec.md", "toml")
+    shown = tomllib.loads(whole)
+    for setting, value in loader.LoadSpec.from_dict({"table": "t"}).to_dict().items():
+        assert setting in shown
+        if isinstance(value, dict):
+            assert value.keys() <= shown[setting].keys(), setting
+
+
 @pytest.mark.parametrize("language", ["toml", "python"])
 def test_examples_can_be_read(language: str) -> None:
     read = {"toml": tomllib.loads, "python": ast.parse}[language]
