@@ -7,7 +7,7 @@ IMAGE ?= loader
 WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 TESTS ?=
 
-.PHONY: help setup demo test test-off test-long test-slow check format image lock rehearsal fleet bench floor odd segments resume handover workers merging ledger small paper fuzz laws sanitize kernel-arm64 wheel chaos clean
+.PHONY: help setup demo test test-off test-long test-slow check format image lock rehearsal fleet bench floor odd segments resume handover workers merging ledger small paper fuzz laws sanitize kernel-arm64 wheel chaos docs clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -112,6 +112,9 @@ wheel: setup  ## the wheel and the sdist, in dist/, tried in clean environments,
 
 chaos: setup  ## loads that die in every way, and tables that must be right: make chaos SECONDS=600 SEED=1 WITHOUT=ddl,roles
 	$(BIN)/python tests/chaos.py --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) $(if $(WITHOUT),--without $(WITHOUT))
+
+docs: setup  ## the documentation site, in build/site; a broken link or anchor fails the build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 odd: setup  ## what odd values cost: lineitem with one in each block, and in each hundred records (about two minutes)
 	$(BIN)/python -m bench.odd

@@ -23,7 +23,7 @@ from loader.report import REASONS, Kind, LoadReport, summarize_rejects
 from loader.spec import CsvSpec, LoadSpec
 from loader.tally import RejectKeeper
 
-README = Path(__file__).parent.parent / "README.md"
+REFERENCE = Path(__file__).parent.parent / "docs" / "reference" / "rejects.md"
 
 EVERY = {"max_rows": 1_000_000, "max_ratio": 1}
 
@@ -46,9 +46,9 @@ def exported(dsn: str, load_id: int = 1) -> tuple[bytes, list[str]]:
 # --- codes
 
 
-def test_the_readme_has_the_table_of_reasons() -> None:
+def test_the_reference_has_the_table_of_reasons() -> None:
     """Code by code, in the same order, with the same kind and the same words."""
-    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \|$", README.read_text("utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \|$", REFERENCE.read_text("utf-8"), re.MULTILINE)
     assert rows == [(code, reason.kind, reason.meaning) for code, reason in REASONS.items()]
     assert {reason.kind for reason in REASONS.values()} == set(get_args(Kind))
 

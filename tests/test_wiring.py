@@ -91,7 +91,7 @@ def test_two_mappings_are_an_error() -> None:
 
 
 def test_the_synthesized_template_can_be_read() -> None:
-    """Where there is one: what the handler relies on is as it has to be (README, "As a Lambda function")."""
+    """Where there is one: what the handler relies on is as it has to be (docs/reference/lambda.md)."""
     template = synthesized()
     if template is None:
         pytest.skip("there is no template: make synth")
