@@ -13,7 +13,7 @@ from loader.decode import without
 from loader.errors import PausedError, SourceChangedError, SourceUnavailableError
 from loader.ledger import Entry
 from loader.limits import Limits
-from loader.merge import Counts as Merged
+from loader.merge import Merged
 from loader.report import LoadReport, State
 from loader.rising import Rising
 from loader.source import Source

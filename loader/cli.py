@@ -214,7 +214,7 @@ def _load_each(
             except LoaderError as error:
                 _say(f"loader: {error}")
                 code = max(code, error.exit_code)
-                reports.append(error.report or LoadReport("failed", name, "", "", error=str(error)))
+                reports.append(error.report or LoadReport.failed(name, "", "", error))
                 if deadline.stopped and error.retryable:
                     code = exit_code(deadline)
             else:

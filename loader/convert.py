@@ -20,8 +20,8 @@ from loader.arrays import mask
 from loader.datetimes import FIXED_ZONES, Zones, redefines_utc
 from loader.moments import FIRST_DAY
 from loader.pgtypes import ColumnType
+from loader.vectors import Mask
 
-Mask = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 Converted = tuple[pa.Array, Mask]
 """The typed array, NULL where a value did not convert, and the mask of those values, both of shape (n,)."""

@@ -22,12 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from loader.errors import LoaderError
+from loader.vectors import Mask, Numbers
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Mask = npt.NDArray[np.bool_]
-Numbers = npt.NDArray[np.int64]
 Fields = dict[str, npt.NDArray[np.int32]]
 """What the directives of many texts say, as numbers, shape (n,) each, by the directive's letter."""
 

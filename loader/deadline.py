@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from loader.errors import PausedError
+
 MARGIN = 5.0
 """Seconds before the end at which work stops, so that what was done can be committed and there is an answer."""
 
@@ -87,6 +89,12 @@ class Deadline:
         woken = threading.Event()
         with self.calling(woken.set):
             woken.wait(min(seconds, self.left))
+
+
+def paused_by(deadline: Deadline, why: str) -> PausedError:
+    """What to raise of work that came to rest because the ``deadline`` was reached: where it was the time, others may
+    go on with it at once."""
+    return PausedError(why, handover=not deadline.stopped)
 
 
 NEVER = Deadline()

@@ -21,8 +21,7 @@ from loader.decode import without
 from loader.errors import DatabaseError, LimitError, LoaderError, RejectLimitError, ShapeError, TransformError
 from loader.late import overtaking
 from loader.ledger import Entry, Errand
-from loader.merge import Counts as Merged
-from loader.merge import Merge
+from loader.merge import Merge, Merged
 from loader.parts import OTHER_HEAD
 from loader.plan import Plan
 from loader.proof import Part, Proof, ShardPlan, ShardReport, prove

@@ -28,7 +28,7 @@ from loader.giving_up import NotLoaded, give_up, note_trouble
 from loader.handler import deadline_of, how_of, named_spec
 from loader.memory import keep_buffers, spare_imports
 from loader.pipeline import How, load_one
-from loader.plans import Place, is_told_again, tell_again, told_again
+from loader.plans import StoredJson, is_told_again, tell_again, told_again
 from loader.report import LoadReport
 from loader.settings import settings
 from loader.shards import Proof, ReplanError, ShardPlan
@@ -39,7 +39,7 @@ SHARD_BYTES = 4 << 30
 """Bytes of a shard, at most. Four workers that share two cores of a database copy it in 70 s (docs/benchmarks.md): that
 is what a killed one loses, and a cold start of some seconds is little beside it. A terabyte is 236 of them."""
 
-APPEND_RATE, MERGE_RATE = 400_000, 100_000
+SURE_APPEND_RATE, SURE_MERGE_RATE = 400_000, 100_000
 """Rows a second that a merge is sure to do, into a table without a key and with one: what was measured (docs/fleet.md),
 and less, for tables have other indexes, too, and do not fit in memory."""
 
@@ -119,7 +119,7 @@ def _plan(event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
     """Cut the object, or say that there is nothing to cut. A plan that is in progress is gone on with."""
     direct = _direct(event)
     spec, how = named_spec(direct, direct["source"]), _how(direct, deadline)
-    place = Place.of_plan(event["execution"])
+    place = StoredJson.of_plan(event["execution"])
     uri, version = direct["source"], direct.get("version_id")
     with telemetry.about(uri, version):
         with open_source(uri, version_id=version, client=settings().s3) as source:
@@ -191,7 +191,9 @@ def _prove(event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
     return _judged(place, plan, event["round"] + 1, {"plan": place.to_dict()}, deadline)
 
 
-def _judged(place: Place, plan: ShardPlan, number: int, answer: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
+def _judged(
+    place: StoredJson, plan: ShardPlan, number: int, answer: dict[str, Any], deadline: Deadline
+) -> dict[str, Any]:
     """``number``: of the round of shards that was loaded. ``answer``: what the step has to say besides."""
     with settings().database.session() as connection:
         try:
@@ -215,11 +217,13 @@ def _judged(place: Place, plan: ShardPlan, number: int, answer: dict[str, Any], 
 
 
 def _who_merges(plan: ShardPlan, proof: Proof) -> str:
-    rate = APPEND_RATE if plan.spec.get("mode", "append") == "append" else MERGE_RATE
+    rate = SURE_APPEND_RATE if plan.spec.get("mode", "append") == "append" else SURE_MERGE_RATE
     return "function" if proof.counts["kept"] <= rate * MERGE_SECONDS else "task"
 
 
-def _planned_again(place: Place, plan: ShardPlan, again: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+def _planned_again(
+    place: StoredJson, plan: ShardPlan, again: Mapping[str, Any], answer: dict[str, Any]
+) -> dict[str, Any]:
     if (plans := tell_again(place, plan, again)) > PLANS:
         raise NotLoaded(f"{plan.uri}: was planned {plans} times, and again it is to be: {again}")
     return {"verdict": "plan", **answer, "round": 0}
@@ -235,7 +239,7 @@ def _finish(event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
 
 
 def _merge(
-    place: Place, plan: ShardPlan, deadline: Deadline, answer: dict[str, Any], *, stored: str | None = None
+    place: StoredJson, plan: ShardPlan, deadline: Deadline, answer: dict[str, Any], *, stored: str | None = None
 ) -> dict[str, Any]:
     with telemetry.about(plan.uri, plan.version_id):
         try:
@@ -269,8 +273,8 @@ def _fail(event: Mapping[str, Any], _deadline: Deadline) -> dict[str, Any]:
     return give_up(event["execution"], event["failure"])
 
 
-def _planned(event: Mapping[str, Any]) -> tuple[Place, ShardPlan]:
-    place = Place.of(event["plan"])
+def _planned(event: Mapping[str, Any]) -> tuple[StoredJson, ShardPlan]:
+    place = StoredJson.of(event["plan"])
     told = place.read()
     if told is None:
         raise UsageError(f"there is no plan at s3://{place.bucket}/{place.key}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from loader import runs, telemetry
-from loader.plans import Place
+from loader.plans import StoredJson
 from loader.proof import ShardPlan
 from loader.settings import settings
 
@@ -19,7 +19,7 @@ class NotLoaded(Exception):  # noqa: N818 - the state machine's name for it
     """What an execution fails of in the end, once that is in the ledger."""
 
 
-def note_trouble(place: Place, number: int, error: str) -> None:
+def note_trouble(place: StoredJson, number: int, error: str) -> None:
     """Leave word, beside the plan at ``place``, of what a run of shard ``number`` failed of."""
     place.beside(TROUBLE).write({"number": number, "error": error})
 
@@ -31,7 +31,7 @@ def give_up(execution: Mapping[str, Any], failure: Mapping[str, Any]) -> dict[st
     which is this one, so it comes with the same failure again; that it is one, the execution's count of redrives says.
     What is staged stays for that, as long as `loader.leftovers` keeps what nobody goes on with. Raises NotLoaded.
     """
-    place = Place.of_plan(execution["Name"])
+    place = StoredJson.of_plan(execution["Name"])
     noted, redrives = place.beside(FAILED), execution.get("RedriveCount", 0)
     before = noted.read()
     if before is not None and before.get("redrives", 0) < redrives:
@@ -47,7 +47,7 @@ def give_up(execution: Mapping[str, Any], failure: Mapping[str, Any]) -> dict[st
     raise NotLoaded(why)
 
 
-def _why(place: Place, failure: Mapping[str, Any]) -> str:
+def _why(place: StoredJson, failure: Mapping[str, Any]) -> str:
     why = f"{failure.get('Error')}: {_cause(failure)}"
     trouble = place.beside(TROUBLE).read() if failure.get("Error") == "States.ExceedToleratedFailureThreshold" else None
     return f"shard {trouble['number']}: {trouble['error']} ({why})" if trouble else why

@@ -24,7 +24,7 @@ from uuid import uuid4
 
 from loader import telemetry
 from loader.batch import Asked, arrange
-from loader.deadline import Deadline
+from loader.deadline import Deadline, paused_by
 from loader.dispatch import dispatch, opened
 from loader.errors import BusyError, LoaderError, PausedError, UsageError
 from loader.events import Ignored, ObjectCreated, direct_of, is_direct, is_ping, is_sqs, told_by, with_token
@@ -130,7 +130,7 @@ def _failure_of(asked: Asked, invocation: Invocation) -> Exception | None:
     """Load what the message asks for; gives why it has to come again, or None. Of several, one that may pass."""
     deadline, fault = invocation.deadline, asked.fault
     if reached := deadline.reached:
-        fault = PausedError(f"{reached}; this message was not begun", handover=not deadline.stopped)
+        fault = paused_by(deadline, f"{reached}; this message was not begun")
     if fault is not None:
         telemetry.tell_failure(fault, message_id=asked.message.id)
         return fault
@@ -196,9 +196,7 @@ def _waiting(spec: LoadSpec, created: ObjectCreated) -> BusyError:
     """For a load whose table's turn was not to be had for one before it, of the same batch: it would only stand in line
     behind that one, and pay for it."""
     error = BusyError(f"{created.uri}: another load has the turn of {spec.table}, as was found just before")
-    error.report = LoadReport(
-        "failed", created.uri, spec.table, spec.mode, version=created.version_id, error=str(error), retryable=True
-    )
+    error.report = LoadReport.failed(created.uri, spec.table, spec.mode, error, version=created.version_id)
     return error
 
 
@@ -274,10 +272,8 @@ def _load_or_hand_over(spec: LoadSpec, how: How, direct: Mapping[str, Any], invo
 def _load(spec: LoadSpec, how: How, uri: str, version_id: str | None, source: Source | None) -> LoadReport:
     """Load it, unless there is no time for anything. ``source``: where it is open already. Raises LoaderError."""
     if reached := how.deadline.reached:
-        paused = PausedError(f"{uri}: {reached}; it was not begun", handover=not how.deadline.stopped)
-        paused.report = LoadReport(
-            "failed", uri, spec.table, spec.mode, version=version_id, error=str(paused), retryable=True
-        )
+        paused = paused_by(how.deadline, f"{uri}: {reached}; it was not begun")
+        paused.report = LoadReport.failed(uri, spec.table, spec.mode, paused, version=version_id)
         raise paused
     s3 = settings().s3 if how.workers == 1 else None  # each worker makes its own
     return load_one(uri, spec, settings().database, how, s3=s3, version_id=version_id, source=source)

@@ -32,6 +32,7 @@ from loader.errors import SpecError, TransformError
 from loader.given import float_text, span_text
 from loader.names import listed
 from loader.values import brief
+from loader.vectors import Numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +41,6 @@ DEFAULT_PACKAGE = "loader_hooks"
 
 RECORD = "loader_record"
 """The column of a batch, and the name of a frame's index, with the number of each row's record in the file."""
-
-Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import psycopg2
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,13 +39,12 @@ from loader.repertoire import Repertoire
 from loader.rows import Doubtful
 from loader.statements import HEADER, TRAILER, copy, execute
 from loader.statements import rows as rows_of
+from loader.vectors import Mask, Numbers
 from loader.where import lane_name
 from loader.zones import in_zone
 
 _TABLE = sql.Identifier("pg_temp", "loader_lane")
 
-Numbers = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 UNREPRESENTABLE = "22P05"
 """SQLSTATE untranslatable_character (manual, appendix A)."""

@@ -34,7 +34,7 @@ FEW = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class Merged:
     """What became of the staged records. ``left_out``: see `Written`. ``deleted`` counts rows of the table that
     ``replace`` took out. ``course``: by which way, and why, in words for the ledger. ``overtaken``: how many of the
     ``duplicate`` ones are so because a newer version of the object has set their keys."""
@@ -49,7 +49,7 @@ class Counts:
     overtaken: int = 0
 
     @classmethod
-    def of(cls, written: Written, course: str, *, duplicate: int = 0, deleted: int = 0) -> Counts:
+    def of(cls, written: Written, course: str, *, duplicate: int = 0, deleted: int = 0) -> Merged:
         """The counts of what was ``written``."""
         return cls(written.inserted, written.updated, written.unchanged, duplicate, deleted, course, written.left_out)
 
@@ -140,7 +140,7 @@ class Merge(Matching):
 
     replace: bool = False
 
-    def run(self, *, distinct: bool = False) -> Counts:
+    def run(self, *, distinct: bool = False) -> Merged:
         """Do it. ``distinct``: no key is staged twice. Raises psycopg2's errors; the caller rolls back."""
         self._prepare()
         deleted = self.delete() if self.replace else 0
@@ -148,23 +148,23 @@ class Merge(Matching):
         chosen = self.choose(staged)
         if chosen.course is Course.INSERT and self._is_guarded:
             if (inserted := self._insert_if_new()) is not None:
-                return Counts(inserted=inserted, deleted=deleted, course=str(chosen))
+                return Merged(inserted=inserted, deleted=deleted, course=str(chosen))
             chosen = Chosen(Course.UPDATE_FIRST, f"a key was there already, though {chosen.why}")
         duplicate = self.drop_repeated() if self.key and not distinct else 0
         if distinct and self._is_guarded:
             self._match_by_index()
-        return Counts.of(
+        return Merged.of(
             self._follow(chosen.course, staged - duplicate), str(chosen), duplicate=duplicate, deleted=deleted
         )
 
-    def run_at_once(self, staged: int, *, distinct: bool = False) -> Counts:
+    def run_at_once(self, staged: int, *, distinct: bool = False) -> Merged:
         """Do it in as few statements as that takes, where only a few rows are ``staged``. Raises psycopg2's errors."""
         if self.key and (self.is_watched or staged > FEW):
             return self.run(distinct=distinct)
         deleted = self.delete() if self.replace else 0
         if not self.key:
             chosen = Chosen(Course.INSERT, "the load matches no rows")
-            return Counts.of(self.put(ALL), str(chosen), deleted=deleted)
+            return Merged.of(self.put(ALL), str(chosen), deleted=deleted)
         settings = sql.SQL("SET LOCAL work_mem = {}; SET LOCAL jit = off; ").format(sql.Literal(WORK_MEM)) + _BY_INDEX
         duplicate = 0
         if (written := self.match_at_once(settings)) is None:
@@ -172,7 +172,7 @@ class Merge(Matching):
             duplicate = self.drop_repeated()
             written = self.match_at_once(settings, distinct=True)
         assert written is not None
-        return Counts.of(written, AT_ONCE, duplicate=duplicate, deleted=deleted)
+        return Merged.of(written, AT_ONCE, duplicate=duplicate, deleted=deleted)
 
     def choose(self, staged: int) -> Chosen:
         """The shortest course for so many ``staged`` rows, by what is true of the target."""
@@ -240,7 +240,7 @@ class Merge(Matching):
             return self.put(ALL)
         return self.compare(staged) if course is Course.COMPARE else self.match(ALL, staged)
 
-    def run_carefully(self, *, at_most: int) -> tuple[Counts, list[Refused]]:
+    def run_carefully(self, *, at_most: int) -> tuple[Merged, list[Refused]]:
         """The same, and records that the target refuses are left out and told, as long as they are ``at_most``.
 
         A half of the records that is refused as a whole is halved again, down to the record; earlier halves are
@@ -264,7 +264,7 @@ class Merge(Matching):
             else:
                 pending += self.halves(first, last)
         how = "written in halves, down to the records that the table refused"
-        return Counts.of(counted, how, duplicate=duplicate, deleted=deleted), refused
+        return Merged.of(counted, how, duplicate=duplicate, deleted=deleted), refused
 
     def _prepare(self) -> None:
         self._run(sql.SQL("SET LOCAL work_mem = {}").format(sql.Literal(WORK_MEM)))

@@ -132,9 +132,7 @@ def load_one(
             return Load(found, spec, database, for_version(how, found, version_id)).run()
     except LoaderError as error:
         if error.report is None:  # it could not even be opened
-            error.report = LoadReport(
-                "failed", uri, spec.table, spec.mode, version=version_id, error=str(error), retryable=error.retryable
-            )
+            error.report = LoadReport.failed(uri, spec.table, spec.mode, error, version=version_id)
             if uri.startswith("s3://"):
                 note_unopened(database, spec, error.report, how)
         raise

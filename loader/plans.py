@@ -15,7 +15,7 @@ from loader.spec import LoadSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StoredJson:
     """An object of JSON in S3."""
 
     bucket: str
@@ -37,38 +37,38 @@ class Place:
         return {"bucket": self.bucket, "key": self.key}
 
     @classmethod
-    def of(cls, told: Mapping[str, str]) -> Place:
+    def of(cls, told: Mapping[str, str]) -> StoredJson:
         return cls(told["bucket"], told["key"])
 
     @classmethod
-    def of_plan(cls, execution: str) -> Place:
+    def of_plan(cls, execution: str) -> StoredJson:
         """Where the plan of an execution is. Raises SetupError where the environment does not say."""
         bucket, separator, prefix = os.environ.get("LOADER_PLANS", "").removeprefix("s3://").partition("/")
         if not (bucket and separator):
             raise SetupError("LOADER_PLANS has to be s3://bucket/prefix/, where plans are kept")
         return cls(bucket, f"{prefix}{execution}/plan.json")
 
-    def beside(self, name: str) -> Place:
-        return Place(self.bucket, f"{self.key.rpartition('/')[0]}/{name}")
+    def beside(self, name: str) -> StoredJson:
+        return StoredJson(self.bucket, f"{self.key.rpartition('/')[0]}/{name}")
 
 
 AGAIN = "again.json"
 """Beside a plan: what the next one has to be told."""
 
 
-def told_again(place: Place, spec: LoadSpec) -> dict[str, Any] | None:
+def told_again(place: StoredJson, spec: LoadSpec) -> dict[str, Any] | None:
     """What the plan at ``place`` left for the next one by the same spec, if anything: see `shards.replanned`."""
     told = place.beside(AGAIN).read() or {}
     return told.get("again") if told.get("fingerprint") == spec.fingerprint() else None
 
 
-def is_told_again(place: Place, plan: ShardPlan) -> bool:
+def is_told_again(place: StoredJson, plan: ShardPlan) -> bool:
     """Whether the plan at ``place`` itself was found to have to begin again."""
     again = told_again(place, LoadSpec.from_stored(plan.spec, origin="shard plan"))
     return again is not None and bool(again.get("after") == plan.attempt)
 
 
-def tell_again(place: Place, plan: ShardPlan, again: Mapping[str, Any]) -> int:
+def tell_again(place: StoredJson, plan: ShardPlan, again: Mapping[str, Any]) -> int:
     """Leave that for the next plan; gives how many there were by now."""
     noted, fingerprint = place.beside(AGAIN), LoadSpec.from_stored(plan.spec, origin="shard plan").fingerprint()
     before = noted.read() or {}

@@ -221,15 +221,7 @@ def _load(open_it: Callable[[], Source], name: str, spec: LoadSpec, database: Da
             return Load(source, spec, database, with_token(how)).run()
     except LoaderError as error:
         if error.report is None:  # it could not even be opened
-            error.report = LoadReport(
-                "failed",
-                name,
-                spec.table,
-                spec.mode,
-                error=str(error),
-                retryable=error.retryable,
-                replay_of=how.replay_of,
-            )
+            error.report = LoadReport.failed(name, spec.table, spec.mode, error, replay_of=how.replay_of)
         raise
 
 

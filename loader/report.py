@@ -156,6 +156,12 @@ class LoadReport:
         object.__setattr__(self, "notes", tuple(map(printable, self.notes)))
         object.__setattr__(self, "error", self.error and printable(self.error, lines=True))
 
+    @classmethod
+    def failed(cls, source: str, table: str, mode: str, error: Exception, **more: Any) -> LoadReport:
+        """Of a load that ``error`` has ended, or kept from beginning. ``more``: whatever else is known of it."""
+        retryable = getattr(error, "retryable", False)
+        return cls("failed", source, table, mode, error=str(error), retryable=retryable, **more)
+
     @property
     def adds_up(self) -> bool:
         """Whether the six counts make up the records that were read, and none of them is negative."""

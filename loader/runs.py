@@ -45,12 +45,6 @@ def open_plan(connection: Connection, load_id: int, plan: ShardPlan) -> None:
     connection.commit()
 
 
-def find_plan(connection: Connection, load_id: int) -> ShardPlan | None:
-    """The plan of a load that is being loaded by shards."""
-    found = rows(connection, "SELECT shard_plan FROM loader.loads WHERE load_id = %s", (load_id,))
-    return ShardPlan.from_dict(found[0][0]) if found and found[0][0] else None
-
-
 def find_open_plan(connection: Connection, errand: Errand) -> ShardPlan | None:
     """The plan of the newest load of the same errand, if it is still open."""
     found = rows(

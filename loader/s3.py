@@ -35,9 +35,8 @@ from botocore.utils import parse_timestamp
 from urllib3.exceptions import HTTPError
 
 from loader.checksums import Checksum, NoChecksum
-from loader.deadline import NEVER, Deadline
+from loader.deadline import NEVER, Deadline, paused_by
 from loader.errors import (
-    PausedError,
     SourceChangedError,
     SourceError,
     SourceNotFoundError,
@@ -523,7 +522,7 @@ class _Reading:
         while not wait([part], timeout=LOOK).done:
             if reached := self._deadline.reached:
                 why = f"{self._version.uri}: {reached} while waiting for S3"
-                raise PausedError(f"{why}; the same call goes on with it", handover=not self._deadline.stopped)
+                raise paused_by(self._deadline, f"{why}; the same call goes on with it")
         return part.result()
 
     def _begin_parts(self, firsts: Iterable[int], stop: int) -> Iterator[Future[bytes]]:

@@ -18,11 +18,11 @@ from loader.columns import WidenColumn
 from loader.csv_form import CopyForm
 from loader.cuts import SHARD_BITS, Cutter, Shard
 from loader.database import translate, translated
+from loader.deadline import paused_by
 from loader.errors import (
     DatabaseError,
     LimitError,
     LoaderError,
-    PausedError,
     RejectLimitError,
     ShapeError,
     TransformError,
@@ -227,7 +227,7 @@ class ShardLoad:
         if not segments.saved.complete:
             deadline = load.how.deadline
             why = f"{source.uri}: shard {self._number}: {deadline.reached or 'its time is nearly up'}"
-            raise PausedError(f"{why}; the same call begins it anew", handover=not deadline.stopped)
+            raise paused_by(deadline, f"{why}; the same call begins it anew")
         if segments.copied != books.tally.counts.kept:
             raise DatabaseError(
                 f"{source.uri}: shard {self._number}: {books.tally.counts.kept:,} records were sent and PostgreSQL "

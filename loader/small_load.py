@@ -35,7 +35,7 @@ from loader.fields import Dialect
 from loader.kept_staging import KeptStaging, forget, keep, staging_for
 from loader.ledger import Entry, Errand
 from loader.leftovers import clear_leftovers
-from loader.merge import Counts, Merge
+from loader.merge import Merge, Merged
 from loader.plan import Plan
 from loader.reading import Records, text_of
 from loader.records import Encoded
@@ -255,7 +255,7 @@ class _SmallLoad:
 
     def _put(
         self, connection: Connection, plan: Plan, records: Records, keeper: RejectKeeper
-    ) -> tuple[Counts, KeptStaging | None]:
+    ) -> tuple[Merged, KeptStaging | None]:
         """Put the records into the target, which `Merge` does by a staging table where COPY cannot."""
         task, account = self._task, self._account
         form = task.form(plan, Dialect.of(records.csv))
@@ -267,7 +267,7 @@ class _SmallLoad:
             if plan.straight:
                 names = [column.name for column in plan.columns]
                 copied = copy(connection, target_name(plan.table), names, sent, form=form)
-                return self._accounted(Counts(inserted=copied, course="copied straight into the table"), copied), None
+                return self._accounted(Merged(inserted=copied, course="copied straight into the table"), copied), None
             staging = staging_for(connection, account.entry.load_id, plan.columns)
             copy(connection, staging.name, staging.written, sent, form=form)
         merge = Merge(connection, staging, plan.table, plan.key, plan.spec.mode == "replace")
@@ -275,7 +275,7 @@ class _SmallLoad:
         lost = 0 if plan.table.leaves_out else counts.left_out
         return self._accounted(counts, counts.records - lost), staging
 
-    def _accounted(self, counts: Counts, records: int) -> Counts:
+    def _accounted(self, counts: Merged, records: int) -> Merged:
         """Raises NotSmallError where not every record that was kept is among so many ``records``: somebody else has
         changed rows meanwhile."""
         if records != self._account.tally.counts.kept:

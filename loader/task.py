@@ -18,7 +18,7 @@ from loader.database import Database
 from loader.errors import DatabaseError
 from loader.fields import Dialect
 from loader.lanes import Lanes, how_converted
-from loader.merge import Counts
+from loader.merge import Merged
 from loader.plan import Plan, make_plan
 from loader.reading import Records, open_records, text_of
 from loader.repertoire import server_encoding
@@ -85,7 +85,7 @@ class Task:
         self.account.restart()
 
     def conclude(
-        self, connection: Connection, records: Records, plan: Plan, counts: Counts, *, notes: tuple[str, ...] = ()
+        self, connection: Connection, records: Records, plan: Plan, counts: Merged, *, notes: tuple[str, ...] = ()
     ) -> LoadReport:
         """Enter the load as loaded, in the transaction that filled the target, and commit."""
         account, report = self.account, self.summed_up(records, plan, counts, notes=notes)
@@ -96,7 +96,7 @@ class Task:
         return report
 
     def summed_up(
-        self, records: Records, plan: Plan, counts: Counts, *, notes: tuple[str, ...] = (), lane: str | None = None
+        self, records: Records, plan: Plan, counts: Merged, *, notes: tuple[str, ...] = (), lane: str | None = None
     ) -> LoadReport:
         """The report of a load that is through but for its end in the ledger. ``lane``: what `lane` says, where that is
         known. Raises DatabaseError where the counts do not add up."""
@@ -174,7 +174,7 @@ class Task:
         }
 
 
-def _notes(counts: Counts, table: Table) -> tuple[str, ...]:
+def _notes(counts: Merged, table: Table) -> tuple[str, ...]:
     told = (
         (counts.deleted, "rows of the table that the file does not have were deleted"),
         (counts.overtaken, "records have keys that newer versions set before (counted as duplicate)"),

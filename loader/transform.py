@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from loader import arrays
 from loader.columns import LoadColumn, WidenColumn
-from loader.convert import Mask, convert, decode, fits, has_nul
+from loader.convert import convert, decode, fits, has_nul
 from loader.datetimes import FIXED_ZONES, Zones
 from loader.errors import TransformError
 from loader.given import UnfitError, as_given
@@ -29,6 +29,7 @@ from loader.rejects import RejectGroup, Rejects
 from loader.rows import Doubtful, Rows
 from loader.steps import apply_chain
 from loader.values import shown
+from loader.vectors import Mask
 
 if TYPE_CHECKING:
     from loader.expression import Condition

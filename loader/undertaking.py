@@ -22,7 +22,7 @@ from loader.account import Account
 from loader.callbacks import call
 from loader.cores import available_cores, positive
 from loader.database import Database, translate
-from loader.deadline import NEVER, Deadline
+from loader.deadline import NEVER, Deadline, paused_by
 from loader.errors import BusyError, DatabaseError, LoaderError, PausedError, SourceCorruptedError, recalled
 from loader.faults import backoff, of_sqlstate
 from loader.ledger import Entry, Errand
@@ -376,7 +376,7 @@ class Undertaking:
             deadline = self._how.deadline
             if error.pgcode == _CANCELED and (reached := deadline.reached):
                 so_far = staged_so_far(self._account.staged)
-                raise PausedError(f"{doing}: {reached}; {so_far}", handover=not deadline.stopped) from error
+                raise paused_by(deadline, f"{doing}: {reached}; {so_far}") from error
             raise translate(error, doing) from error
 
 

@@ -35,12 +35,12 @@ from loader.checkpoints import NOTHING, Checkpoint
 from loader.columns import fields_by_position
 from loader.csv_form import CopyForm, CsvForm
 from loader.database import Database, bound
-from loader.deadline import Deadline
+from loader.deadline import Deadline, paused_by
 from loader.errors import DatabaseError, PausedError
 from loader.faults import is_servers
 from loader.ledger import Entry
 from loader.matching import Written
-from loader.merge import Counts, Merge
+from loader.merge import Merge, Merged
 from loader.new_table import NewTable
 from loader.overlap import overlapped
 from loader.plan import Plan
@@ -220,7 +220,7 @@ def begins_new(connection: Connection, plan: Plan, entry: Entry, first: Encoded)
 class Straight(Way):
     """COPY into the target itself."""
 
-    def go(self, checkpoint: Checkpoint | None) -> Counts:
+    def go(self, checkpoint: Checkpoint | None) -> Merged:
         """Put every record into the target, in the transaction that this leaves open. There is no checkpoint yet.
 
         Raises NotStraightError where it had better go by way of a staging table.
@@ -245,7 +245,7 @@ class Straight(Way):
                     raise
                 raise NotStraightError("a key comes twice") from None
         self.account_for(copied, self.account.tally.counts.kept)
-        return Counts(inserted=copied, course=_course(self.plan, indexes))
+        return Merged(inserted=copied, course=_course(self.plan, indexes))
 
     def _set_aside(self) -> SetAside | None:
         if not sets_aside(self.plan.table, self.source.size):
@@ -409,7 +409,7 @@ class InSegments(Way):
 
     def paused(self, so_far: str) -> PausedError:
         why = f"{self.source.uri}: {self.deadline.reached or 'its time is nearly up'}"
-        return PausedError(f"{why}; {so_far}", handover=not self.deadline.stopped)
+        return paused_by(self.deadline, f"{why}; {so_far}")
 
 
 ALL_STAGED = "all of it is staged, and the same call goes on from there"
@@ -418,7 +418,7 @@ ALL_STAGED = "all of it is staged, and the same call goes on from there"
 class Renamed(InSegments):
     """COPY over several streams into a table that the load creates, and give it its name in the end."""
 
-    def go(self, checkpoint: Checkpoint | None) -> Counts:
+    def go(self, checkpoint: Checkpoint | None) -> Merged:
         """Put every record into the target, in the transaction that this leaves open.
 
         ``checkpoint``: where an earlier attempt came to. Raises PausedError where the deadline comes first,
@@ -438,7 +438,7 @@ class Renamed(InSegments):
             self.complete()
         keyed = ", and its key built afterwards" if plan.key else ""
         streams = f"{self.streams} streams" if self.streams > 1 else "one stream"
-        return Counts(
+        return Merged(
             inserted=self.account.tally.counts.kept,
             course=f"copied over {streams} into a new table, which was renamed when it was full{keyed}",
         )
@@ -475,7 +475,7 @@ class Renamed(InSegments):
 class Staged(InSegments):
     """COPY into a staging table over several streams, then merge it."""
 
-    def go(self, checkpoint: Checkpoint | None) -> Counts:
+    def go(self, checkpoint: Checkpoint | None) -> Merged:
         """Put every record into the target, in the transaction that this leaves open.
 
         ``checkpoint``: where an earlier attempt came to. Raises PausedError where the deadline comes first, and
@@ -503,7 +503,7 @@ class Staged(InSegments):
         staging.forget_refusals(self.connection)
         return self.resume(checkpoint)
 
-    def merge_staged(self, merge: Merge, ahead: Ahead) -> Counts:
+    def merge_staged(self, merge: Merge, ahead: Ahead) -> Merged:
         """Merge what is staged; records that the target does not take become rejects."""
         kept = self.account.tally.counts.kept
         if self.deadline.reached or self._is_late(kept - ahead.written.inserted):
@@ -522,7 +522,7 @@ class Staged(InSegments):
         deadline = self.deadline
         return deadline.left < rows / MERGE_RATE and deadline.left < 0.8 * deadline.budget
 
-    def _merge_at_once(self, merge: Merge) -> Counts:
+    def _merge_at_once(self, merge: Merge) -> Merged:
         """In one statement or a few; where the target refuses a record, once more with care."""
         if not self.plan.found.careful:
             self.make_ready()
@@ -538,7 +538,7 @@ class Staged(InSegments):
             self.connection.rollback()
         return self._merge_carefully(merge)
 
-    def _merge_carefully(self, merge: Merge) -> Counts:
+    def _merge_carefully(self, merge: Merge) -> Merged:
         """What the target takes; the other records become rejects."""
         self.make_ready()
         overtaken = self._drop_overtaken(merge)
@@ -607,7 +607,7 @@ class Ahead:
         if self._apt and not self._way.deadline.reached and (begun or self._will_get_through(checkpoint)):
             self._insert_up_to(checkpoint.place.record)
 
-    def finish(self, past: int) -> Counts | None:
+    def finish(self, past: int) -> Merged | None:
         """Insert the rest, up to record ``past``; None where nothing was inserted, and all is still to do."""
         if self._next is not None and self._insert_up_to(past):
             try:
@@ -616,7 +616,7 @@ class Ahead:
                 self._give_up()
         if self._next is None:
             return None
-        return Counts.of(self.written, "inserted segment by segment, while later ones were copied")
+        return Merged.of(self.written, "inserted segment by segment, while later ones were copied")
 
     def _insert_up_to(self, past: int) -> bool:
         connection, first = self._way.connection, self._next or 1

@@ -15,8 +15,7 @@ import pyarrow.compute as pc
 
 from loader import arrays
 from loader.pgtypes import ColumnType
-
-Mask = npt.NDArray[np.bool_]
+from loader.vectors import Mask
 
 _WHOLE = _FRACTION = 20
 """Digits before and after the point of a numeric that is encoded here: five groups of four each."""

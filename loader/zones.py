@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-import numpy.typing as npt
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
@@ -18,8 +17,7 @@ from loader.database import Database
 from loader.datetimes import YearOffsets, Zones, offsets_of_year, year_start
 from loader.names import nearest
 from loader.statements import execute, rows
-
-Numbers = npt.NDArray[np.int64]
+from loader.vectors import Numbers
 
 _DAY = 86_400
 _SECOND = 1_000_000

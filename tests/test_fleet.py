@@ -17,7 +17,7 @@ import loader
 from loader import checkpoints, fleet, ledger, runs, settings, shards
 from loader.deadline import NEVER
 from loader.errors import DatabaseUnavailableError, UsageError
-from loader.plans import Place
+from loader.plans import StoredJson
 from loader.proof import ShardPlan
 from loader.staging import drop_tables
 
@@ -219,7 +219,7 @@ def test_a_table_that_changed_meanwhile_begins_another_plan(dsn: str, s3: Any, m
 
 def test_a_long_merge_is_the_tasks(dsn: str, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Finish asks what became of it."""
-    monkeypatch.setattr(fleet, "APPEND_RATE", 1)
+    monkeypatch.setattr(fleet, "SURE_APPEND_RATE", 1)
     made = execution(s3, body())
     assert made.run() == {"verdict": "done", "state": "loaded", "load_id": 1, "rows_read": 800}
     assert made.states[5:] == ["FinishAsTask", "Finish", "Finished", "Done"]
@@ -324,7 +324,7 @@ def plan(dsn: str, s3: Any) -> ShardPlan:
     """Of a load that goes on by shards, of which none is loaded."""
     made = execution(s3, body())
     told = fleet.handler({"step": "plan", "execution": made.name, "load": made.load, "workers": 4})
-    read = Place.of(told["plan"]).read()
+    read = StoredJson.of(told["plan"]).read()
     return ShardPlan.from_dict(read)
 
 
@@ -368,7 +368,7 @@ def test_what_is_no_step_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             fleet.handler(event)
     monkeypatch.setenv("LOADER_PLANS", "somewhere")
     with pytest.raises(UsageError, match="LOADER_PLANS"):
-        Place.of_plan("load-1")
+        StoredJson.of_plan("load-1")
 
 
 def test_the_tasks_command_line(s3: Any, capsys: pytest.CaptureFixture[str]) -> None:

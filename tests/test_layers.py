@@ -15,13 +15,12 @@ PACKAGE = Path(loader.__file__).parent
 
 # Lowest first. A module may import from lower shelves; on its own shelf from nobody.
 SHELVES: list[set[str]] = [
-    {"values"},
+    {"values", "vectors"},
     {
         "arrays",
         "callbacks",
         "charset",
         "crc",
-        "deadline",
         "watcher",
         "errors",
         "faults",
@@ -38,6 +37,7 @@ SHELVES: list[set[str]] = [
     {
         "checksums",
         "cores",
+        "deadline",
         "datetimes",
         "foreign",
         "header",
