@@ -98,6 +98,7 @@ def _csv_of_rejects(dialect: dict[str, Any], *, has_header: bool) -> CsvSpec:
         header_rows=1,
         skip_lines=0,
         skip_footer=0,
+        sniff=False,
     )
 
 

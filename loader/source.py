@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -189,4 +190,13 @@ def _address(source: str | os.PathLike[str]) -> str:
     name = os.fspath(source)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name) and not name.startswith(_S3):
         raise UsageError(f"{name}: only s3://bucket/key and local paths can be read")
+    return name
+
+
+def table_for(uri: str) -> str:
+    """``…/Trip data.csv.gz`` → ``trip_data``. Raises UsageError where nothing is left of the name."""
+    stem = PurePath(uri).name.split(".")[0].lower()
+    name = re.sub(r"\W+", "_", stem).strip("_")
+    if not name:
+        raise UsageError(f"{uri}: gives no name for a table; give --table")
     return name

@@ -145,7 +145,7 @@ class Task:
         text = text_of(self.source.size, records.form.compression)
         large = is_large(self.source.size, self.spec.segment_size, compression=records.form.compression)
         plan = make_plan(
-            self.spec,
+            replace(self.spec, csv=records.csv),
             records.header,
             records.first,
             table,
