@@ -75,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     load = commands.add_parser("load", help="load files or objects into a table")
-    load.add_argument("sources", nargs="+", metavar="SOURCE", help="path, glob, s3://bucket/key or s3://bucket/prefix/")
+    load.add_argument(
+        "sources", nargs="+", metavar="SOURCE", help="path, glob, s3://bucket/key, s3://bucket/prefix/, or - for a pipe"
+    )
     _add_spec(load)
     load.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes that share a large object")
     load.add_argument("--force", action="store_true", help="load again what was loaded before")

@@ -29,6 +29,7 @@ from loader.segments import NotStraightError
 from loader.small_load import load_small
 from loader.source import Source, expand, open_source, table_for
 from loader.spec import LoadSpec
+from loader.standard_input import SIGN
 from loader.tables import Table
 from loader.tally import Progress, RejectKeeper
 from loader.task import Task
@@ -144,7 +145,11 @@ def load_one(
     try:
         how = with_token(within_cores(how))
         if how.workers > 1:
-            loaded = load_by_workers(uri, spec, database, how, version_id=version_id, s3=s3)
+            loaded = (
+                "no other process has standard input"
+                if uri == SIGN
+                else load_by_workers(uri, spec, database, how, version_id=version_id, s3=s3)
+            )
             if isinstance(loaded, LoadReport):
                 return loaded
             how = replace(how, notes=(*how.notes, f"loaded by one worker: {loaded}"))

@@ -159,7 +159,7 @@ class _Sniffer:
         line = rows[start].line if rows else 0
         table = rows[start:]
         footer = footer_lines(lines, reading, line) if self._whole and not csv.skip_footer and rows else 0
-        footer = min(footer, len(lines) - line - 1)
+        footer = max(0, min(footer, len(lines) - line - 1))
         end = len(lines) - footer
         table = tuple(row for row in table if row.line < end)
         header = self._has_header(table, reading.width) if csv.header == "auto" else bool(csv.header)

@@ -36,6 +36,7 @@ CELLS = 1500
 
 DOUBLED = Quoting('"', '"')
 ENOUGH = 0.7  # of the records, that must agree
+HELD = 0.7  # of what columns can hold together, for a delimiter that is none of the usual ones
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,10 @@ def _without_halves(readings: Sequence[Reading]) -> list[Reading]:
     left_out: set[str] = set()
     for each in readings:
         half = each.delimiter[:1]
-        if len(each.delimiter) != 2 or each.delimiter != half * 2 or half not in single:
-            continue
-        left_out.add(half if _in_pairs(single[half], each) else each.delimiter)
+        if each.delimiter == half * 2 and half in single:
+            left_out.add(half if _in_pairs(single[half], each) else each.delimiter)
+        elif len(each.delimiter) > 1:
+            left_out |= {half for half in set(each.delimiter) & set(single) if _only_within(single[half], each)}
     return [each for each in readings if each.delimiter not in left_out]
 
 
@@ -134,6 +136,14 @@ def _in_pairs(single: Reading, doubled: Reading) -> bool:
     return bool(singles and pairs) and singles[0] == 2 * pairs[0] and 0 < 0.75 * sum(singles) <= 2 * sum(pairs)
 
 
+def _only_within(single: Reading, several: Reading) -> bool:
+    """Whether a character delimits only where the longer delimiter that it is of does, in every record."""
+    times = several.delimiter.count(single.delimiter)
+    pairs = list(zip(single.rows, several.rows, strict=False))
+    same = all(len(one.cells) - 1 == times * (len(other.cells) - 1) for one, other in pairs)
+    return same and len(single.rows) == len(several.rows) and several.agreeing > ENOUGH
+
+
 # --- how good a reading is
 
 
@@ -141,15 +151,18 @@ def worth(reading: Reading) -> float:
     """How likely its dialect is the file's, from 0 to 1."""
     if reading.width < 2 or reading.agreeing < ENOUGH:
         return 0.0
+    held = _held_together(reading)
+    if held < HELD and reading.delimiter not in LIKELY:
+        return 0.0
     first = 1.0 if len(reading.rows[0].cells) == reading.width else 0.8  # the header, most often
-    return reading.agreeing**2 * (1 - 1 / reading.width) * first * _usual(reading.delimiter) * _held_together(reading)
+    return reading.agreeing**2 * (1 - 1 / reading.width) * first * _usual(reading.delimiter) * held
 
 
 def ragged_worth(reading: Reading) -> float:
     """The same where records have all numbers of fields: nearly each must have the delimiter, and most the first."""
     rows = reading.rows
     widths = [len(row.cells) for row in rows]
-    if reading.delimiter not in LIKELY or sum(width > 1 for width in widths) < 0.9 * len(widths):
+    if reading.delimiter not in LIKELY or widths[0] < 2 or sum(width > 1 for width in widths) < 0.75 * len(widths):
         return 0.0
     cells = [cell for row in rows[:RECORDS] for cell in row.cells][:CELLS]
     clean = sum(_clean(cell, _dirt(reading.delimiter)) for cell in cells) / len(cells)
@@ -186,6 +199,10 @@ def _clean(cell: Cell, dirt: re.Pattern[str]) -> float:
         return 0.3
     if cell.quoted or not text:
         return 1.0
+    return _text_worth(text, dirt)
+
+
+def _text_worth(text: str, dirt: re.Pattern[str]) -> float:
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         return 0.2
     padded = 0.97 if text[0] == " " or text[-1] == " " else 1.0
@@ -193,7 +210,9 @@ def _clean(cell: Cell, dirt: re.Pattern[str]) -> float:
         return padded
     if dirt.search(text) or _TWO_NUMBERS.fullmatch(text):
         return 0.0
-    return 0.9 * padded if '"' not in text else 0.6
+    if '"' in text:
+        return 0.2 if text.startswith('"') and '"' in text[1:] else 0.6
+    return 0.9 * padded
 
 
 _TWO_NUMBERS = re.compile(r"[0-9.,]+ [0-9.,]+")
@@ -219,8 +238,8 @@ def is_one_column(reading: Reading, lines: Sequence[str]) -> bool:
         return False
     body = [row.cells[0] for row in rows[1:]]
     found, share = held_together(kind(cell.text) for cell in body)
-    of_values = found not in (TEXT, "nothing") and share >= 0.95 and _is_sure(found, body)
     named = reading.delimiter not in rows[0].cells[0].text and kind(rows[0].cells[0].text) == TEXT
+    of_values = found not in (TEXT, "nothing") and share >= 0.95 and _is_sure(found, body, named=named)
     if named and of_values:
         return True
     if named and reading.delimiter in (",", ", ", " "):
@@ -232,13 +251,19 @@ def is_one_column(reading: Reading, lines: Sequence[str]) -> bool:
 _GROUPED = re.compile(r"[-+]?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 
 
-def _is_sure(found: str, body: Sequence[Cell]) -> bool:
-    """Numbers that a comma may as well divide are one column where they are grouped by threes."""
+_DECIMAL = re.compile(r"[-+]?[0-9]+,[0-9]+")
+
+
+def _is_sure(found: str, body: Sequence[Cell], *, named: bool) -> bool:
+    """Numbers that a comma may as well divide are one column where they are grouped by threes; and under a name that it
+    does not divide, where each has one comma."""
     texts = [cell.text.strip() for cell in body]
     if found != "number":
         return True
     commas = [text for text in texts if "," in text]
-    return not commas or all(_GROUPED.fullmatch(each) for each in commas) or len(commas) < len(texts) / 2
+    if named and all(_DECIMAL.fullmatch(each) for each in commas):
+        return True
+    return all(_GROUPED.fullmatch(each) for each in commas) or len(commas) < len(texts) / 2
 
 
 def _is_prose(reading: Reading) -> bool:

@@ -15,6 +15,9 @@ MARKERS = ("##", "#", "//", "--", "%", "!")
 TAIL = 60
 """Lines at the file's end that are looked at for a footer."""
 
+MANY = 2000
+"""Lines from which on it costs too much to find out where records begin near the end, where quotes may be escaped."""
+
 
 # --- comments
 
@@ -122,18 +125,18 @@ def footer_lines(lines: Sequence[str], choice: Reading, start: int) -> int:
     last = len(rows)
     while last > 1 and _is_footer(rows, last - 1, table, width):
         last -= 1
-    if last == len(rows):
+    if last == len(rows):  # also of none
         return 0
     kept = rows[last - 1]
     return len(lines) - kept.line - kept.lines
 
 
 def _tail(lines: Sequence[str], choice: Reading, start: int) -> list[Row]:
-    """The last rows, from ``start`` on where quotes may go over lines."""
+    """The last rows, from ``start`` on where they might begin amid a record; none where that would cost too much."""
     begin = max(start, len(lines) - TAIL)
-    quote = choice.quoting.quote
-    if quote and any(quote in line for line in lines[begin:]):
-        begin = start
+    quote, escape = choice.quoting.quote, choice.quoting.escape
+    if begin > start and quote and (escape != quote or "\n".join(lines[start:begin]).count(quote) % 2):
+        begin = start if len(lines) < MANY else len(lines)
     rows = read_rows(lines[begin:], choice.delimiter, choice.quoting)
     return [Row(row.line + begin, row.lines, row.cells, row.broken) for row in rows]
 
