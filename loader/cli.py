@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -318,6 +319,7 @@ def _infer(options: argparse.Namespace) -> int:
     from loader.infer import infer_spec
     from loader.source import expand, open_source, table_for
     from loader.spec import LoadSpec
+    from loader.standard_input import NAME
 
     notes: list[str] = []
     with open_source(
@@ -325,6 +327,8 @@ def _infer(options: argparse.Namespace) -> int:
     ) as source:  # a sample is enough
         asked = LoadSpec.sniffed(table=options.table or table_for(source.uri), **_dialect(options))
         spec = infer_spec(source, asked, note=notes.append)
+        if source.uri != NAME:
+            spec = replace(spec, source=re.sub(r"[*?\[]", r"[\g<0>]", source.uri))
     for note in notes:
         print(f"# {printable(note)}")
     print(spec.to_toml(), end="")

@@ -140,7 +140,6 @@ def make_plan(
     """
     notes: tuple[str, ...] = ()
     guessed: tuple[ColumnSpec, ...] = ()
-    _check_delimiter(spec, header, first, name)
     undecided: list[str] = []
     new_table = not spec.columns and table.oid is None
     if new_table or (spec.unknown == "add" and header is not None) or (spec.csv.dates and not spec.columns):
@@ -193,7 +192,7 @@ def make_plan(
     )
 
 
-def _check_delimiter(spec: LoadSpec, header: tuple[str, ...] | None, first: Block | None, name: str) -> None:
+def check_delimiter(spec: LoadSpec, header: tuple[str, ...] | None, first: Block | None, name: str) -> None:
     """Raise ShapeError where the file has one column, which nobody names, and another delimiter would make several."""
     if spec.columns or (header is not None and len(header) > 1) or (header is None and first is None):
         return

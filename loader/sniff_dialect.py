@@ -245,6 +245,8 @@ def is_one_column(reading: Reading, lines: Sequence[str]) -> bool:
     if named and reading.delimiter in (",", ", ", " "):
         return _is_prose(reading)
     first = kind(rows[0].cells[0].text)
+    if reading.delimiter == ",":
+        return _are_grouped([row.cells[0].text for row in rows])
     return of_values and reading.delimiter not in LIKELY and first in (found, "integer")
 
 
@@ -252,6 +254,13 @@ _GROUPED = re.compile(r"[-+]?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 
 
 _DECIMAL = re.compile(r"[-+]?[0-9]+,[0-9]+")
+
+
+def _are_grouped(texts: Sequence[str]) -> bool:
+    """Whether all are numbers in groups by threes, and not columns of numbers: those have no ``005``."""
+    if not all(_GROUPED.fullmatch(text) for text in texts):
+        return False
+    return any(",0" in text for text in texts) or len({text.count(",") for text in texts}) > 1
 
 
 def _is_sure(found: str, body: Sequence[Cell], *, named: bool) -> bool:

@@ -2,10 +2,10 @@
 
 Each column votes. Where its first text is a name and all below are values of one kind (numbers, dates, times …), the
 first record is a header; where the first is a value itself, it is not. Numbers may be names: years over what are no
-years, and numbers that rise by one step (``date,10,20,30``) beside a column that votes for a header. Where no column
-votes, all are of text: then the first record is a header if its texts are there, differ, and none of them comes again
-in its column. An index, which has no gaps, may lack its name; where it counts the records, as R and pandas write it,
-what lacks it is surely the header.
+years, and whole numbers that rise by one step over fractions, or beside a column that votes (``date,10,20,30``). Where
+no column votes, all are of text: then the first record is a header if its texts are there, differ, and none of them
+comes again in its column. An index, which has no gaps, may lack its name; where it counts the records, as R and pandas
+write it, what lacks it is surely the header.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ def _number_names(names: Cells, below: Sequence[Cells]) -> set[int]:
     years = all(_YEAR.fullmatch(names[at].text) for at in places)
     if years and even and len(places) > 2:
         return set(places)
+    if even and len(places) > 1 and all(_has_points(below[at]) for at in places):
+        return set(places)
     beside = [at for at in range(len(names)) if at not in places]
     if not places or not beside or any(kind(names[at].text) != TEXT for at in beside):
         return set()
@@ -76,6 +78,11 @@ def _number_names(names: Cells, below: Sequence[Cells]) -> set[int]:
     if years and other and (even or len(places) == 1):
         return set(places)
     return set(places) if even and len(places) > 1 and other and _over_values(below, beside) else set()
+
+
+def _has_points(cells: Cells) -> bool:
+    """Whether a column is of numbers with a fraction, as a whole number above it is not."""
+    return bool(cells) and all(re.fullmatch(r"-?[0-9]*[.,][0-9]+", cell.text.strip()) for cell in cells)
 
 
 def _holds(cells: Cells, numbers: Sequence[int]) -> bool:

@@ -122,13 +122,24 @@ def footer_lines(lines: Sequence[str], choice: Reading, start: int) -> int:
     width = choice.width
     rows = _tail(lines, choice, start)
     table = [row for row in rows if len(row.cells) == width and row.filled]
-    last = len(rows)
+    last = _before_notes(rows, table)
     while last > 1 and _is_footer(rows, last - 1, table, width):
         last -= 1
     if last == len(rows):  # also of none
         return 0
     kept = rows[last - 1]
     return len(lines) - kept.line - kept.lines
+
+
+def _before_notes(rows: Sequence[Row], table: Sequence[Row]) -> int:
+    """How many rows stand before the last blank line, if what follows it are notes; else all."""
+    blank = next((at for at in range(len(rows) - 2, 0, -1) if rows[at].blank), None)
+    if blank is None or len(table) < 3:
+        return len(rows)
+    notes = [row.cells[0].text.strip() for row in rows[blank + 1 :] if not row.blank]
+    if notes and (_ENDS.match(notes[0]) or all(_odd(note, table[: len(table) // 2 + 1]) for note in notes)):
+        return blank
+    return len(rows)
 
 
 def _tail(lines: Sequence[str], choice: Reading, start: int) -> list[Row]:
