@@ -35,7 +35,7 @@ from loader.sniff_shape import (
     is_padded,
     without_comments,
 )
-from loader.sniff_style import date_order, number_style
+from loader.sniff_style import PLAIN, date_order, number_style
 from loader.spec import CsvSpec
 
 SAMPLE = 1 << 20
@@ -157,34 +157,31 @@ class _Sniffer:
         rows = reading.rows
         start = first_of_table(reading)
         line = rows[start].line if rows else 0
-        table = rows[start:]
-        footer = footer_lines(lines, reading, line) if self._whole and not csv.skip_footer and rows else 0
-        footer = max(0, min(footer, len(lines) - line - 1))
+        footer = self._footer(reading, lines, line) if self._whole and not csv.skip_footer else 0
         end = len(lines) - footer
-        table = tuple(row for row in table if row.line < end)
+        table = tuple(row for row in rows[start:] if row.line < end)
         header = self._has_header(table, reading.width) if csv.header == "auto" else bool(csv.header)
-        names, body = (table[0] if table else None, table[1:]) if header else (None, table)
-        width = reading.width
-        columns = _texts(_columns(body, max(width, len(names.cells) if names else 0)))
-        decimal, thousands = csv.decimal, csv.thousands
-        if (decimal, thousands) == (".", ""):
-            decimal, thousands, _ = number_style(columns)
-        return replace(
+        csv = replace(
             csv,
             sniff=False,
             header=header,
             skip_lines=csv.skip_lines + self._lines_before(line, csv.comment),
             skip_footer=csv.skip_footer or footer,
-            skip_blank_lines=csv.skip_blank_lines or (width > 1 and any(not each for each in self._lines[line:end])),
-            trailing_delimiter=csv.trailing_delimiter or has_trailing_delimiter(names, body, width),
-            ragged="pad" if self._is_padded(csv, names, body, width) else csv.ragged,
-            decimal=decimal,
-            thousands=thousands,
-            dates=csv.dates or date_order(columns, "\n".join(self._lines)),
+            skip_blank_lines=csv.skip_blank_lines or (reading.width > 1 and not all(self._lines[line:end])),
         )
+        names, body = (table[0] if table else None, table[1:]) if header else (None, table)
+        return self._with_style(_with_ends(csv, names, body, reading.width), names, body, reading.width)
 
-    def _is_padded(self, csv: CsvSpec, names: Row | None, body: Sequence[Row], width: int) -> bool:
-        return bool(csv.null) and not has_trailing_delimiter(names, body, width) and is_padded(names, body, width)
+    def _footer(self, reading: Reading, lines: Sequence[str], line: int) -> int:
+        found = footer_lines(lines, reading, line) if reading.rows else 0
+        return max(0, min(found, len(lines) - line - 1))
+
+    def _with_style(self, csv: CsvSpec, names: Row | None, body: Sequence[Row], width: int) -> CsvSpec:
+        columns = _texts(_columns(body, max(width, len(names.cells) if names else 0)))
+        given = (csv.decimal, csv.thousands) != PLAIN
+        decimal, thousands = (csv.decimal, csv.thousands) if given else number_style(columns)
+        dates = csv.dates or date_order(columns, "\n".join(self._lines))
+        return replace(csv, decimal=decimal, thousands=thousands, dates=dates)
 
     def _lines_before(self, line: int, comment: str) -> int:
         """Physical lines to skip before the table; none where all are comments, which are left out anyway."""
@@ -201,6 +198,13 @@ class _Sniffer:
             others = [row for row in others if len(row.cells) == len(names)]
         below = _columns(others, len(names))
         return has_header(names, below, frozenset(self._csv.null))
+
+
+def _with_ends(csv: CsvSpec, names: Row | None, body: Sequence[Row], width: int) -> CsvSpec:
+    """``csv`` with what is odd about the ends of records."""
+    if csv.trailing_delimiter or has_trailing_delimiter(names, body, width):
+        return replace(csv, trailing_delimiter=True)
+    return replace(csv, ragged="pad") if csv.null and is_padded(names, body, width) else csv
 
 
 def _columns(rows: Sequence[Row], width: int) -> list[list[Cell]]:

@@ -35,21 +35,19 @@ def number_pattern(decimal: str, thousands: str) -> str:
     return rf"^[+-]?(?:{groups}[0-9]+)(?:{re.escape(decimal)}[0-9]+)?(?:[eE][+-]?[0-9]{{1,3}})?$"
 
 
-def number_style(columns: Sequence[Sequence[str]]) -> tuple[str, str, bool]:
-    """Decimal and thousands separator of the columns of numbers, and whether that is sure.
+def number_style(columns: Sequence[Sequence[str]]) -> tuple[str, str]:
+    """Decimal and thousands separator of the columns of numbers.
 
-    Not sure: ``1,234`` is 1234 to one reader and 1.234 to another, and nothing else in the file tells. Then they are
-    the usual ones, by which it is a text.
+    They are the usual ones, by which ``1,234`` is a text, where that is 1234 to one reader and 1.234 to another and
+    nothing else in the file tells.
     """
     found = [styles for styles in map(_styles, columns) if styles and len(styles) < len(STYLES)]
     if not found:
-        return (*PLAIN, True)
+        return PLAIN
     fitting = {style: sum(style in styles for styles in found) for style in STYLES}
     best = max(STYLES, key=lambda style: fitting[style])
     rivals = [each for each in STYLES if each[0] != best[0] and fitting[each] == fitting[best]]
-    if best != PLAIN and rivals:
-        return (*PLAIN, False)
-    return (*best, True)
+    return PLAIN if rivals else best
 
 
 _NUMBERISH = re.compile(r"[-+]?[0-9][0-9.,'’ \xa0\u202f]*(?:[eE][-+]?[0-9]{1,3})?")

@@ -15,6 +15,7 @@ from typing import Any
 import psycopg2
 import pytest
 from support.clock import PATIENCE
+from support.commands import run
 from support.postgres import fresh_database, query
 
 import loader
@@ -283,6 +284,18 @@ def test_what_is_given_stands(tmp_path: Path, dsn: str) -> None:
     spec = {"table": "other", "csv": {"header": False}}
     load(tmp_path / "2.csv", dsn, "3;y\n", spec=spec, delimiter=";")
     assert query(dsn, "SELECT count(*) FROM other") == [(3,)]
+
+
+def test_options_of_the_command_line_stand(tmp_path: Path, dsn: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("1\tMöbius;x\n2\tNA\n".encode("cp1252"))
+    query(dsn, "CREATE TABLE t (id int, name text)")
+    options = ("--delimiter", "\\t", "--no-header", "--encoding", "cp1252", "--null", "NA", "--unknown", "error")
+    assert 'delimiter = "\\t"' in run("infer", str(path), *options[:-2]).stdout
+    assert "encoding" not in run("plan", str(path), *options, "--dsn", dsn).stdout  # it was not found, but given
+    assert 'encoding = "cp1252"' in run("plan", str(path), "--dsn", dsn).stdout
+    assert run("load", str(path), *options, "--dsn", dsn).returncode == 0
+    assert query(dsn, "SELECT * FROM t ORDER BY id") == [(1, "Möbius;x"), (2, None)]
 
 
 def test_the_spec_that_is_inferred_loads_the_same(tmp_path: Path, dsn: str) -> None:
