@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import subprocess
 import sys
@@ -314,16 +315,20 @@ def test_the_spec_that_is_inferred_loads_the_same(tmp_path: Path, dsn: str) -> N
 
 
 def test_an_ordinary_file_costs_little() -> None:
-    """50 ms of CPU are the promise; a busy machine counts as twice as slow."""
+    """28 ms of CPU where it was written; a slower machine takes as much longer to read the same text ten times."""
     line = '{0},Name {0},2024-01-05 10:00:{1:02},{2:.2f},"a, b"\n'
-    data = (
-        b"id,name,at,price,note\n"
-        + "".join(line.format(number, number % 60, number / 100) for number in range(20_000)).encode()
-    )
-    sniff(iter([data]), LoadSpec.sniffed(table="t").csv)
+    text = "id,name,at,price,note\n" + "".join(line.format(each, each % 60, each / 100) for each in range(20_000))
+    asked = LoadSpec.sniffed(table="t").csv
+
+    def sniffing() -> float:
+        began = time.process_time()
+        sniff(iter([text.encode()]), asked)
+        return time.process_time() - began
+
     began = time.process_time()
-    sniff(iter([data]), LoadSpec.sniffed(table="t").csv)
-    assert time.process_time() - began < 0.1
+    for _ in range(10):
+        list(csv.reader(io.StringIO(text)))
+    assert min(sniffing() for _ in range(3)) < time.process_time() - began
 
 
 # --- a pipe
