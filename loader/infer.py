@@ -179,7 +179,7 @@ def _column(name: str, values: Sequence[pa.Array], csv: CsvSpec, note: Callable[
 def _undecided(name: str, texts: pa.Array, moments: Dated | None) -> Iterator[str]:
     """What a column would be if the file said how it is written."""
     example = shown(texts[0].as_py())
-    if moments is not None:
+    if moments is not None and len(moments.either) > 1:
         formats = " or ".join(moments.either)
         yield f'the column "{name}" is text: {example} is a day by {formats}, and the file does not tell which'
     elif pc.all(pc.match_substring_regex(texts, _AMBIGUOUS)).as_py():

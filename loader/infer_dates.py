@@ -40,18 +40,18 @@ class Dated:
 def dated(texts: pa.StringArray, order: str) -> Dated | None:
     """The format of all ``texts``, distinct and without NULLs; None where there is none.
 
-    ``order``: "dmy" or "mdy", what the file's other dates say; "" for nothing. Points are for days first.
+    ``order``: "dmy" or "mdy", what the file's dates say together; "" for nothing. Without it none is chosen: the next
+    file goes into a table that is there, and its days would be read as the session has them.
     """
     formats, has_clock = _formats_like(texts[0].as_py())
     fitting = [each for each in formats if not compile_format(each).parse(texts)[1].any()]
     if not fitting:
         return None
     type_name = "timestamp" if has_clock else "date"
-    if len(fitting) == 1:
+    if len(formats) == 1:
         return Dated(type_name, fitting[0])
-    first = order or ("dmy" if "." in fitting[0] else "")
-    chosen = {"dmy": fitting[0], "mdy": fitting[1], "": None}[first]
-    return Dated(type_name, chosen, tuple(fitting))
+    chosen = {"dmy": formats[0], "mdy": formats[1]}.get(order)
+    return Dated(type_name, chosen if chosen in fitting else None, tuple(fitting))
 
 
 def _formats_like(text: str) -> tuple[list[str], bool]:

@@ -40,7 +40,7 @@ def type_of(tmp_path: Path, texts: Sequence[str]) -> str | None:
     path = tmp_path / "one.csv"
     with path.open("w", newline="") as out:
         csv.writer(out).writerows([["n", "x"], *(["1", text] for text in texts)])
-    return types_of(path, header=True)["x"]
+    return types_of(path, header=True, sniff=True)["x"]
 
 
 @pytest.mark.parametrize(
