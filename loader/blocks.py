@@ -347,10 +347,10 @@ class Splitter:
         return piece, found.until(max(size - len(self._dialect.delimiter), 0)), False
 
     def _is_comment(self, position: int, final: bool) -> bool:
-        comment = self._dialect.comment
-        if comment:
-            self._need(position + len(comment), final)
-        return bool(comment) and self._data.startswith(comment, position)
+        dialect = self._dialect
+        if dialect.leaves_out:
+            self._need(position + max(len(dialect.comment), 1), final)
+        return dialect.is_left_out(self._data, position)
 
     def _line_end(self, position: int, final: bool) -> int:
         """The position past the physical line that begins at ``position``."""

@@ -32,6 +32,43 @@ def suggest_encoding(data: bytes) -> str:
     return f'; it looks like {found[1]}: set encoding = "{found[0]}"' if found else ""
 
 
+HEAD = 1 << 20
+"""Bytes that tell an encoding, where the spec asks to find it."""
+
+
+def find_charset(data: bytes) -> str | None:
+    """The codec of a file that begins with ``data``, which has no byte order mark; None where none is likely.
+
+    UTF-16 and UTF-32 by their NULs; UTF-8 where it is valid, or mostly, so that a bad byte costs its record; else
+    Windows-1252, or ISO-8859-1 where a byte has no meaning in that, unless letters beyond ASCII stand together as they
+    do in other alphabets.
+    """
+    if wide := _wide(data[:SAMPLE]):
+        return wide[0]
+    if _is_utf8(data):
+        return "utf-8"
+    codec = "cp1252" if _decodes(data, "cp1252") else "iso8859-1"
+    runs = re.findall("[^\x00-\x7f]+", data.decode("latin-1"))
+    foreign = sum(len(run) > _LONGEST for run in runs)
+    return None if 2 * foreign > len(runs) or _is_binary(data) else codec
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Whether it is valid, but for a character that is cut off at its end, or has more good characters than bad."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = data[:-3].decode("utf-8", "replace") if len(data) == HEAD else data.decode("utf-8", "replace")
+        bad = text.count("\ufffd")
+        return 2 * bad < len(re.findall("[^\x00-\x7f\ufffd]", text)) or not bad
+    return True
+
+
+def _is_binary(data: bytes) -> bool:
+    """Whether there are control characters that no text has."""
+    return re.search(rb"[\x00-\x08\x0e-\x1a]", data[:SAMPLE]) is not None
+
+
 def _wide(data: bytes) -> tuple[str, str] | None:
     for codec, name, width, nuls in _WIDE:
         text = data[: len(data) // width * width]

@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -75,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     load = commands.add_parser("load", help="load files or objects into a table")
-    load.add_argument("sources", nargs="+", metavar="SOURCE", help="path, glob, s3://bucket/key or s3://bucket/prefix/")
+    load.add_argument(
+        "sources", nargs="+", metavar="SOURCE", help="path, glob, s3://bucket/key, s3://bucket/prefix/, or - for a pipe"
+    )
     _add_spec(load)
     load.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes that share a large object")
     load.add_argument("--force", action="store_true", help="load again what was loaded before")
@@ -86,8 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     infer = commands.add_parser("infer", help="print a spec for a file, ready to edit")
     infer.add_argument("source", metavar="SOURCE")
     infer.add_argument("--table", metavar="NAME")
-    infer.add_argument("--delimiter", metavar="TEXT", help="one or several characters, \\t for a tab; default: sniffed")
-    infer.add_argument("--no-header", action="store_true", help="the first record is no header; default: sniffed")
+    _add_dialect(infer)
     infer.set_defaults(run=_infer)
 
     plan = commands.add_parser("plan", help="what a load would do, and by which statements; changes nothing")
@@ -152,6 +154,25 @@ def _add_spec(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", metavar="NAME", help="target, with its schema or without; default: the file's name")
     parser.add_argument("--mode", choices=["append", "replace", "merge"])
     parser.add_argument("--key", metavar="COL,COL", help="columns to merge by; default: the table's primary key")
+    _add_dialect(parser)
+    parser.add_argument(
+        "--unknown",
+        choices=["ignore", "error", "add"],
+        help="columns of the file that the table lacks; default: ignore",
+    )
+
+
+def _add_dialect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--delimiter",
+        metavar="TEXT",
+        help="one or several characters, \\t for a tab; default: as the spec says, or sniffed",
+    )
+    parser.add_argument("--no-header", action="store_true", help="the first record is no header")
+    parser.add_argument("--encoding", metavar="NAME", help="utf-8, cp1252, …; default: as the spec says, or sniffed")
+    parser.add_argument(
+        "--null", metavar="TEXT", action="append", help="unquoted text that means NULL; may be repeated"
+    )
 
 
 def _add_dsn(parser: argparse.ArgumentParser) -> None:
@@ -267,38 +288,49 @@ class _SpecChoice:
             raise UsageError(f"{len(uris)} sources, and no --table or --spec to say where they go")
 
     def of(self, uri: str) -> LoadSpec:
-        return self._spec if self._spec is not None else self._read(_table_for(uri))
+        from loader.source import table_for
+
+        return self._spec if self._spec is not None else self._read(table_for(uri))
 
     def _read(self, table: str | None) -> LoadSpec:
         from loader.spec import LoadSpec
 
-        key = self._options.key.split(",") if self._options.key else None
-        if self._options.spec:
-            return LoadSpec.from_toml(self._options.spec, table=table, mode=self._options.mode, key=key)
-        return LoadSpec.from_dict({}, origin="options", table=table, mode=self._options.mode, key=key)
+        options = self._options
+        key = options.key.split(",") if options.key else None
+        if options.spec:
+            spec = LoadSpec.from_toml(options.spec, table=table, mode=options.mode, key=key)
+            return spec.with_options(**_dialect(options), unknown=options.unknown)
+        return LoadSpec.sniffed(
+            table=table or "", mode=options.mode, key=key, **_dialect(options), unknown=options.unknown
+        )
 
 
-def _table_for(uri: str) -> str:
-    """``…/Trip data.csv.gz`` → ``trip_data``."""
-    stem = PurePath(uri).name.split(".")[0].lower()
-    name = re.sub(r"\W+", "_", stem).strip("_")
-    if not name:
-        raise UsageError(f"{uri}: gives no name for a table; give --table")
-    return name
+def _dialect(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options say of the file's dialect."""
+    return {
+        "delimiter": None if options.delimiter is None else options.delimiter.replace("\\t", "\t"),
+        "header": False if options.no_header else None,
+        "encoding": options.encoding,
+        "null": options.null,
+    }
 
 
 def _infer(options: argparse.Namespace) -> int:
     from loader.infer import infer_spec
-    from loader.source import expand, open_source
+    from loader.source import expand, open_source, table_for
     from loader.spec import LoadSpec
+    from loader.standard_input import NAME
 
-    delimiter = "auto" if options.delimiter is None else options.delimiter.replace("\\t", "\t")
-    csv = {"delimiter": delimiter, "header": False if options.no_header else "auto"}
+    notes: list[str] = []
     with open_source(
         expand(options.source, note=_say)[0], part_size=1 << 20, prefetch=1
     ) as source:  # a sample is enough
-        asked = LoadSpec.from_dict({"csv": csv}, origin="options", table=options.table or _table_for(source.uri))
-        spec = infer_spec(source, asked)
+        asked = LoadSpec.sniffed(table=options.table or table_for(source.uri), **_dialect(options))
+        spec = infer_spec(source, asked, note=notes.append)
+        if source.uri != NAME:
+            spec = replace(spec, source=re.sub(r"[*?\[]", r"[\g<0>]", source.uri))
+    for note in notes:
+        print(f"# {printable(note)}")
     print(spec.to_toml(), end="")
     return 0
 

@@ -5,6 +5,7 @@ Words only: the catalog's description of a table comes in as a `Table`, nothing 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from loader.errors import ShapeError, TableError
 from loader.header import Fields
 from loader.names import SHOWN, did_you_mean, listed
 from loader.pgtypes import ColumnType, column_type
-from loader.spec import ColumnSpec, LoadSpec, Step
+from loader.spec import ColumnSpec, CsvSpec, LoadSpec, Step
 from loader.tables import Table, TableColumn
 from loader.values import shown
 
@@ -123,9 +124,10 @@ def match_columns(
 
 def fields_by_position(spec: LoadSpec, table: Table) -> int | None:
     """How many fields a record of a file without a header must have; None where that is for the file to show."""
-    if spec.columns:
-        return sum(column.value is None for column in spec.columns)
-    return sum(not column.generated for column in table.columns) if table.oid is not None else None
+    if not spec.columns and table.oid is None:
+        return None
+    named = [column.value is None for column in spec.columns] or [not column.generated for column in table.columns]
+    return sum(named) + spec.csv.trailing_delimiter
 
 
 @dataclass
@@ -152,18 +154,20 @@ class _Matching:
         """All fields, as inferred."""
         columns = tuple(self._column(each, place) for place, each in enumerate(self.inferred))
         names = tuple(column.name for column in columns)
-        if self.header is not None and names != tuple(self.header):
-            changed = [(old, new) for old, new in zip(self.header, names, strict=True) if old != new]
+        header = self.header[: len(names)] if self.header is not None else names
+        if names != tuple(header):
+            changed = [(old, new) for old, new in zip(header, names, strict=True) if old != new]
             renamed = ", ".join(f"{shown(old)} is {shown(new)}" for old, new in changed[:SHOWN])
             more = ", …" if len(changed) > SHOWN else ""
             self.notes.append(f"names of the header that a table cannot have: {renamed}{more}")
-        return Match(columns, len(columns), notes=tuple(self.notes))
+        return Match(columns, len(columns) + self.spec.csv.trailing_delimiter, notes=tuple(self.notes))
 
     def _by_position(self) -> Match:
         wanted = self.spec.columns or tuple(ColumnSpec(each) for each in self._writable())
         places = iter(range(len(wanted)))
         columns = tuple(self._column(each, None if each.value is not None else next(places)) for each in wanted)
-        return Match(columns, sum(each.field is not None for each in columns), notes=tuple(self.notes))
+        fields = sum(each.field is not None for each in columns) + self.spec.csv.trailing_delimiter
+        return Match(columns, fields, notes=tuple(self.notes))
 
     def _by_name(self, header: Sequence[str]) -> Match:
         wanted = self.spec.columns or tuple(ColumnSpec(each) for each in self._writable())
@@ -183,7 +187,8 @@ class _Matching:
             raise fields.missing(wanted[0].source or wanted[0].name, ", nor any other that is to be loaded")
         self._check_absent(absent, fields)
         used = {column.field for column in columns}
-        surplus = [place for place in range(len(header)) if place not in used]
+        last = len(header) - self.spec.csv.trailing_delimiter  # what follows is no field
+        surplus = [place for place in range(last) if place not in used]
         added = self._surplus(header, surplus, [each.source or each.name for each in absent])
         return Match(
             (*columns, *added),
@@ -245,7 +250,7 @@ class _Matching:
             name=column.name,
             type=column_type(type_name),
             field=place,
-            steps=column.transform,
+            steps=(*column.transform, *_number_steps(self.spec.csv, column_type(type_name))),
             default=column.default,
             value=column.value,
             format=compile_format(column.format) if column.format else None,
@@ -253,6 +258,16 @@ class _Matching:
             not_null=(stored.not_null and not self.table.fills_in) if stored is not None else is_key,
             collation=stored.collation if stored is not None else None,
         )
+
+
+_NUMBERS = re.compile(r"(?:smallint|integer|bigint|real|double precision|numeric(?:\(.*\))?)")
+
+
+def _number_steps(csv: CsvSpec, type_: ColumnType) -> tuple[Step, ...]:
+    """What makes a plain number of the file's, for a column of numbers."""
+    if (csv.decimal, csv.thousands) == (".", "") or not _NUMBERS.fullmatch(type_.name):
+        return ()
+    return (Step("number", (csv.decimal, csv.thousands)),)
 
 
 def _always_default(column: ColumnSpec) -> ColumnSpec:

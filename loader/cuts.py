@@ -67,7 +67,7 @@ class Shard:
 def counts_quotes(dialect: Dialect) -> bool:
     """Whether the number of quotes before a place tells if it is inside them: not where one may be escaped, or stand
     in a comment."""
-    return not dialect.comment and (dialect.quote is None or dialect.doubled)
+    return not dialect.leaves_out and (dialect.quote is None or dialect.doubled)
 
 
 class Cutter:

@@ -20,7 +20,8 @@ class Dialect:
 
     ``delimiter`` is one or several bytes; ``quote`` and ``escape`` are single bytes, None for none. A record that
     begins with ``comment`` is none; empty where there are no comments. ``transcoded``: the file's own bytes were
-    others, and what could not be decoded stands in its text as `decode` spells it.
+    others, and what could not be decoded stands in its text as `decode` spells it. ``skips_blank``: an empty line is no
+    record either.
     """
 
     delimiter: bytes
@@ -28,12 +29,13 @@ class Dialect:
     escape: int | None
     comment: bytes = b""
     transcoded: bool = False
+    skips_blank: bool = False
 
     @classmethod
     def of(cls, csv: CsvSpec, *, transcoded: bool = False) -> Dialect:
         quote = ord(csv.quote) if csv.quote else None
         escape = (ord(csv.escape) if csv.escape else quote) if quote else None
-        return cls(csv.delimiter.encode(), quote, escape, csv.comment.encode(), transcoded)
+        return cls(csv.delimiter.encode(), quote, escape, csv.comment.encode(), transcoded, csv.skip_blank_lines)
 
     @property
     def doubled(self) -> bool:
@@ -43,7 +45,18 @@ class Dialect:
     @property
     def is_plain(self) -> bool:
         """One byte delimits, quotes are doubled if there are any, and there are no comments: RFC 4180 says it all."""
-        return len(self.delimiter) == 1 and not self.comment and (self.quote is None or self.doubled)
+        return len(self.delimiter) == 1 and not self.leaves_out and (self.quote is None or self.doubled)
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether there may be lines that are no records."""
+        return bool(self.comment) or self.skips_blank
+
+    def is_left_out(self, data: bytes, position: int) -> bool:
+        """Whether the line that begins there, outside quotes, is no record: a comment or, if so asked, blank."""
+        if self.comment and data.startswith(self.comment, position):
+            return True
+        return self.skips_blank and data[position : position + 1] in (b"\n", b"\r")
 
 
 class UnterminatedQuoteError(ValueError):

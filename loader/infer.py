@@ -1,12 +1,13 @@
 """A sample of records → column types that lose nothing of what they show.
 
-A type is inferred only where its text output gives back every text of the sample: leading zeros stay text,
-decimals become ``numeric`` and not floats.
+A type is inferred only where its value says all that every text of the sample says: leading zeros stay text,
+decimals become ``numeric`` and not floats. Numbers in the file's own style (`sniff_style`) are numbers, and dates in a
+format that the file decides (`infer_dates`) are dates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -18,14 +19,18 @@ from loader.columns import LoadColumn
 from loader.convert import DATE, TIMESTAMP, TIMESTAMP_WITH_OFFSET, convert, decode
 from loader.errors import ShapeError
 from loader.header import COLUMN_LIMIT, names_to_ask_for, usable_names
+from loader.infer_dates import Dated, dated
 from loader.limits import Limits
 from loader.margins import without_footer
 from loader.parse import Parser
 from loader.pgtypes import column_type
 from loader.reading import Records, open_records
 from loader.records import Block, Place, delimiters, layout
+from loader.sniff import sniffed
 from loader.source import Source
-from loader.spec import ColumnSpec, LoadSpec
+from loader.spec import ColumnSpec, CsvSpec, LoadSpec, Step
+from loader.steps import apply
+from loader.values import shown
 
 SAMPLE_RECORDS = 20_000
 """Records of the first block that are looked at. It is read for the load anyway."""
@@ -48,7 +53,7 @@ _INSTANT = TIMESTAMP.replace(")?$", ")$")  # a day alone is a date, and would co
 # First match wins. Each pattern takes only texts that their type gives back with nothing lost: 007 is no number,
 # bigint holds any 18 digits, double precision any 15 (manual, 8.1.3), numeric all.
 _LADDER = (
-    ("boolean", r"^(?:true|false|TRUE|FALSE|True|False|t|f)$"),
+    ("boolean", r"^(?:true|false|TRUE|FALSE|True|False|t|f|yes|no|YES|NO|Yes|No)$"),
     ("bigint", r"^(?:0|-?[1-9][0-9]{0,17})$"),
     ("numeric", rf"^(?:{_DECIMAL})$"),
     ("double precision", rf"^-?{_FIFTEEN_DIGITS}(?:{_EXPONENT})?$"),
@@ -76,16 +81,22 @@ def widened(type_name: str, texts: pa.Array) -> str:
     return "text"
 
 
-def infer_spec(source: Source, spec: LoadSpec) -> LoadSpec:
+def _silent(_note: str) -> None:
+    """For who does not want to know."""
+
+
+def infer_spec(source: Source, spec: LoadSpec, *, note: Callable[[str], None] = _silent) -> LoadSpec:
     """``spec`` with the dialect of ``source`` and its columns, of its first block and a few spread-out ones.
 
-    Raises SourceError, DecodeError or ShapeError.
+    ``note`` is given a sentence on each thing that a reader should know. Raises SourceError, DecodeError or ShapeError.
     """
     records = open_records(source.chunks(), spec.csv, name=source.uri, limits=Limits.of(spec))
     spread = _spread(source, records)
-    columns = infer_columns(records.first, records.header, spec.csv.null, spread=spread, name=source.uri)
+    columns = infer_columns(records.first, records.header, records.csv, spread=spread, name=source.uri, note=note)
+    for told in sniffed(spec.csv, records.csv):
+        note(told)
     if records.header is not None:
-        asked = zip(columns, names_to_ask_for(records.header), strict=True)
+        asked = zip(columns, names_to_ask_for(records.header[: len(columns)]), strict=True)
         columns = tuple(replace(each, source=name if name != each.name else None) for each, name in asked)
     return replace(spec, csv=records.csv, columns=columns)
 
@@ -116,10 +127,11 @@ def _spread(source: Source, records: Records) -> Iterator[Block]:
 def infer_columns(
     block: Block | None,
     header: Sequence[str] | None,
-    null: Sequence[str],
+    csv: CsvSpec,
     *,
     spread: Iterable[Block] = (),
     name: str,
+    note: Callable[[str], None] = _silent,
 ) -> tuple[ColumnSpec, ...]:
     """A column for each field, named by the header or ``column_1`` …, of the narrowest type that holds its sample.
 
@@ -127,12 +139,11 @@ def infer_columns(
     """
     names = _header_or_numbers(header, block, name)
     places = tuple(LoadColumn(str(place), column_type("text"), place) for place in range(len(names)))
-    parser = Parser(places, len(names), null, name=name)
+    parser = Parser(places, len(names), csv.null, name=name)
     blocks = (each for each in chain([block], spread) if each is not None and each.terminated)
     rows = [parser.parse(each).batch.slice(0, SAMPLE_RECORDS) for each in blocks]
-    return tuple(
-        ColumnSpec(each, _narrowest([batch.column(place) for batch in rows])) for place, each in enumerate(names)
-    )
+    named = names[: len(names) - csv.trailing_delimiter]
+    return tuple(_column(each, [batch.column(place) for batch in rows], csv, note) for place, each in enumerate(named))
 
 
 def _header_or_numbers(header: Sequence[str] | None, block: Block | None, name: str) -> tuple[str, ...]:
@@ -149,14 +160,54 @@ def _width_of_first(block: Block) -> int:
     return len(delimiters(first, layout(first, block.dialect).quotes, block.dialect)) + 1
 
 
-def _narrowest(values: Sequence[pa.Array]) -> str:
+def _column(name: str, values: Sequence[pa.Array], csv: CsvSpec, note: Callable[[str], None]) -> ColumnSpec:
     texts = pa.concat_arrays([pa.nulls(0, pa.string()), *(decode(each)[0].unique() for each in values)])
     texts = texts.drop_null().unique()
     if not len(texts):
-        return "text"
-    found: str = next((type_name for type_name, pattern in _LADDER if _holds(type_name, pattern, texts)), "text")
-    # one letter alone is as likely a code, such as f for female
-    return "text" if found == "boolean" and len(texts) == 1 and len(texts[0].as_py()) == 1 else found
+        return ColumnSpec(name, "text")
+    found = _narrowest(texts, csv)
+    if found != "text":
+        return ColumnSpec(name, found)
+    moments = dated(texts, csv.dates)
+    if moments is not None and moments.format is not None:
+        return ColumnSpec(name, moments.type, format=moments.format)
+    for told in _undecided(name, texts, moments):
+        note(told)
+    return ColumnSpec(name, "text")
+
+
+def _undecided(name: str, texts: pa.Array, moments: Dated | None) -> Iterator[str]:
+    """What a column would be if the file said how it is written."""
+    example = shown(texts[0].as_py())
+    if moments is not None and len(moments.either) > 1:
+        formats = " or ".join(moments.either)
+        yield f'the column "{name}" is text: {example} is a day by {formats}, and the file does not tell which'
+    elif pc.all(pc.match_substring_regex(texts, _AMBIGUOUS)).as_py():
+        yield f'the column "{name}" is text: nothing in the file tells whether the comma of {example} is a decimal one'
+
+
+_AMBIGUOUS = r"^[+-]?[0-9]{1,3}(?:,[0-9]{3})?$"
+"""Numbers to one reader and others to the next; whole numbers alone were found before."""
+
+_NUMBERS = ("bigint", "numeric", "double precision")
+
+
+def _narrowest(texts: pa.Array, csv: CsvSpec) -> str:
+    numbers = texts
+    if (csv.decimal, csv.thousands) != (".", ""):
+        numbers = apply(Step("number", (csv.decimal, csv.thousands)), texts)
+    found: str = next(
+        (each for each, pattern in _LADDER if _holds(each, pattern, numbers if each in _NUMBERS else texts)), "text"
+    )
+    return "text" if found == "boolean" and not _is_boolean(set(texts.to_pylist())) else found
+
+
+def _is_boolean(texts: set[str]) -> bool:
+    """One letter alone is as likely a code, such as f for female; and yes alone as likely a word."""
+    words = {text.lower() for text in texts}
+    if words & {"yes", "no"}:
+        return words == {"yes", "no"}
+    return len(texts) > 1 or len(next(iter(texts))) > 1
 
 
 def _holds(type_name: str, pattern: str, texts: pa.Array) -> bool:

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,7 +29,7 @@ from loader.errors import BusyError, DatabaseUnavailableError, PausedError
 from loader.pooler import refused
 from loader.repertoire import repertoire_of, server_encoding
 from loader.report import REASONS, ROW_COUNTS, LoadReport, Reject
-from loader.spec import CsvSpec, LoadSpec
+from loader.spec import CsvSpec, LoadSpec, plain_csv
 from loader.statements import execute, insert, planned_rows, rows, stream
 from loader.tables import Table
 
@@ -400,7 +400,7 @@ def enter_loaded(
         "load_id": report.load_id,
         "state": "loaded",
         "header": None if header is None else json.dumps(header),
-        "dialect": json.dumps(asdict(csv)),
+        "dialect": json.dumps(plain_csv(csv)),
         "unlogged": unlogged,
     }
     names = ", ".join(values)
@@ -490,7 +490,7 @@ def note_file(connection: Connection, load_id: int, header: Sequence[str] | None
     execute(
         connection,
         "UPDATE loader.loads SET header = %s, dialect = %s WHERE load_id = %s",
-        (names, json.dumps(asdict(csv)), load_id),
+        (names, json.dumps(plain_csv(csv)), load_id),
     )
     connection.commit()
 

@@ -36,12 +36,20 @@ class Preamble:
 
 
 def read_preamble(
-    chunks: Iterable[bytes], dialect: Dialect, *, name: str, skip_lines: int, header: bool, header_rows: int = 1
+    chunks: Iterable[bytes],
+    dialect: Dialect,
+    *,
+    name: str,
+    skip_lines: int,
+    header: bool,
+    header_rows: int = 1,
+    trailing_delimiter: bool = False,
 ) -> Preamble:
     """Take the skipped physical lines and the records of the header off the front of a file.
 
-    A column's name is what stands in the header's rows, joined by blanks. Raises ShapeError where the file ends
-    before all that, or a record of the header is over `RECORD_LIMIT` bytes.
+    A column's name is what stands in the header's rows, joined by blanks. ``trailing_delimiter``: what follows each
+    record's last delimiter is a field without a name, whether the header has that delimiter or not. Raises ShapeError
+    where the file ends before all that, or a record of the header is over `RECORD_LIMIT` bytes.
     """
     reader = _Front(iter(chunks), name)
     for _ in range(skip_lines):
@@ -50,6 +58,8 @@ def read_preamble(
     if header:
         rows = [_header_row(reader.take(dialect, "a header"), dialect, name, reader) for _ in range(header_rows)]
         names = tuple(" ".join(filter(None, cells)) for cells in zip_longest(*rows, fillvalue=""))
+        if trailing_delimiter and names[-1].strip():
+            names = (*names, "")
     return Preamble(names, reader.offset, reader.line, reader.rest())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -27,8 +27,9 @@ from loader.refusals import is_refusal
 from loader.report import LoadReport
 from loader.segments import NotStraightError
 from loader.small_load import ahead, load_small
-from loader.source import Source, expand, open_source
+from loader.source import Source, expand, open_source, table_for
 from loader.spec import LoadSpec
+from loader.standard_input import SIGN
 from loader.tables import Table
 from loader.tally import Progress, RejectKeeper
 from loader.task import Task
@@ -54,8 +55,16 @@ TRIAL_FROM = 16 << 20
 
 def load(
     source: str,
-    spec: LoadSpec | Mapping[str, Any] | str | os.PathLike[str],
+    spec: LoadSpec | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     *,
+    table: str | None = None,
+    mode: str | None = None,
+    key: Sequence[str] | None = None,
+    delimiter: str | None = None,
+    header: bool | None = None,
+    encoding: str | None = None,
+    null: str | Sequence[str] | None = None,
+    unknown: str | None = None,
     dsn: str | None = None,
     database: Database | None = None,
     s3: Any = None,
@@ -66,6 +75,10 @@ def load(
 ) -> LoadReport:
     """Load each object or file that ``source`` names: a path, a glob, s3://bucket/key or s3://bucket/prefix/.
 
+    ``table``, ``mode`` and ``key`` go before the spec's, and so do ``delimiter``, ``header``, ``encoding``, ``null``
+    and ``unknown``. Without a spec, what is not given is found by the beginning of the file (see `sniff`), and the
+    table is named after it.
+
     ``dsn`` or ``database`` says where to, ``s3`` is a boto3 client to use. ``workers`` processes may load parts of a
     large object side by side, see `loader.shards`; at most one a core does. For the rest see `How`.
 
@@ -73,7 +86,14 @@ def load(
     report adds them up. Raises LoaderError for the first that failed; its ``report`` says what became of all. Raises
     what ``progress`` raises: the load that it interrupts ends as failed, and the same call continues it.
     """
-    spec = as_spec(spec)
+    told: dict[str, Any] = {
+        "delimiter": delimiter,
+        "header": header,
+        "encoding": encoding,
+        "null": null,
+        "unknown": unknown,
+    }
+    given = None if spec is None else as_spec(spec, table=table, mode=mode, key=key).with_options(**told)
     if (dsn is None) == (database is None):
         raise UsageError("load() needs either dsn or database")
     how = How(force=force, workers=workers, progress=progress, wait=wait)
@@ -84,9 +104,13 @@ def load(
             assert dsn is not None
             database = Database(dsn)
             stack.callback(database.close)
-        for uri in expand(source, client=s3, note=notes.append):
+        uris = expand(source, client=s3, note=notes.append)
+        if given is None and table is None and len(uris) > 1:
+            raise UsageError(f"{len(uris)} sources, and no table or spec to say where they go")
+        for uri in uris:
+            one = given or LoadSpec.sniffed(table=table or table_for(uri), mode=mode, key=key, **told)
             try:
-                reports.append(load_one(uri, spec, database, how, s3=s3))
+                reports.append(load_one(uri, one, database, how, s3=s3))
             except LoaderError as error:
                 reports += [error.report] if error.report else []
                 failed.append(error)
@@ -121,7 +145,11 @@ def load_one(
     try:
         how = with_token(within_cores(how))
         if how.workers > 1:
-            loaded = load_by_workers(uri, spec, database, how, version_id=version_id, s3=s3)
+            loaded = (
+                "no other process has standard input"
+                if uri == SIGN
+                else load_by_workers(uri, spec, database, how, version_id=version_id, s3=s3)
+            )
             if isinstance(loaded, LoadReport):
                 return loaded
             how = replace(how, notes=(*how.notes, f"loaded by one worker: {loaded}"))
@@ -142,11 +170,21 @@ def _opened(uri: str, how: How, *, version_id: str | None, s3: Any) -> Source:
     return open_source(uri, version_id=version_id, client=s3, ahead=ahead(how))
 
 
-def as_spec(spec: LoadSpec | Mapping[str, Any] | str | os.PathLike[str]) -> LoadSpec:
-    """The spec, made of whatever form it was given in. Raises SpecError."""
+def as_spec(
+    spec: LoadSpec | Mapping[str, Any] | str | os.PathLike[str],
+    *,
+    table: str | None = None,
+    mode: str | None = None,
+    key: Sequence[str] | None = None,
+) -> LoadSpec:
+    """The spec, of whatever form it was given in; what else is given goes before its own word. Raises SpecError."""
     if isinstance(spec, LoadSpec):
-        return spec
-    return LoadSpec.from_dict(spec) if isinstance(spec, Mapping) else LoadSpec.from_toml(spec)
+        if (table, mode, key) == (None, None, None):
+            return spec
+        spec = spec.to_dict()
+    if isinstance(spec, Mapping):
+        return LoadSpec.from_dict(spec, table=table, mode=mode, key=key)
+    return LoadSpec.from_toml(spec, table=table, mode=mode, key=key)
 
 
 class Load(Task):

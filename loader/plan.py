@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from loader.checkpoints import Found
 from loader.columns import LoadColumn, as_template, match_columns
-from loader.datetimes import Zones, is_offset
-from loader.errors import SpecError
+from loader.datetimes import Zones, compile_format, is_offset
+from loader.errors import ShapeError, SpecError
 from loader.merge import check_rules, merge_key
 from loader.pgtypes import ColumnType
 from loader.records import Block
@@ -19,6 +19,7 @@ from loader.repertoire import BY_OTHER_LENGTHS
 from loader.spec import ColumnSpec, LoadSpec
 from loader.spec_server import SpecServer
 from loader.tables import Table
+from loader.values import shown
 
 if TYPE_CHECKING:
     from psycopg2 import sql
@@ -139,18 +140,23 @@ def make_plan(
     """
     notes: tuple[str, ...] = ()
     guessed: tuple[ColumnSpec, ...] = ()
-    if (not spec.columns and table.oid is None) or (spec.unknown == "add" and header is not None):
+    undecided: list[str] = []
+    new_table = not spec.columns and table.oid is None
+    if new_table or (spec.unknown == "add" and header is not None) or (spec.csv.dates and not spec.columns):
         from loader.infer import infer_columns
 
-        guessed = infer_columns(first, header, spec.csv.null, name=name)
-        guessed = tuple(replace(each, type=found.widened.get(each.name, each.type)) for each in guessed)
+        guessed = infer_columns(first, header, spec.csv, name=name, note=undecided.append)
+        guessed = tuple(_widened(each, found.widened) for each in guessed)
     types = spell_types([(each.name, each.type) for each in (*spec.columns, *guessed) if each.type is not None])
     match = match_columns(spec, header, table, types, inferred=guessed, name=name, session_zone=server.session_zone)
+    if not spec.columns:
+        match = replace(match, columns=_as_the_file_has_dates(match.columns, guessed))
     added = {column.name for column in match.added}
     new = added or ({column.name for column in match.columns} if table.oid is None and not spec.columns else set())
     inferred = {each.name: each.type or "text" for each in guessed if each.name in new}
     if inferred:
-        notes = ("types of columns were inferred from the first records", *_widening_notes(found.widened))
+        told = (*_widening_notes(found.widened), *(undecided if new_table else ()))
+        notes = ("types of columns were inferred from the first records", *told)
     counted = encoding in BY_OTHER_LENGTHS
     match = replace(match, columns=_travelling(match.columns, column_types, careful=found.careful, counted=counted))
     match = replace(match, columns=_to_be_proved(match.columns, inferred))
@@ -184,6 +190,39 @@ def make_plan(
         notes=notes + match.notes,
         encoding=encoding,
     )
+
+
+def check_delimiter(spec: LoadSpec, header: tuple[str, ...] | None, first: Block | None, name: str) -> None:
+    """Raise ShapeError where the file has one column, which nobody names, and another delimiter would make several."""
+    if spec.columns or (header is not None and len(header) > 1) or (header is None and first is None):
+        return
+    from loader.sniff import misread
+
+    delimiter = misread(header, first.data if first is not None else b"", spec.csv)
+    if delimiter:
+        given, found = (json.dumps(each, ensure_ascii=False) for each in (spec.csv.delimiter, delimiter))
+        what = f"one column, {shown(header[0])}" if header else "one column"
+        raise ShapeError(
+            f"{name}: has {what}, by the delimiter {given}, and several by {found}; "
+            f"set delimiter = {found} in [csv], or --delimiter, or declare that column"
+        )
+
+
+def _widened(column: ColumnSpec, widened: Mapping[str, str]) -> ColumnSpec:
+    return replace(column, type=widened[column.name], format=None) if column.name in widened else column
+
+
+def _as_the_file_has_dates(columns: tuple[LoadColumn, ...], guessed: Sequence[ColumnSpec]) -> tuple[LoadColumn, ...]:
+    """Columns of the table with the format that the file's dates are in: by its session's, the server may take another
+    day for the month."""
+
+    def with_format(column: LoadColumn) -> LoadColumn:
+        format = guessed[column.field].format if guessed and column.field is not None else None
+        if format is None or column.format is not None or column.type.form not in ("date", "timestamp", "timestamptz"):
+            return column
+        return replace(column, format=compile_format(format))
+
+    return tuple(map(with_format, columns))
 
 
 _LEAST = 4  # bytes, of a value with its length: no block of a mebibyte of well-shaped records is over the limit
@@ -239,7 +278,11 @@ def _to_be_proved(columns: tuple[LoadColumn, ...], inferred: Mapping[str, str]) 
         return columns
     from loader.infer import PATTERNS
 
-    return tuple(replace(each, pattern=PATTERNS.get(inferred.get(each.name, ""))) for each in columns)
+    def proved(column: LoadColumn) -> LoadColumn:
+        pattern = PATTERNS.get(inferred.get(column.name, ""))
+        return replace(column, pattern=column.format.pattern if pattern and column.format else pattern)
+
+    return tuple(map(proved, columns))
 
 
 def _widening_notes(widened: Mapping[str, str]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from loader.merge import Merge
 from loader.new_table import NewTable
 from loader.plan import Plan
 from loader.reading import Head
+from loader.sniff import sniffed
 from loader.source import Source, open_source
 from loader.spec import LoadSpec
 from loader.staging import Staging, copying
@@ -99,7 +100,7 @@ def _preview(source: Source, spec: LoadSpec, database: Database, connection: Con
             each.as_string(connection)
             for each in _statements(connection, plan, source.size, load.form(plan, Dialect.of(records.csv)))
         ),
-        notes=plan.notes,
+        notes=sniffed(spec.csv, records.csv) + plan.notes,
     )
 
 

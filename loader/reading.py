@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from loader.blocks import split
+from loader.charset import HEAD as HEAD_OF_TEXT
+from loader.charset import find_charset
 from loader.decode import decompress, find_compression, find_encoding, gather, peek, transcode, without
+from loader.errors import DecodeError
 from loader.fields import Dialect
 from loader.foreign import SAMPLE as SAMPLE_OF_FORMAT
 from loader.foreign import check_format
@@ -79,13 +82,14 @@ def open_records(
     compression, chunks = find_compression(chunks, csv.compression)
     if csv.compression not in ("auto", "none"):
         chunks = _checked_unpacked(chunks, csv, name)
-    encoding, mark, encoded = find_encoding(decompress(chunks, compression, name=name), csv.encoding)
+    csv, unpacked = _with_encoding(decompress(chunks, compression, name=name), csv, name)
+    encoding, mark, encoded = find_encoding(unpacked, csv.encoding)
     sample, encoded = peek(encoded, SAMPLE_OF_FORMAT)
     has_header = bool(csv.header) and not csv.skip_lines and not csv.comment
     check_format(sample, name=name, encoding=encoding, has_header=has_header, compression=compression)
     form = Form(compression, encoding, mark)
     decoded = transcode(encoded, encoding, name=name)
-    csv, text = sniff(gather(limits.watch(decoded, name) if limits else decoded), csv)
+    csv, text = sniff(gather(limits.watch(decoded, name) if limits else decoded), csv, name=name)
     preamble = read_preamble(
         text,
         _dialect(csv, form),
@@ -93,6 +97,7 @@ def open_records(
         skip_lines=csv.skip_lines,
         header=bool(csv.header),
         header_rows=csv.header_rows,
+        trailing_delimiter=csv.trailing_delimiter,
     )
     width = fields if preamble.names is None else len(preamble.names)
     start = Place(offset=preamble.offset, line=preamble.line, fields=width)
@@ -102,6 +107,23 @@ def open_records(
         begin.append(block)
     whole = [each for each in begin if each.terminated]
     return Records(form, csv, preamble.names, start, joined(whole) if whole else None, chain(begin, blocks), limits)
+
+
+def _with_encoding(chunks: Iterator[bytes], csv: CsvSpec, name: str) -> tuple[CsvSpec, Iterator[bytes]]:
+    """``csv`` with an encoding, found where that is asked for, and the chunks with nothing taken off.
+
+    Raises DecodeError where none is likely.
+    """
+    if csv.encoding != "auto":
+        return csv, chunks
+    head, chunks = peek(chunks, HEAD_OF_TEXT)
+    by_mark, mark, _ = find_encoding(iter([head]), "utf-8")
+    found = by_mark if mark else find_charset(head)
+    if found is None:
+        raise DecodeError(
+            f"{name}: is not UTF-8, and does not look like Windows-1252; set encoding in [csv], or --encoding"
+        )
+    return replace(csv, encoding=found), chunks
 
 
 def _checked_unpacked(chunks: Iterator[bytes], csv: CsvSpec, name: str) -> Iterator[bytes]:

@@ -174,7 +174,7 @@ def layout(data: bytes, dialect: Dialect, *, final: bool = True) -> Layout:
     """
     view = np.frombuffer(data, np.uint8)
     line_ends = _line_ends(data, view, final=final)
-    if dialect.comment and dialect.comment in data:
+    if dialect.skips_blank or (dialect.comment and dialect.comment in data):
         quotes, comments = _quotes_past_comments(data, line_ends, dialect, final=final)
     else:
         quotes, comments = _quotes(data, view, dialect), _NO_COMMENTS
@@ -222,7 +222,8 @@ def _section(dialect: Dialect, *, or_comment: bool = False) -> re.Pattern[bytes]
         else:  # inside quotes, COPY takes an escape with a following quote or escape as one character
             pattern = q + rb"(?:[^" + q + e + rb"]++|" + e + rb"[" + q + e + rb"]|" + e + rb")*+(" + q + rb")?"
     if or_comment:  # a first byte that must be one of three lets the search skip what lies between
-        pattern += rb"|[\r\n](" + re.escape(dialect.comment) + rb"[^\r\n]*+)"
+        comment = re.escape(dialect.comment) + rb"[^\r\n]*+" if dialect.comment else rb"(?!)"
+        pattern += rb"|[\r\n](" + comment + (rb"|(?=[\r\n])" if dialect.skips_blank else b"") + rb")"
     return re.compile(pattern)
 
 
@@ -235,7 +236,7 @@ def _quotes_past_comments(
 ) -> tuple[Positions, Positions]:
     """The quotes, and the comment lines, of which one without its end counts only where ``final``."""
     view = np.frombuffer(data, np.uint8)
-    begins = _comment_like(view, line_ends, dialect.comment)
+    begins = _comment_like(view, line_ends, dialect)
     if not len(begins):
         return _quotes(data, view, dialect), _NO_COMMENTS
     following = np.searchsorted(line_ends, begins, side="right")
@@ -247,9 +248,18 @@ def _quotes_past_comments(
     return quotes, comments[real if final else real & (following < len(line_ends))]
 
 
-def _comment_like(view: npt.NDArray[np.uint8], line_ends: Positions, comment: bytes) -> Positions:
-    """The beginnings of the lines that begin with ``comment``; they may be in quotes."""
-    begins = np.append(0, line_ends)
+def _comment_like(view: npt.NDArray[np.uint8], line_ends: Positions, dialect: Dialect) -> Positions:
+    """The beginnings of the lines that are comments, or blank where such are left out; they may be in quotes."""
+    lines = np.append(0, line_ends)
+    commented = _beginning_with(view, lines, dialect.comment) if dialect.comment else lines[:0]
+    if not dialect.skips_blank:
+        return commented
+    lines = lines[lines < len(view)]
+    blank = lines[(view[lines] == _LF) | (view[lines] == _CR)]
+    return np.union1d(commented, blank).astype(np.intp)
+
+
+def _beginning_with(view: npt.NDArray[np.uint8], begins: Positions, comment: bytes) -> Positions:
     begins = begins[begins + len(comment) <= len(view)]
     for number, byte in enumerate(comment):
         begins = begins[view[begins + number] == byte]
@@ -281,7 +291,7 @@ def _escaped_quotes_past_comments(
     toggles: list[int] = []
     begins: list[int] = []
     at = 0
-    if data.startswith(dialect.comment):
+    if dialect.is_left_out(data, 0):
         begins.append(0)
         at = _LINE.match(data).end()  # type: ignore[union-attr]  # it matches anything
     for match in _section(dialect, or_comment=True).finditer(data, at):

@@ -7,9 +7,7 @@ with ``replay_of``, and takes effect once for each load that it mends.
 
 from __future__ import annotations
 
-import shutil
 import string
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,8 +32,6 @@ from loader.source import Source, open_source
 from loader.spec import ColumnSpec, CsvSpec, LoadSpec, RejectSpec
 from loader.stored import read_stored
 from loader.tables import Table
-
-STANDARD_INPUT = "-"
 
 _KEPT = "the rejects of load "
 
@@ -98,6 +94,7 @@ def _csv_of_rejects(dialect: dict[str, Any], *, has_header: bool) -> CsvSpec:
         header_rows=1,
         skip_lines=0,
         skip_footer=0,
+        sniff=False,
     )
 
 
@@ -173,18 +170,13 @@ def replay(
             for earlier in ledger.find_replays(connection, load_id)
         )
     how = replace(how, replay_of=load_id)
-    if source is not None and source != STANDARD_INPUT:
+    if source is not None:
         return _with_notes(notes, lambda: _load(lambda: open_source(source, client=s3), source, spec, database, how))
     with tempfile.TemporaryDirectory(prefix="loader-replay-") as folder:
         path = Path(folder) / "records.csv"
-        if source is None:
-            name = f"{_KEPT}{load_id}"
-            version, more = _write_kept(database, original, path)
-            notes += more
-        else:
-            name, version = "standard input", None
-            with path.open("wb") as out:
-                shutil.copyfileobj(sys.stdin.buffer, out)
+        name = f"{_KEPT}{load_id}"
+        version, more = _write_kept(database, original, path)
+        notes += more
         return _with_notes(
             notes, lambda: _load(lambda: FileSource(str(path), name=name, version=version), name, spec, database, how)
         )

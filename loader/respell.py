@@ -46,7 +46,7 @@ def _without_comments(block: Block) -> Block:
     comments = block.layout.comments
     kept = zip(np.append(0, comments[:, 1]), np.append(comments[:, 0], len(block.data)), strict=True)
     data = b"".join(block.data[start:end] for start, end in kept) if len(comments) else block.data
-    return replace(block, data=data, dialect=replace(block.dialect, comment=b""))
+    return replace(block, data=data, dialect=replace(block.dialect, comment=b"", skips_blank=False))
 
 
 def _free_byte(block: Block, null: Sequence[str]) -> int | None:

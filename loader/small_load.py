@@ -242,12 +242,13 @@ class _SmallLoad:
         kept: dict[object, Plan] = kept_by(connection).setdefault("plans", {})
         key = (spec.fingerprint(), table, records.header, records.csv, zone)
         if (plan := kept.pop(key, None)) is not None:
-            plan = replace(plan, spec=spec, zones=server_zones(self._task.database, zone))
+            plan = replace(plan, spec=replace(spec, csv=records.csv), zones=server_zones(self._task.database, zone))
         else:
             plan = self._task.plan(connection, records, table, again=False)
         if plan.added or table.rules or table.view:
             raise NotSmallError
-        if is_constant(spec) and all(each.type.built_in for each in plan.columns):
+        constant = is_constant(spec) and not records.csv.dates  # a file's dates are in its own format
+        if constant and all(each.type.built_in for each in plan.columns):
             kept[key] = plan
             if len(kept) > KEPT_PLANS:
                 del kept[next(iter(kept))]

@@ -1,94 +1,61 @@
-"""``delimiter = "auto"`` and ``header = "auto"``: the dialect as the beginning of a file shows it.
+"""The dialect that the beginning of a file shows: what a load without a spec reads it by, and what ``"auto"`` asks for.
 
-**The delimiter.** A first line such as ``sep=;``, as Excel writes it, decides. Else the beginning of the file is
-divided into records by each candidate, by COPY's rules of quoting, as a load would divide it. A candidate is as good
-as it gives many records the same number of fields, many fields rather than few, and clean ones: a field with another
-likely delimiter in it is not, unless it is a number such as ``1,50``. Characters that stand in texts, times and
-names too (a colon, a blank) count half. Of equals the earlier candidate wins; a file of one column has a comma.
+This is the front of a small room, of functions over the first bytes that read and write nothing:
 
-**The header.** Each column votes. Where its first text is a name and all below are values (numbers, dates, times,
-booleans), the first record is a header; where the first is a value itself, it is not, except for years in a row
-(1990, 1991, …), which are names as often. Where no column votes, all are of text: then the first record is a header
-if its texts are there, differ, and none of them comes again in its column. An index, which has no gaps, may lack its
-name; where it counts the records, as R and pandas write it, what lacks it is surely the header.
+- `sniff_records`: lines → records, by one dialect.
+- `sniff_values`: the kind of value that a text is.
+- `sniff_dialect`: delimiter, quote and escape, by how well the columns' values hold together.
+- `sniff_shape`: titles, comments, blank lines, footers, delimiters at the line's end, short records.
+- `sniff_header`: names or values in the first record.
+- `sniff_style`: decimal comma, thousands, the order of days and months.
 
-This is a guess by nature, so it is asked for, told in the report, and written out by ``infer``.
+A first line such as ``sep=;``, as Excel writes it, decides about the delimiter. With ``sniff = true`` all that the spec
+leaves at its default is found; with ``delimiter = "auto"`` or ``header = "auto"`` alone, that alone.
+
+It is a guess by nature, so it is told in the report and the ledger, and written out by ``infer``.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import chain, islice, pairwise
+from dataclasses import dataclass, fields, replace
+from itertools import chain, islice
 
-import numpy as np
-import numpy.typing as npt
-
-from loader.blocks import Splitter
-from loader.fields import Dialect, Field, UnterminatedQuoteError, split_record
-from loader.records import Block, delimiters
+from loader.errors import ShapeError
+from loader.sniff_dialect import CELLS, DOUBLED, LIKELY, SEVERAL, Choice, Reading, choose, is_one_column, read
+from loader.sniff_header import has_header
+from loader.sniff_records import Cell, Quoting, Row, lines_of
+from loader.sniff_shape import (
+    find_comment,
+    first_of_table,
+    footer_lines,
+    has_trailing_delimiter,
+    is_padded,
+    without_comments,
+)
+from loader.sniff_style import PLAIN, date_order, number_style
 from loader.spec import CsvSpec
 
-SAMPLE = 256 << 10
-"""Bytes of the file's text that are looked at."""
+SAMPLE = 1 << 20
+"""Bytes of the file's text that are looked at. Few of them are, by each candidate: see `sniff_dialect`."""
 
-WIDE_SAMPLE = 4 << 20
-"""Bytes that are looked at where fewer do not hold two lines: a header alone may be as long."""
-
-LIKELY = (",", ";", "\t", "|")
-UNLIKELY = (":", " ", "^", "~")
-DOUBLED = ("||", "::", "^^", "~~")
-
-_PIECE = 16 << 10  # bytes of a block; what the sample cuts off is at most as much, and a block costs 0.1 ms
-_ROWS = 1000  # records whose fields are looked at, of as many fields in all:
-_CELLS = 50_000
-_LONGEST = 64 << 10  # bytes of a record that are looked at
-_GIVEN_UP = 500  # lines after unbalanced quotes
-_ENOUGH = 0.75  # of the records, that must agree
-
-_MONEY = rb"(?:[$%]|\xe2\x82\xac|\xc2\xa3)?"  # of the others, euro and pound
-_NUMBER = rb"\(?[-+]?" + _MONEY + rb" ?(?:[0-9][0-9.,']*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})? ?" + _MONEY + rb"\)?"
-_CLOCK = rb"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?[AaPp][Mm])?(?:Z| ?[-+][0-9:]{2,6})?"
-_DAY = rb"[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{1,4}"
-_UUID = rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-_VALUE = re.compile(
-    rb"[ \t]*(?:"
-    + rb"|".join((_NUMBER, _DAY + rb"(?:[ T]" + _CLOCK + rb")?", _CLOCK, _UUID, rb"(?i:true|false)"))
-    + rb")[ \t]*"
-)
-_NOTHING = frozenset({b"", b"na", b"n/a", b"nan", b"null", b"none", b"nil", b"-", b"--", b"?", b".", b"\\n", b"#n/a"})
-"""Texts that stand for no value, in small letters; they say nothing about a column."""
-
-_YEAR = re.compile(rb"1[5-9][0-9]{2}|2[01][0-9]{2}")
+_LONGEST = 1 << 16  # characters of a line that are looked at
 _SEPARATOR = re.compile(rb"(\"?)sep=([^\r\n]{1,8}?)\1(\r\n|\n|\r|\Z)", re.IGNORECASE)
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
-def sniff(text: Iterator[bytes], csv: CsvSpec) -> tuple[CsvSpec, Iterator[bytes]]:
-    """``csv`` with nothing left to find, and the ``text``, in UTF-8, with nothing taken off."""
-    if csv.delimiter != "auto" and csv.header != "auto":
+def sniff(text: Iterator[bytes], csv: CsvSpec, *, name: str = "") -> tuple[CsvSpec, Iterator[bytes]]:
+    """``csv`` with nothing left to find, and the ``text``, in UTF-8, with nothing taken off.
+
+    Raises ShapeError where two dialects fit equally well and a person would have to say.
+    """
+    if not csv.sniff and csv.delimiter != "auto" and csv.header != "auto":
         return csv, text
     sample, text = _sample(text, csv.skip_lines)
     sample, csv = _without_separator_line(sample, csv)
-    reading = _best(sample, csv) if csv.delimiter == "auto" else _Reading(sample, csv)
-    header = _has_header(reading) if csv.header == "auto" else csv.header
-    return replace(reading.csv, header=header), text
-
-
-def sniffed(asked: CsvSpec, found: CsvSpec) -> tuple[str, ...]:
-    """What a reader of the report should know of the dialect ``found``, in one sentence; none where all was given."""
-    parts = []
-    if asked.delimiter == "auto":
-        parts.append(f"the delimiter {json.dumps(found.delimiter, ensure_ascii=False)}")
-    if asked.header == "auto":
-        parts.append("a header" if found.header else "that there is no header")
-    if not parts:
-        return ()
-    return (f"{' and '.join(parts)} {'were' if len(parts) > 1 else 'was'} found by sniffing",)
+    return _Sniffer(sample, csv, name).found(), text
 
 
 # --- the sample
@@ -101,19 +68,21 @@ class _Sample:
     data: bytes
     whole: bool
 
+    def lines(self) -> list[str]:
+        lines = lines_of(self.data.decode("utf-8", "replace")) if self.data else []
+        return lines if self.whole or len(lines) < 2 else lines[:-1]
+
 
 def _sample(text: Iterator[bytes], skip_lines: int) -> tuple[_Sample, Iterator[bytes]]:
     taken: list[bytes] = []
-    size = lines = 0
-    while size < SAMPLE or (lines < skip_lines + 2 and size < WIDE_SAMPLE):
+    size = 0
+    while size < SAMPLE:
         chunk = next(text, None)
         if chunk is None:
             return _Sample(_after_lines(b"".join(taken), skip_lines), whole=True), iter(taken)
         taken.append(chunk)
         size += len(chunk)
-        lines += chunk.count(b"\n") or chunk.count(b"\r")
-    limit = SAMPLE if lines > skip_lines + 2 else WIDE_SAMPLE
-    return _Sample(_after_lines(b"".join(taken)[:limit], skip_lines), whole=False), chain(taken, text)
+    return _Sample(_after_lines(b"".join(taken)[:SAMPLE], skip_lines), whole=False), chain(taken, text)
 
 
 def _after_lines(data: bytes, count: int) -> bytes:
@@ -133,202 +102,184 @@ def _without_separator_line(sample: _Sample, csv: CsvSpec) -> tuple[_Sample, Csv
     )
 
 
-class _Reading:
-    """The sample's records as one dialect has them."""
-
-    def __init__(self, sample: _Sample, csv: CsvSpec) -> None:
-        self.csv = csv
-        self._dialect = Dialect.of(csv)
-        self._null = {null.encode() for null in csv.null}
-        splitter = Splitter(self._dialect, name="", block_size=_PIECE)
-        self._blocks = list(_until_broken(splitter.feed(sample.data)))
-        # of a cut file, the last record says too little; unless it is the only one, such as a very long header
-        if sample.whole or not self._blocks:
-            self._blocks += _until_broken(splitter.flush())
-
-    @cached_property
-    def widths(self) -> npt.NDArray[np.intp]:
-        """The number of fields of each record that is no empty line, shape (n,); 0 for a line that was given up."""
-        widths = [np.empty(0, np.intp), *map(self._widths_of, self._blocks)]
-        whole = np.concatenate(widths)
-        return whole[: len(whole) - self.csv.skip_footer] if self.csv.skip_footer else whole
-
-    def _widths_of(self, block: Block) -> npt.NDArray[np.intp]:
-        if not block.terminated:
-            return np.zeros(block.records, np.intp)
-        places = delimiters(block.data, block.layout.quotes, self._dialect)
-        widths = np.searchsorted(places, block.ends) - np.searchsorted(places, block.starts[:-1]) + 1
-        return np.delete(widths, block.empty_lines())
-
-    @cached_property
-    def width(self) -> int:
-        """The number of fields that most records have; of two that are as frequent, the greater one."""
-        if not len(self.widths):
-            return 0
-        values, counts = np.unique(self.widths, return_counts=True)
-        return int(values[len(values) - 1 - int(counts[::-1].argmax())])
-
-    @cached_property
-    def rows(self) -> list[list[Field]]:
-        """The fields of the first records."""
-        rows: list[list[Field]] = []
-        cells = 0
-        for width, record in zip(self.widths.tolist(), self._records(), strict=False):
-            cells += width
-            if len(rows) == _ROWS or (cells > _CELLS and rows):
-                break
-            try:
-                rows.append(split_record(record[:_LONGEST], self._dialect))
-            except UnterminatedQuoteError:  # where it was cut
-                break
-        return rows
-
-    def _records(self) -> Iterator[bytes]:
-        """The records that are no empty lines; b"" in place of a line that was given up."""
-        for block in self._blocks:
-            if not block.terminated:
-                yield from [b""] * block.records
-                continue
-            empty = set(block.empty_lines().tolist())
-            yield from (block.raw(index) for index in range(block.records) if index not in empty)
-
-    def is_nothing(self, field: Field) -> bool:
-        value, quoted = field
-        return (not quoted and value in self._null) or value.strip().lower() in _NOTHING
+# --- what it shows
 
 
-def _until_broken(blocks: Iterator[Block]) -> Iterator[Block]:
-    """The blocks up to where too many lines were given up: each costs ten times as much as a record, or more."""
-    given_up = 0
-    for block in blocks:
-        yield block
-        given_up += 0 if block.terminated else block.records
-        if given_up > _GIVEN_UP:
-            return
+class _Sniffer:
+    """The state of one `sniff`."""
+
+    def __init__(self, sample: _Sample, csv: CsvSpec, name: str) -> None:
+        self._csv = csv
+        self._name = name
+        self._whole = sample.whole
+        self._lines = sample.lines()
+        self._delimiter = None if csv.delimiter == "auto" else csv.delimiter
+        self._quotings = _quotings(self._lines, csv)
+
+    def found(self) -> CsvSpec:
+        csv = self._csv
+        if csv.sniff and not csv.comment:
+            csv = replace(csv, comment=find_comment(self._lines, delimiter=self._delimiter, quotings=self._quotings))
+        lines = without_comments(self._lines, csv.comment)
+        if self._whole and csv.skip_footer:
+            lines = lines[: -csv.skip_footer]
+        reading = self._reading(lines)
+        csv = self._with_dialect(csv, reading, lines)
+        if not csv.sniff:
+            rows = reading.rows
+            return replace(csv, header=self._has_header(rows)) if csv.header == "auto" else csv
+        return self._with_shape(csv, reading, lines)
+
+    def _reading(self, lines: Sequence[str]) -> Reading:
+        choice = choose(lines, delimiter=self._delimiter, quotings=self._quotings)
+        if self._delimiter is not None or not choice.reading.delimiter:
+            return choice.reading
+        if is_one_column(choice.reading, lines):
+            return read(lines, "", choice.reading.quoting)
+        if choice.rival and self._csv.sniff:
+            raise self._undecided(choice)
+        return choice.reading
+
+    def _undecided(self, choice: Choice) -> ShapeError:
+        one, other = (json.dumps(each, ensure_ascii=False) for each in (choice.reading.delimiter, choice.rival))
+        return ShapeError(
+            f"{self._name}: the delimiter may be {one} or {other}, by which the file is as good a table; "
+            f"set delimiter = {one} in [csv], or --delimiter"
+        )
+
+    def _with_dialect(self, csv: CsvSpec, reading: Reading, lines: Sequence[str]) -> CsvSpec:
+        delimiter = reading.delimiter or self._delimiter or _unused(lines if csv.sniff else ())
+        if not csv.sniff:
+            return replace(csv, delimiter=delimiter)
+        return replace(csv, delimiter=delimiter, quote=reading.quoting.quote, escape=reading.quoting.escape)
+
+    def _with_shape(self, csv: CsvSpec, reading: Reading, lines: Sequence[str]) -> CsvSpec:
+        rows = reading.rows
+        start = first_of_table(reading)
+        line = rows[start].line if rows else 0
+        footer = self._footer(reading, lines, line) if self._whole and not csv.skip_footer else 0
+        end = len(lines) - footer
+        table = tuple(row for row in rows[start:] if row.line < end)
+        header = self._has_header(table, reading.width) if csv.header == "auto" else bool(csv.header)
+        csv = replace(
+            csv,
+            sniff=False,
+            header=header,
+            skip_lines=csv.skip_lines + self._lines_before(line, csv.comment),
+            skip_footer=csv.skip_footer or footer,
+            skip_blank_lines=csv.skip_blank_lines or (reading.width > 1 and not all(self._lines[line:end])),
+        )
+        names, body = (table[0] if table else None, table[1:]) if header else (None, table)
+        return self._with_style(_with_ends(csv, names, body, reading.width), names, body, reading.width)
+
+    def _footer(self, reading: Reading, lines: Sequence[str], line: int) -> int:
+        found = footer_lines(lines, reading, line) if reading.rows else 0
+        return max(0, min(found, len(lines) - line - 1))
+
+    def _with_style(self, csv: CsvSpec, names: Row | None, body: Sequence[Row], width: int) -> CsvSpec:
+        columns = _texts(_columns(body, max(width, len(names.cells) if names else 0)))
+        given = (csv.decimal, csv.thousands) != PLAIN
+        decimal, thousands = (csv.decimal, csv.thousands) if given else number_style(columns)
+        dates = csv.dates or date_order(columns, "\n".join(self._lines))
+        return replace(csv, decimal=decimal, thousands=thousands, dates=dates)
+
+    def _lines_before(self, line: int, comment: str) -> int:
+        """Physical lines to skip before the table; none where all are comments, which are left out anyway."""
+        before = self._lines[:line]
+        return line if any(not comment or not each.startswith(comment) for each in before) else 0
+
+    def _has_header(self, rows: Sequence[Row], width: int = 0) -> bool:
+        if not rows:
+            return True
+        names, others = rows[0].cells, rows[self._csv.header_rows :]
+        if len(names) == width - 1:  # a delimiter at each record's end, or an index without a name
+            others = [replace(row, cells=row.cells[:-1]) for row in others if len(row.cells) == width]
+        if not self._csv.sniff:
+            others = [row for row in others if len(row.cells) == len(names)]
+        below = _columns(others, len(names))
+        return has_header(names, below, frozenset(self._csv.null))
 
 
-# --- the delimiter
+def _with_ends(csv: CsvSpec, names: Row | None, body: Sequence[Row], width: int) -> CsvSpec:
+    """``csv`` with what is odd about the ends of records."""
+    if csv.trailing_delimiter or has_trailing_delimiter(names, body, width):
+        return replace(csv, trailing_delimiter=True)
+    return replace(csv, ragged="pad") if csv.null and is_padded(names, body, width) else csv
 
 
-def _best(sample: _Sample, csv: CsvSpec) -> _Reading:
-    taken = (csv.quote, csv.escape, csv.comment)
-    usable = [each for each in LIKELY + UNLIKELY + DOUBLED if each not in taken and each.encode() in sample.data]
-    readings = {each: _Reading(sample, replace(csv, delimiter=each)) for each in usable}
-    for doubled in DOUBLED:
-        if doubled in readings and doubled[0] in readings:
-            in_pairs = _stands_in_pairs(readings[doubled[0]], readings[doubled])
-            del readings[doubled[0] if in_pairs else doubled]
-    for worth in (_worth, _ragged_worth):
-        worths = {each: worth(reading) for each, reading in readings.items()}
-        best = max(worths, key=worths.__getitem__, default=",")
-        if worths.get(best, 0) > 0:
-            return readings[best]
-    return _Reading(sample, replace(csv, delimiter=","))
+def _columns(rows: Sequence[Row], width: int) -> list[list[Cell]]:
+    """The cells below one another, of the rows that have them."""
+    few = rows[: max(20, CELLS // max(width, 1))]
+    return [[row.cells[place] for row in few if len(row.cells) > place] for place in range(width)]
 
 
-def _stands_in_pairs(single: _Reading, doubled: _Reading) -> bool:
-    """Whether a character stands doubled in the first record, and mostly elsewhere: else fields are empty."""
-    singles, pairs = (np.maximum(reading.widths - 1, 0) for reading in (single, doubled))
-    if not len(singles) or not len(pairs) or singles[0] != 2 * pairs[0]:
-        return False
-    return bool(0 < _ENOUGH * singles.sum() <= 2 * pairs.sum())
+def _texts(columns: Sequence[Sequence[Cell]]) -> list[list[str]]:
+    return [[cell.text for cell in cells] for cells in columns]
 
 
-def _worth(reading: _Reading) -> float:
-    """How likely its delimiter is the file's, from 0 to 1."""
-    widths, width = reading.widths, reading.width
-    if width < 2:
-        return 0.0
-    agreeing = float((widths == width).mean())
-    if agreeing < _ENOUGH:
-        return 0.0
-    first = 1.0 if widths[0] == width else 0.5  # the header, most often
-    usual = 1.0 if reading.csv.delimiter in LIKELY or len(reading.csv.delimiter) > 1 else 0.5
-    return agreeing * (1 - 1 / width) * first * usual * _cleanness(reading)
+def _quotings(lines: Sequence[str], csv: CsvSpec) -> list[Quoting]:
+    """The quotes that the file may have, the usual ones first."""
+    if not csv.sniff or (csv.quote, csv.escape) != ('"', '"'):
+        return [Quoting(csv.quote, csv.escape or csv.quote)]
+    text = "\n".join(line[:_LONGEST] for line in lines[:400])
+    quotings = [DOUBLED]
+    if '\\"' in text:
+        quotings.append(Quoting('"', "\\"))
+    if re.search(r"(?m)(?:^|[,;\t|:])'[^'\n]*'(?:$|[,;\t|:])", text):
+        quotings += [Quoting("'", "'"), *([Quoting("'", "\\")] if "\\'" in text else [])]
+    return [*quotings, Quoting("", "")] if '"' in text else quotings
 
 
-def _ragged_worth(reading: _Reading) -> float:
-    """The same where records have all numbers of fields: nearly each must have the delimiter, and most the first."""
-    widths = reading.widths
-    if reading.csv.delimiter not in LIKELY or not len(widths) or (widths > 1).mean() < 0.9:
-        return 0.0
-    return float((widths <= widths[0]).mean()) * _cleanness(reading)
+def _unused(lines: Sequence[str]) -> str:
+    """A delimiter for a file of one column: one that no line has, so that it stays one."""
+    return next((each for each in (*LIKELY, "\x1f") if not any(each in line for line in lines)), ",")
 
 
-def _cleanness(reading: _Reading) -> float:
-    """The mean over fields: 1 for a value, for nothing, and for what is quoted; a little less for a text; 0 for one
-    with another likely delimiter in it. A comma before a blank is prose."""
-    other = b"".join(each.encode() for each in LIKELY if each not in (reading.csv.delimiter, ","))
-    pattern = rb"[" + re.escape(other) + rb"]"
-    dirty = re.compile(pattern if reading.csv.delimiter == "," else pattern + rb"|,(?! )")
-    total = cells = 0.0
-    for row in reading.rows[:100]:
-        cells += len(row)
-        total += sum(_clean(field, dirty) for field in row)
-    return total / cells if cells else 0.0
+# --- what the report says
 
 
-def _clean(field: Field, dirty: re.Pattern[bytes]) -> float:
-    value, quoted = field
-    if quoted or not value or _VALUE.fullmatch(value):
-        return 1.0
-    return 0.0 if dirty.search(value) else 0.9
+def sniffed(asked: CsvSpec, found: CsvSpec) -> tuple[str, ...]:
+    """What a reader of the report should know of the dialect ``found``, in one sentence; none where all was given."""
+    parts = []
+    if asked.delimiter == "auto":
+        parts.append(f"the delimiter {json.dumps(found.delimiter, ensure_ascii=False)}")
+    if asked.header == "auto":
+        parts.append("a header" if found.header else "that there is no header")
+    parts += _settings(asked, found)
+    if not parts:
+        return ()
+    named = ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
+    return (f"{named} {'were' if len(parts) > 1 else 'was'} found by sniffing",)
 
 
-# --- the header
+def _settings(asked: CsvSpec, found: CsvSpec) -> list[str]:
+    """The other settings that were found, as a spec says them."""
+    if not asked.sniff:
+        return []
+    names = [each.name for each in fields(CsvSpec) if each.name not in ("delimiter", "header", "sniff")]
+    usual = replace(asked, encoding="utf-8") if asked.encoding == "auto" else asked
+    changed = [(name, getattr(found, name)) for name in names if getattr(found, name) != getattr(usual, name)]
+    return [f"{name} = {_plain(value)}" for name, value in changed if name != "escape" or value != found.quote]
 
 
-def _has_header(reading: _Reading) -> bool:
-    rows = reading.rows
-    if not rows or not rows[0]:
-        return True
-    names, others = rows[0], rows[reading.csv.header_rows :]
-    below = [[row[place] for row in others if len(row) == len(names)] for place in range(len(names))]
-    if not names[0][0].strip() and _counts_records(below[0]):
-        return True
-    years = _years(names)
-    votes: Counter[bool | None] = Counter(
-        None if place in years else _vote(reading, name, values)
-        for place, (name, values) in enumerate(zip(names, below, strict=True))
-    )
-    if votes[True] or votes[False]:
-        return votes[True] >= votes[False]
-    return _are_names(reading, names, below)
+def _plain(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
-def _vote(reading: _Reading, name: Field, below: Sequence[Field]) -> bool | None:
-    """Whether a column says that its first text is a name; None where it does not say."""
-    if reading.is_nothing(name):
-        return None
-    if _VALUE.fullmatch(name[0]):
-        return False
-    known = [value for value in below if not reading.is_nothing(value)]
-    values = sum(_VALUE.fullmatch(value) is not None for value, _ in known)
-    return True if known and values >= 0.9 * len(known) else None
+# --- a dialect that was given and is another
 
 
-def _counts_records(values: Sequence[Field]) -> bool:
-    """Whether they are 0, 1, 2 … or 1, 2, 3 …, as R and pandas write beside the records, mostly without a name."""
-    first = next((int(value == b"1") for value, _ in values), 0)
-    return len(values) > 1 and all(value == str(at).encode() for at, (value, _) in enumerate(values, start=first))
+def misread(header: Sequence[str] | None, first: bytes, csv: CsvSpec) -> str:
+    """The delimiter that the file seems to have where, as it is read, it has one column; "" where it seems right.
 
-
-def _years(names: Sequence[Field]) -> set[int]:
-    """The places of years that follow one another by the same step, three at least."""
-    places = [place for place, (name, _) in enumerate(names) if _YEAR.fullmatch(name)]
-    years = [int(names[place][0]) for place in places]
-    steps = {later - earlier for earlier, later in pairwise(years)}
-    return set(places) if len(years) > 2 and len(steps) == 1 and 0 not in steps else set()
-
-
-def _are_names(reading: _Reading, names: Sequence[Field], below: Sequence[Sequence[Field]]) -> bool:
-    texts = [name for name, _ in names]
-    if all(reading.is_nothing(name) for name in names) or len(set(texts)) < len(texts):
-        return False
-    for name, values in zip(names, below, strict=True):
-        if not name[0].strip():
-            if any(reading.is_nothing(value) for value in values):
-                return False  # unlike an index without a name, it has gaps
-        elif any(value == name[0] for value, _ in values):
-            return False
-    return True
+    ``first``: the first records' text.
+    """
+    lines = first[:_LONGEST].decode("utf-8", "replace")
+    head = header[0] if header else lines_of(lines)[0] if lines else ""
+    rest = [line for line in lines_of(lines)[:50] if line] if lines else []
+    for each in (*SEVERAL[:4], *LIKELY):
+        if each in head and each not in csv.delimiter:
+            divided = [len(line.split(each)) for line in [head, *rest]]
+            if sum(width == divided[0] for width in divided) > 0.9 * len(divided):
+                return each
+    return ""

@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from loader import files, markers
+from loader import files, markers, standard_input
 from loader.checksums import Checksum, NoChecksum
 from loader.deadline import Deadline
 from loader.errors import UsageError
@@ -122,9 +123,9 @@ def expand(
 ) -> list[str]:
     """The addresses that ``source`` stands for, in the order of their names.
 
-    ``source`` is a path, a glob over paths, ``s3://bucket/key``, ``s3://bucket/prefix/``, ``s3://bucket`` or a
-    glob over keys, such as ``s3://bucket/2024/*.csv``. ``*`` stays within one level, ``**`` goes through
-    levels. What exists under exactly the given name is meant before its reading as a glob. Names are
+    ``source`` is a path, a glob over paths, ``-`` for standard input, ``s3://bucket/key``, ``s3://bucket/prefix/``,
+    ``s3://bucket`` or a glob over keys, such as ``s3://bucket/2024/*.csv``. ``*`` stays within one level, ``**`` goes
+    through levels. What exists under exactly the given name is meant before its reading as a glob. Names are
     literal: nothing in them is URL-encoded.
 
     Of a prefix or glob, what stands for no data is left out, see `loader.markers`; ``note`` is called with a sentence
@@ -132,6 +133,8 @@ def expand(
     prefix stands for nothing, UsageError for an address that is none.
     """
     name = _address(source)
+    if name == standard_input.SIGN:
+        return [name]
     if not name.startswith(_S3):
         found, left_out = files.expand(name)
     else:
@@ -162,6 +165,8 @@ def open_source(
     Raises SourceNotFoundError, SourceUnavailableError or SourceError; UsageError for an address that is none.
     """
     name = _address(uri)
+    if name == standard_input.SIGN:
+        return standard_input.open_standard_input()
     if not name.startswith(_S3):
         return files.open_source(name)
     from loader import s3
@@ -193,4 +198,13 @@ def _address(source: str | os.PathLike[str]) -> str:
     name = os.fspath(source)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name) and not name.startswith(_S3):
         raise UsageError(f"{name}: only s3://bucket/key and local paths can be read")
+    return name
+
+
+def table_for(uri: str) -> str:
+    """``…/Trip data.csv.gz`` → ``trip_data``. Raises UsageError where nothing is left of the name."""
+    stem = PurePath(uri).name.split(".")[0].lower()
+    name = re.sub(r"\W+", "_", stem).strip("_")
+    if not name:
+        raise UsageError(f"{uri}: gives no name for a table; give --table")
     return name

@@ -73,13 +73,19 @@ class CsvSpec:
     escape: str = '"'  # the quote itself (doubled), or a character such as a backslash
     header: bool | Literal["auto"] = True
     skip_lines: int = 0  # physical lines before the header, or before the first record
-    encoding: str = "utf-8"
+    encoding: str = "utf-8"  # a codec's name; "auto": see `charset.find_charset`
     compression: Compression = "auto"
     null: tuple[str, ...] = ("",)
     ragged: Literal["reject", "pad"] = "reject"
     header_rows: int = 1  # records that the header takes; a column's name is what stands in them, joined by blanks
     skip_footer: int = 0  # physical lines at the end of the file
     comment: str = ""  # a record that begins with this text, outside quotes, is a comment
+    skip_blank_lines: bool = False  # else each is a record, of one field
+    trailing_delimiter: bool = False  # each record ends with a delimiter, after which there is no field
+    decimal: str = "."  # one character, of numbers
+    thousands: str = ""  # one character between groups of three digits, "" for none
+    dates: Literal["", "dmy", "mdy"] = ""  # the order of day and month where a column's format is to be inferred
+    sniff: bool = False  # find what is at its default here, as a load without a spec does
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +200,44 @@ class LoadSpec:
         return spec
 
     @classmethod
+    def sniffed(
+        cls,
+        *,
+        table: str,
+        mode: str | None = None,
+        key: Sequence[str] | None = None,
+        delimiter: str | None = None,
+        header: bool | None = None,
+        encoding: str | None = None,
+        null: str | Sequence[str] | None = None,
+        unknown: str | None = None,
+    ) -> LoadSpec:
+        """The spec of a load without one: what is not given is found by the beginning of the file.
+
+        Raises SpecError with every problem found.
+        """
+        given = {"delimiter": delimiter, "header": header, "encoding": encoding, "null": _listed(null)}
+        mapping = {"csv": {"sniff": True, **_given(given)}, **_given({"unknown": unknown})}
+        return cls.from_dict(mapping, origin="options", table=table, mode=mode, key=key)
+
+    def with_options(
+        self,
+        *,
+        delimiter: str | None = None,
+        header: bool | None = None,
+        encoding: str | None = None,
+        null: str | Sequence[str] | None = None,
+        unknown: str | None = None,
+    ) -> LoadSpec:
+        """The spec with what is given in place of its own word. Raises SpecError with every problem found."""
+        given = _given({"delimiter": delimiter, "header": header, "encoding": encoding, "null": _listed(null)})
+        if not given and unknown is None:
+            return self
+        mapping = self.to_dict()
+        csv = {**plain_csv(self.csv), **given}
+        return LoadSpec.from_dict({**mapping, "csv": csv, **_given({"unknown": unknown})}, origin="options")
+
+    @classmethod
     def from_stored(cls, mapping: Mapping[str, object], *, origin: str) -> LoadSpec:
         """The spec that `to_dict` gave, in this process or in one of another version of the program.
 
@@ -285,7 +329,7 @@ class LoadSpec:
             "table": self.table,
             "mode": self.mode,
             "key": list(self.key),
-            "csv": {**asdict(self.csv), "null": list(self.csv.null)},
+            "csv": plain_csv(self.csv),
             "rejects": asdict(self.rejects),
             # a process of an earlier version, which does not know them, can read the spec of a load in progress
             "limits": asdict(self.limits) if self.limits != LimitSpec() else None,
@@ -811,11 +855,12 @@ def _read_versions(top: _Section, mode: Mode) -> Versions | None:
 
 
 def _read_csv(section: _Section) -> CsvSpec:
-    delimiter = _read_delimiter(section)
+    sniffs = section.flag("sniff", False)
+    delimiter = _read_delimiter(section, "auto" if sniffs else _CSV_DEFAULT.delimiter)
     quote = _read_character(section, "quote", _CSV_DEFAULT.quote)
     escape = _read_character(section, "escape", quote)  # as with COPY, the quote unless given
     known = "" if delimiter == "auto" else delimiter
-    ragged, null = _read_ragged(section), _read_null(section, known, quote)
+    ragged, null, decimal = _read_ragged(section), _read_null(section, known, quote), _read_decimal(section)
     if ragged == "pad" and not null:
         section.note("ragged", '"pad" fills records with NULL, and null = [] says that no text means NULL')
     if quote and quote in known:
@@ -826,30 +871,61 @@ def _read_csv(section: _Section) -> CsvSpec:
         delimiter=delimiter,
         quote=quote,
         escape=escape,
-        header=_read_header(section),
+        header=_read_header(section, "auto" if sniffs else _CSV_DEFAULT.header),
         header_rows=_read_header_rows(section),
         skip_lines=section.count("skip_lines", _CSV_DEFAULT.skip_lines),
         skip_footer=section.count("skip_footer", _CSV_DEFAULT.skip_footer),
         comment=_read_comment(section, quote),
-        encoding=_read_encoding(section),
+        encoding=_read_encoding(section, "auto" if sniffs else _CSV_DEFAULT.encoding),
         compression=cast(Compression, section.choice("compression", _CSV_DEFAULT.compression, get_args(Compression))),
         null=null,
         ragged=ragged,
+        skip_blank_lines=section.flag("skip_blank_lines", _CSV_DEFAULT.skip_blank_lines),
+        trailing_delimiter=section.flag("trailing_delimiter", _CSV_DEFAULT.trailing_delimiter),
+        decimal=decimal,
+        thousands=_read_thousands(section, decimal),
+        dates=cast(Literal["", "dmy", "mdy"], section.choice("dates", _CSV_DEFAULT.dates, ("", "dmy", "mdy"))),
+        sniff=sniffs,
     )
 
 
-def _read_delimiter(section: _Section) -> str:
+def _read_separator(section: _Section, key: str, default: str) -> str:
+    """One character that no plain number has, but a point."""
+    text = section.text(key)
+    if not text or text == default:
+        return default
+    if len(text) > 1 or text.isalnum() or text in "+-" or _has_line_end(text):
+        section.note(key, f"must be one character that is no letter, digit or sign, not {_shown(text)}")
+        return default
+    return text
+
+
+def _read_decimal(section: _Section) -> str:
+    if section.values.get("decimal") == "":
+        section.note("decimal", "must not be empty")
+    return _read_separator(section, "decimal", _CSV_DEFAULT.decimal)
+
+
+def _read_thousands(section: _Section, decimal: str) -> str:
+    thousands = _read_separator(section, "thousands", _CSV_DEFAULT.thousands)
+    if thousands == decimal:
+        section.note("thousands", f"must not be the decimal separator {_shown(decimal)}")
+        return ""
+    return thousands
+
+
+def _read_delimiter(section: _Section, default: str) -> str:
     delimiter = section.word("delimiter")
     if delimiter is None:
-        return _CSV_DEFAULT.delimiter
+        return default
     if _has_line_end(delimiter):
         section.note("delimiter", "must not hold a line end")
         return _CSV_DEFAULT.delimiter
     return delimiter
 
 
-def _read_header(section: _Section) -> bool | Literal["auto"]:
-    if section.values.get("header") == "auto":
+def _read_header(section: _Section, default: bool | Literal["auto"]) -> bool | Literal["auto"]:
+    if section.values.get("header", default) == "auto":
         return "auto"
     return section.flag("header", bool(_CSV_DEFAULT.header))
 
@@ -905,10 +981,10 @@ def _read_null(section: _Section, delimiter: str, quote: str) -> tuple[str, ...]
     return null
 
 
-def _read_encoding(section: _Section) -> str:
+def _read_encoding(section: _Section, default: str) -> str:
     encoding = section.word("encoding")
-    if encoding is None:
-        return _CSV_DEFAULT.encoding
+    if encoding is None or encoding == "auto":
+        return default if encoding is None else encoding
     try:
         "".encode(encoding)
     except LookupError as error:
@@ -1191,6 +1267,10 @@ def _plain_text(value: object) -> str | None:
     return value.isoformat() if isinstance(value, date | time) else None
 
 
+def _listed(null: str | Sequence[str] | None) -> list[str] | None:
+    return None if null is None else [null] if isinstance(null, str) else list(null)
+
+
 def _given(mapping: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in mapping.items() if value is not None}
 
@@ -1202,6 +1282,19 @@ def _other_than(section: _Plain, usual: _Plain) -> dict[str, object]:
     """The settings of ``section`` that differ from those of ``usual``."""
     given, assumed = asdict(section), asdict(usual)
     return {name: value for name, value in given.items() if value != assumed[name]}
+
+
+_LATER = ("skip_blank_lines", "trailing_delimiter", "decimal", "thousands", "dates", "sniff")
+"""Settings of ``[csv]`` that earlier versions do not know."""
+
+
+def plain_csv(csv: CsvSpec) -> dict[str, object]:
+    """The dialect as plain values; settings that earlier versions do not know only where they say something, so that a
+    process of such a version can read a load in progress."""
+    usual = CsvSpec()
+    left_out = {name for name in _LATER if getattr(csv, name) == getattr(usual, name)}
+    mapping: dict[str, object] = {**asdict(csv), "null": list(csv.null)}
+    return {name: value for name, value in mapping.items() if name not in left_out}
 
 
 def _plain_column(column: ColumnSpec) -> str | dict[str, object]:

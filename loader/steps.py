@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from loader import arrays
 from loader.errors import TransformError
+from loader.sniff_style import number_pattern
 from loader.spec import Step
 
 GROWN = 64 << 20
@@ -112,6 +113,28 @@ _MADE_OF = np.zeros(256, np.uint8)
 _MADE_OF[list(b"0123456789.-(")] = list(b"0123456789.--")
 
 
+# --- numbers as people write them
+
+
+def _number(step: Step, values: pa.StringArray) -> pa.StringArray:
+    """``1.234,50`` → ``1234.50``: a number in the file's style as PostgreSQL writes it.
+
+    A text that only PostgreSQL would take for a number, such as ``1.5`` where the comma is decimal, gets what keeps it
+    from that behind it. Any other is left as it is, for the type to judge.
+    """
+    decimal, thousands = _strings(step)
+    trimmed = pc.utf8_trim(values, characters=" \t")
+    written = pc.match_substring_regex(trimmed, number_pattern(decimal, thousands))
+    plain = pc.replace_substring(trimmed, pattern=thousands, replacement="") if thousands else trimmed
+    plain = pc.replace_substring(plain, pattern=decimal, replacement=".") if decimal != "." else plain
+    if pc.all(written, min_count=0).as_py():
+        return plain
+    taken = pc.match_substring_regex(trimmed, "^[+-]?(?:[0-9]+\\.?[0-9]*|\\.[0-9]+)(?:[eE][+-]?[0-9]+)?$")
+    beside = arrays.text(f" (decimal = {json.dumps(decimal)})")
+    marked = pc.binary_join_element_wise(values, beside, arrays.text(""))
+    return pc.if_else(written, plain, pc.if_else(taken, marked, values))
+
+
 # --- texts for texts
 
 
@@ -151,4 +174,5 @@ _STEPS: dict[str, Callable[[Step, pa.StringArray], pa.StringArray]] = {
     "null_if": _null_if,
     "replace": _replace,
     "map": _map,
+    "number": _number,
 }

@@ -19,7 +19,7 @@ from loader.errors import DatabaseError
 from loader.fields import Dialect
 from loader.lanes import Lanes, how_converted
 from loader.merge import Merged
-from loader.plan import Plan, make_plan
+from loader.plan import Plan, check_delimiter, make_plan
 from loader.reading import Records, open_records, text_of
 from loader.repertoire import server_encoding
 from loader.report import ROW_COUNTS, LoadReport
@@ -144,10 +144,12 @@ class Task:
         if table.oid is None:
             schema, exact = self.spec.table_name[0], self.spec.names_exactly
             named = catalog.check_new(connection, table, schema=schema, exact=exact)
+        if self.spec.csv.delimiter != "auto":
+            check_delimiter(self.spec, records.header, records.first, self.source.uri)
         text = text_of(self.source.size, records.form.compression)
         large = is_large(self.source.size, self.spec.segment_size, compression=records.form.compression)
         plan = make_plan(
-            self.spec,
+            replace(self.spec, csv=records.csv),
             records.header,
             records.first,
             table,

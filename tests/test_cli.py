@@ -189,7 +189,8 @@ def test_infer_finds_the_dialect_unless_it_is_told(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("a;b\n1;2\n")
     assert 'delimiter = ";"' in run("infer", str(path)).stdout
-    assert "header" not in run("infer", str(path)).stdout
+    assert "header =" not in run("infer", str(path)).stdout
+    assert '# the delimiter ";" and a header were found by sniffing' in run("infer", str(path)).stdout
     told = run("infer", str(path), "--delimiter", "\\t", "--no-header").stdout
     assert 'delimiter = "\\t"' in told
     assert "header = false" in told

@@ -40,7 +40,7 @@ def type_of(tmp_path: Path, texts: Sequence[str]) -> str | None:
     path = tmp_path / "one.csv"
     with path.open("w", newline="") as out:
         csv.writer(out).writerows([["n", "x"], *(["1", text] for text in texts)])
-    return types_of(path, header=True)["x"]
+    return types_of(path, header=True, sniff=True)["x"]
 
 
 @pytest.mark.parametrize(
@@ -70,12 +70,23 @@ def type_of(tmp_path: Path, texts: Sequence[str]) -> str | None:
         ("boolean", ["true", "true"]),
         ("bigint", ["0", "1"]),
         ("text", ["true", "1"]),
-        ("text", ["yes", "no"]),
+        ("boolean", ["yes", "no"]),
+        ("boolean", ["Yes", "No", "No"]),
+        ("text", ["yes", "yes"]),  # as likely a word
+        ("text", ["yes", "false"]),
+        ("date", ["02.02.2024", "03.02.2024"]),  # points are for days first
+        ("date", ["31/05/2024", "01/05/2024"]),
+        ("date", ["05/31/2024", "05/01/2024"]),
+        ("text", ["31/05/2024", "05/31/2024"]),
+        ("date", ["2024/1/31"]),
+        ("date", ["5 Jan 2024", "31 Dec 2023"]),
+        ("timestamp", ["31.12.2024 23:59", "01.01.2025 00:00"]),
+        ("timestamp", ["12/31/2024 11:59 PM", "1/1/2025 1:00 AM"]),
         ("date", ["2024-02-29", "1999-12-31"]),
         ("text", ["2024-02-30", "2024-02-01"]),
         ("text", ["2023-02-29"]),
         ("text", ["0000-01-01"]),
-        ("text", ["01/02/2024"]),
+        ("text", ["01/02/2024"]),  # day or month?
         ("timestamp", ["2024-01-05 10:00:00", "2024-01-05T10:00:00.5"]),
         ("text", ["2024-01-05 10:00:00", "2024-01-05"]),
         ("text", ["2024-01-05 25:00:00"]),

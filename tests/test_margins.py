@@ -161,4 +161,4 @@ def test_a_header_of_millions_of_names_is_refused_before_they_are_made() -> None
 def test_a_record_of_millions_of_fields_does_not_make_as_many_columns() -> None:
     records = open_records(iter([b"," * 4_000_000 + b"\n1\n"]), CsvSpec(header=False), name="x.csv")
     with pytest.raises(ShapeError, match="has 4,000,001 columns, and a table can have no more than 1,600"):
-        infer_columns(records.first, records.header, [""], name="x.csv")
+        infer_columns(records.first, records.header, records.csv, name="x.csv")

@@ -78,7 +78,7 @@ def test_its_statements_are_real(dsn: str, file: Path, capsys: Any, mode: str) -
                 cursor.execute(statement)
         connection.rollback()
     connection.close()
-    loader.load(str(file), {"table": "t", "mode": mode}, dsn=dsn)
+    loader.load(str(file), table="t", mode=mode, dsn=dsn)
     told = plan(capsys, str(file), "--table", "t", "--mode", mode, "--dsn", dsn)
     assert (
         told["verdict"]
@@ -99,6 +99,7 @@ def test_for_people(dsn: str, file: Path, capsys: Any) -> None:
         "  converted by the kernel",
         "    id integer ← id",
         "    Name text ← Name",
+        '  note: the delimiter "," and a header were found by sniffing',
         'COPY "public"."t" ("id", "Name") FROM STDIN (FORMAT binary);',
     ]
 
