@@ -137,13 +137,36 @@ def infer_columns(
 
     ``block``: the file's first, None where it has none. ``spread``: others that are to be looked at.
     """
+    sampled = _samples(block, header, csv, spread=spread, name=name)
+    return tuple(_column(each, texts, csv, note) for each, texts in sampled)
+
+
+def open_days(block: Block | None, header: Sequence[str] | None, csv: CsvSpec, *, name: str) -> dict[int, str]:
+    """Fields of whose days nothing in the file tells which number is the month: an example, and how it may be read."""
+    found = {}
+    for place, (_, texts) in enumerate(_samples(block, header, csv, name=name)):
+        moments = dated(texts, csv.dates) if len(texts) else None
+        if moments is not None and moments.format is None:
+            found[place] = f"{shown(texts[0].as_py())} is a day by {' or '.join(moments.either)}"
+    return found
+
+
+def _samples(
+    block: Block | None, header: Sequence[str] | None, csv: CsvSpec, *, spread: Iterable[Block] = (), name: str
+) -> list[tuple[str, pa.StringArray]]:
+    """The distinct texts of each field's sample, without NULLs, with the field's name."""
     names = _header_or_numbers(header, block, name)
     places = tuple(LoadColumn(str(place), column_type("text"), place) for place in range(len(names)))
     parser = Parser(places, len(names), csv.null, name=name)
     blocks = (each for each in chain([block], spread) if each is not None and each.terminated)
     rows = [parser.parse(each).batch.slice(0, SAMPLE_RECORDS) for each in blocks]
     named = names[: len(names) - csv.trailing_delimiter]
-    return tuple(_column(each, [batch.column(place) for batch in rows], csv, note) for place, each in enumerate(named))
+    return [(each, _distinct([batch.column(place) for batch in rows])) for place, each in enumerate(named)]
+
+
+def _distinct(values: Sequence[pa.Array]) -> pa.StringArray:
+    texts = pa.concat_arrays([pa.nulls(0, pa.string()), *(decode(each)[0].unique() for each in values)])
+    return texts.drop_null().unique()
 
 
 def _header_or_numbers(header: Sequence[str] | None, block: Block | None, name: str) -> tuple[str, ...]:
@@ -160,9 +183,7 @@ def _width_of_first(block: Block) -> int:
     return len(delimiters(first, layout(first, block.dialect).quotes, block.dialect)) + 1
 
 
-def _column(name: str, values: Sequence[pa.Array], csv: CsvSpec, note: Callable[[str], None]) -> ColumnSpec:
-    texts = pa.concat_arrays([pa.nulls(0, pa.string()), *(decode(each)[0].unique() for each in values)])
-    texts = texts.drop_null().unique()
+def _column(name: str, texts: pa.StringArray, csv: CsvSpec, note: Callable[[str], None]) -> ColumnSpec:
     if not len(texts):
         return ColumnSpec(name, "text")
     found = _narrowest(texts, csv)

@@ -151,12 +151,14 @@ def make_plan(
     match = match_columns(spec, header, table, types, inferred=guessed, name=name, session_zone=server.session_zone)
     if not spec.columns:
         match = replace(match, columns=_as_the_file_has_dates(match.columns, guessed))
+    if spec.csv.sniff and table.oid is not None and not spec.columns:
+        notes += _notes_on_days(match.columns, first, header, spec, name)
     added = {column.name for column in match.added}
     new = added or ({column.name for column in match.columns} if table.oid is None and not spec.columns else set())
     inferred = {each.name: each.type or "text" for each in guessed if each.name in new}
     if inferred:
         told = (*_widening_notes(found.widened), *(undecided if new_table else ()))
-        notes = ("types of columns were inferred from the first records", *told)
+        notes += ("types of columns were inferred from the first records", *told)
     counted = encoding in BY_OTHER_LENGTHS
     match = replace(match, columns=_travelling(match.columns, column_types, careful=found.careful, counted=counted))
     match = replace(match, columns=_to_be_proved(match.columns, inferred))
@@ -223,6 +225,24 @@ def _as_the_file_has_dates(columns: tuple[LoadColumn, ...], guessed: Sequence[Co
         return replace(column, format=compile_format(format))
 
     return tuple(map(with_format, columns))
+
+
+def _notes_on_days(
+    columns: tuple[LoadColumn, ...], first: Block | None, header: Sequence[str] | None, spec: LoadSpec, name: str
+) -> tuple[str, ...]:
+    """That PostgreSQL decides about days of which the file does not tell which number is the month."""
+    dated = [each for each in columns if each.type.form in ("date", "timestamp", "timestamptz") and each.format is None]
+    if not dated:
+        return ()
+    from loader.infer import open_days
+
+    found = open_days(first, header, spec.csv, name=name)
+    return tuple(
+        f'column "{each.name}": {found[each.field]}, and the file does not tell which; PostgreSQL reads it by its '
+        'DateStyle. Set dates = "dmy" or "mdy" in [csv] where that is not meant'
+        for each in dated
+        if each.field in found
+    )
 
 
 _LEAST = 4  # bytes, of a value with its length: no block of a mebibyte of well-shaped records is over the limit

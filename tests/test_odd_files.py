@@ -355,3 +355,14 @@ def test_a_pipe_that_never_ends_is_not_taken() -> None:
     with pytest.raises(loader.SourceError, match="holds more than 10 bytes"):
         spool(io.BytesIO(b"x" * 11), out, limit=10)
     assert spool(io.BytesIO(b"x" * 10), io.BytesIO(), limit=10) == sha256(b"x" * 10).hexdigest()
+
+
+def test_days_that_a_table_leaves_open_are_told(dsn: str, tmp_path: Path) -> None:
+    """The first file decides what its days are; the second one does not, and its days are PostgreSQL's to read."""
+    path = tmp_path / "t.csv"
+    path.write_text("a,d\n1,31/05/2024\n")
+    for force in (False, True):
+        assert "DateStyle" not in str(loader.load(str(path), table="t", dsn=dsn, force=force).notes)
+    path.write_text("a,d\n2,01/02/2024\n")
+    (note,) = [each for each in loader.load(str(path), table="t", dsn=dsn).notes if "DateStyle" in each]
+    assert note.startswith('column "d": 01/02/2024 is a day by %d/%m/%Y or %m/%d/%Y, and the file does not tell which')
