@@ -21,7 +21,7 @@ setup: .venv/.ready  ## the virtual environment
 	@touch $@
 
 demo: setup  ## upload a real file to S3 and watch it arrive in PostgreSQL, once
-	@$(BIN)/python -m loader.twin
+	@$(BIN)/python -m twin
 
 test: setup  ## the tests, on every core: make test TESTS='tests/test_merge.py --durations=25'
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(TESTS)

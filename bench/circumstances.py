@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.options import Options
 from bench.rig import Server
-from loader.kernel import kernel_state
+from loader.kernel.compiled import kernel_state
 
 PACKAGES = ("pyarrow", "pgpq", "psycopg2-binary", "numpy", "boto3")
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.rig import Server
-from loader.twin.runtime import Runtime
+from twin.runtime import Runtime
 
 MB_PER_CORE = 1769
 

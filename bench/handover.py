@@ -21,9 +21,9 @@ from typing import Any
 
 from bench.objects import BUCKET, Objects, serving
 from bench.rig import Server, fresh, lineitem, open_server
-from loader.source import PREFETCH
-from loader.twin.cloud import Cloud, sqs_event
-from loader.twin.runtime import FunctionError, Runtime
+from loader.sources.source import PREFETCH
+from twin.cloud import Cloud, sqs_event
+from twin.runtime import FunctionError, Runtime
 
 DELIVERIES = 30
 

@@ -19,14 +19,14 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from bench.data import DATA
-from loader.blocks import Splitter
-from loader.columns import LoadColumn
-from loader.datetimes import YearOffsets, Zones
-from loader.fields import Dialect
-from loader.kernel import compiled_kernel
-from loader.kernel.express import express_lane
-from loader.pgtypes import column_type
-from loader.records import Place
+from loader.convert.lanes.kernel_program import express_lane
+from loader.core.pgtypes import column_type
+from loader.core.spec.datetimes import YearOffsets, Zones
+from loader.kernel.compiled import compiled_kernel
+from loader.postgres.load_column import LoadColumn
+from loader.records.block import Place
+from loader.records.dialect import Dialect
+from loader.records.splitter import Splitter
 
 SIZE = 16 << 20
 CHUNK = 4 << 20

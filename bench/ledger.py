@@ -27,17 +27,18 @@ from typing import Any
 import boto3
 import psycopg2
 
-import loader.database
+import loader.postgres.database
 from bench.objects import BUCKET, Objects, serving
 from bench.rig import open_server
-from loader import ledger, runs
-from loader.database import Database
-from loader.errors import LoaderError, RejectLimitError
+from loader.core.errors import LoaderError, RejectLimitError
+from loader.core.spec.model import LoadSpec
+from loader.ledger import ledger
 from loader.pipeline import How, load_one
-from loader.replay import replay
-from loader.shards import finish, load_shard, plan_shards
-from loader.spec import LoadSpec
-from loader.statements import execute, rows
+from loader.postgres.database import Database
+from loader.postgres.statements import execute, rows
+from loader.replays import replay
+from loader.sharding import runs
+from loader.sharding.shards import finish, load_shard, plan_shards
 
 LOADS, MOST = 10_000_000, 250
 
@@ -169,7 +170,7 @@ def watching() -> Iterator[Watch]:
     """Every statement that names ``loader.loads``, of all sessions that are opened by `Database` in the body, is
     explained before it runs; what that did is undone."""
     watch = Watch()
-    plain = loader.database._Cursor
+    plain = loader.postgres.database._Cursor
 
     class Explaining(plain):  # type: ignore[misc, valid-type]
         def execute(self, statement: Any, parameters: Any = None) -> None:
@@ -186,11 +187,11 @@ def watching() -> Iterator[Watch]:
             super().execute("ROLLBACK TO SAVEPOINT explained")
             super().execute("RELEASE SAVEPOINT explained")
 
-    loader.database._Cursor = Explaining  # type: ignore[misc]
+    loader.postgres.database._Cursor = Explaining  # type: ignore[misc]
     try:
         yield watch
     finally:
-        loader.database._Cursor = plain  # type: ignore[misc]
+        loader.postgres.database._Cursor = plain  # type: ignore[misc]
 
 
 def _is_about_loads(text: str) -> bool:

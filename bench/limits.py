@@ -11,7 +11,7 @@ from typing import Any
 from bench.function import Limiter
 from bench.objects import Objects
 from bench.rig import DDL, Server
-from loader.twin.runtime import FunctionError
+from twin.runtime import FunctionError
 
 SIZES = (128, 256, 512, 1024, 1769, 3008, 10240)
 """MB: Lambda's smallest and largest, and where its share of a core reaches one."""

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.rig import Server, fresh, lineitem, open_server, options
-from loader.database import Database
-from loader.proof import prove
-from loader.shards import finish, load_shard, plan_shards
-from loader.spec import LoadSpec
+from loader.core.spec.model import LoadSpec
+from loader.postgres.database import Database
+from loader.sharding.proof import prove
+from loader.sharding.shards import finish, load_shard, plan_shards
 
 KEY = ("l_orderkey", "l_linenumber")
 FILL = "INSERT INTO {0} SELECT * FROM filled"

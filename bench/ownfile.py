@@ -20,7 +20,7 @@ from bench.objects import BUCKET
 from bench.options import LIMITS, Options, OwnFile
 from bench.plaincopy import NoWordsError, PlainCopy
 from bench.suite import Stand, stand
-from loader.spec import LoadSpec
+from loader.core.spec.model import LoadSpec
 
 LIMIT = 3600.0
 """Seconds that one run may take: a user's file may be large."""

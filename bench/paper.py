@@ -43,7 +43,7 @@ TASK_HOUR = 0.5 * 0.04048 + 1 * 0.004445
 """Fargate: half a core and 1 GB, as infra/fleet.py has it."""
 
 SHARD = 4 << 30
-"""Bytes (`loader.fleet.SHARD_BYTES`)."""
+"""Bytes (`loader.aws.fleet.steps.SHARD_BYTES`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loader.spec import CsvSpec, LoadSpec
+from loader.core.spec.model import CsvSpec, LoadSpec
 
 UNPACK = {b"\x1f\x8b": "gzip -dc", b"\x28\xb5\x2f\xfd": "zstd -dc", b"BZh": "bzip2 -dc"}
 """The program that unpacks a file, by its first bytes."""

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg2
 
 from bench.hosts import Host, LocalProcesses
-from loader import ledger
+from loader.ledger import ledger
 
 DDL = """CREATE TABLE {} (
     l_orderkey bigint, l_partkey bigint, l_suppkey bigint, l_linenumber integer,

@@ -11,11 +11,11 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from loader.database import Database
-from loader.parts import ShardPlan, ShardReport
-from loader.proof import prove
-from loader.shards import load_shard, plan_shards
-from loader.spec import LoadSpec
+from loader.core.spec.model import LoadSpec
+from loader.postgres.database import Database
+from loader.sharding.messages import ShardPlan, ShardReport
+from loader.sharding.proof import prove
+from loader.sharding.shards import load_shard, plan_shards
 
 STREAMS = 2
 

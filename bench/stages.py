@@ -9,19 +9,19 @@ from pathlib import Path
 import psycopg2
 
 from bench.rig import DDL, Server
-from loader import catalog
-from loader.checkpoints import Found
-from loader.database import Database
-from loader.encode import encode
-from loader.parse import Parser
-from loader.plan import make_plan
-from loader.reading import open_records
-from loader.source import open_source
-from loader.spec import LoadSpec
-from loader.spec_server import SpecServer
-from loader.staging import copy
-from loader.target import target_name
-from loader.transform import Transformer
+from loader.convert.binary_copy import encode
+from loader.convert.parse import Parser
+from loader.convert.transform import Transformer
+from loader.core.spec.model import LoadSpec
+from loader.engine.planning import make_plan
+from loader.engine.spec_check import SpecServer
+from loader.ledger.checkpoints import Found
+from loader.postgres import catalog
+from loader.postgres.database import Database
+from loader.postgres.merging.staging import copy
+from loader.postgres.merging.target import target_name
+from loader.records.reading.reader import open_records
+from loader.sources.source import open_source
 
 
 def stage_rates(file: Path, server: Server) -> dict[str, float]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from bench.measure import Run, ratio, run
 from bench.rig import Server, fresh, lineitem, open_server, options
-from loader.cores import available_cores
+from loader.core.process.cores import available_cores
 
 SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "15min"}
 

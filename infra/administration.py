@@ -1,7 +1,7 @@
 """The administrator: a function that makes the loader's database user, and rotates its password.
 
-It runs `loader.provision`, out of the same image. It alone reads the master's secret, and CloudFormation and Secrets
-Manager alone call it.
+It runs `loader.aws.database_user`, out of the same image. It alone reads the master's secret, and CloudFormation and
+Secrets Manager alone call it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from infra.firewall import DATABASE_PORT
 from infra.image import ROOT, Image
 from infra.network import PRIVATE
 
-HANDLER = "loader.provision.handler"
+HANDLER = "loader.aws.database_user.handler"
 
 ROTATION_DAYS = 30
 
@@ -85,7 +85,7 @@ class Administration(Construct):
         self._rotate(database)
 
     def _user(self, schemas: Sequence[str], retention: logs.RetentionDays) -> CustomResource:
-        """Made anew whenever what makes it has changed; `loader.provision` is idempotent."""
+        """Made anew whenever what makes it has changed; `loader.aws.database_user` is idempotent."""
         framework = cr.Provider(
             self,
             "Provider",
@@ -93,7 +93,7 @@ class Administration(Construct):
             log_group=logs.LogGroup(self, "ProviderLogs", retention=retention),
             framework_lambda_logging_level=lambda_.ApplicationLogLevel.FATAL,
         )
-        code = (ROOT / "loader" / "provision.py").read_bytes()
+        code = (ROOT / "loader" / "aws" / "database_user.py").read_bytes()
         return CustomResource(
             self,
             "User",

@@ -1,7 +1,7 @@
 """The fleet: a state machine that has many functions load one object, and a task for merges that are too long for one.
 
 An option of a deployment (``-c fleet=true``), for its endpoints cost something every month. What the states do is in
-`infra.machine`; the functions' side of it is `loader.fleet`.
+`infra.machine`; the functions' side of it is `loader.aws.fleet.steps`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from infra.network import PRIVATE
 from infra.sizes import TIMEOUT_SECONDS, Size
 from infra.storage import PLANS, SPECS, Storage
 
-HANDLER = "loader.fleet.handler"
+HANDLER = "loader.aws.fleet.steps.handler"
 PYTHON = "/opt/loader/bin/python"
 """In the image: its own entry point is Lambda's runtime client."""
 
@@ -147,7 +147,7 @@ class Fleet(Construct):
         task.add_container(
             CONTAINER,
             image=ecs.ContainerImage.from_docker_image_asset(self.asset),
-            entry_point=[PYTHON, "-m", "loader.fleet"],
+            entry_point=[PYTHON, "-m", "loader.aws.fleet.steps"],
             readonly_root_filesystem=True,
             environment={**self._environment, "AWS_DEFAULT_REGION": Stack.of(self).region},  # a function is told it
             logging=ecs.LogDrivers.aws_logs(stream_prefix="merge", log_group=self.task_logs),

@@ -70,11 +70,11 @@ class LoadFunction(Construct):
         )
 
     def send_large_ones_to(self, machine: str) -> None:
-        """To the state machine with this ARN goes what one function would be too long about (`loader.dispatch`)."""
+        """To the state machine with this ARN goes what one function would be too long about (`loader.aws.dispatch`)."""
         self.function.add_environment("LOADER_STATE_MACHINE", machine)
 
     def put_aside_to(self, dead_letters: sqs.Queue) -> None:
-        """To this queue go messages whose loads cannot succeed (`loader.redelivery`)."""
+        """To this queue go messages whose loads cannot succeed (`loader.aws.redelivery`)."""
         self.function.add_environment("LOADER_DEAD_LETTERS", dead_letters.queue_url)
 
     def consume(self, queue: sqs.Queue, *, batch_size: int) -> lambda_.EventSourceMapping:

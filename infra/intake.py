@@ -38,8 +38,8 @@ class Intake(Construct):
             # Lambda's guide: at least six times the function's time-out. Loads that fail or hand over do not wait for
             # it, the handler shows their messages again itself; only those of an invocation that was killed do.
             visibility_timeout=Duration.seconds(6 * TIMEOUT_SECONDS),
-            # The function sends a message on by itself once its load cannot succeed (`loader.redelivery`). This is for
-            # messages that it could not send, and for those that found their table's turn taken each time.
+            # The function sends a message on by itself once its load cannot succeed (`loader.aws.redelivery`). This is
+            # for messages that it could not send, and for those that found their table's turn taken each time.
             dead_letter_queue=sqs.DeadLetterQueue(
                 queue=self.dead_letters, max_receive_count=HANDOVERS + ATTEMPTS + WAITS
             ),

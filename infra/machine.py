@@ -26,8 +26,8 @@ TASK_SECONDS = 24 * 3600
 """What a merge as a task may take, before somebody should have a look."""
 
 TIME_UP, PASSES, BUSY = "TimeUp", "TryAgain", "Busy"
-"""Errors of `loader.fleet`: it came to rest, and goes on when it is called again; it failed for a reason that passes;
-another load has the table's turn, for hours perhaps."""
+"""Errors of `loader.aws.fleet.steps`: it came to rest, and goes on when it is called again; it failed for a reason that
+passes; another load has the table's turn, for hours perhaps."""
 
 OF_LAMBDA = (
     "Lambda.ServiceException",

@@ -14,12 +14,12 @@ ATTEMPTS = 5
 """Attempts of a message that may fail beside its handovers, before it is put aside."""
 
 WAITS = 100
-"""Receives in which a message may find that another load has its table's turn (`loader.redelivery`). They come beside
-the others, because SQS gives no receive back, and the function counts the attempts that fail by itself."""
+"""Receives in which a message may find that another load has its table's turn (`loader.aws.redelivery`). They come
+beside the others, because SQS gives no receive back, and the function counts the attempts that fail by itself."""
 
 BATCH_SIZE = 10
 """Messages that the function gets at once, by default and at most: as many as SQS hands out in one answer, so that no
-message waits for a batch to fill. What makes that safe beside large files is in `loader.batch`."""
+message waits for a batch to fill. What makes that safe beside large files is in `loader.aws.batch`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

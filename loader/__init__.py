@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loader.errors import (
+    from loader.core.errors import (
         BusyError,
         DatabaseError,
         DatabaseUnavailableError,
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
         TransformError,
         UsageError,
     )
+    from loader.core.report import LoadReport, Reject
+    from loader.core.spec.model import LoadSpec
     from loader.pipeline import load
-    from loader.report import LoadReport, Reject
-    from loader.shelf import check_specs
-    from loader.spec import LoadSpec
+    from loader.spec_store import check_specs
 
 _HOME = {
     "load": "loader.pipeline",
-    "LoadSpec": "loader.spec",
-    "LoadReport": "loader.report",
-    "Reject": "loader.report",
-    "check_specs": "loader.shelf",
+    "LoadSpec": "loader.core.spec.model",
+    "LoadReport": "loader.core.report",
+    "Reject": "loader.core.report",
+    "check_specs": "loader.spec_store",
 }
 
 __all__ = [
@@ -83,4 +83,4 @@ def __getattr__(name: str) -> Any:
         return version("csv-postgres-loader")
     if name not in __all__:
         raise AttributeError(f"module 'loader' has no attribute {name!r}")
-    return getattr(import_module(_HOME.get(name, "loader.errors")), name)
+    return getattr(import_module(_HOME.get(name, "loader.core.errors")), name)

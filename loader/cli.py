@@ -20,20 +20,20 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from loader.errors import LoaderError, UsageError
-from loader.memory import spare_imports
-from loader.output import Output, OutputError, standard_streams
-from loader.values import printable, to_json
+from loader.core.display import printable, to_json
+from loader.core.errors import LoaderError, UsageError
+from loader.core.process.memory import spare_imports
+from loader.core.process.standard_streams import Output, OutputError, standard_streams
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-    from loader.database import Database
-    from loader.deadline import Deadline
+    from loader.core.deadline import Deadline
+    from loader.core.report import LoadReport
+    from loader.core.spec.model import LoadSpec
+    from loader.engine.counters import Progress
+    from loader.postgres.database import Database
     from loader.preview import Preview
-    from loader.report import LoadReport
-    from loader.spec import LoadSpec
-    from loader.tally import Progress
 
 _REPLAY_USAGE = "loader replay LOAD_ID [FILE] | SOURCE [--force] [--dsn URI] [--json]"
 
@@ -143,7 +143,7 @@ class _Version(argparse.Action):
         import platform
 
         import loader
-        from loader.kernel import kernel_state
+        from loader.kernel.compiled import kernel_state
 
         print(f"loader {loader.__version__} (Python {platform.python_version()}, kernel {kernel_state()})")
         parser.exit()
@@ -184,7 +184,7 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    from loader.cores import positive_text
+    from loader.core.process.cores import positive_text
 
     try:
         return positive_text(text, "the number")
@@ -194,7 +194,7 @@ def _positive(text: str) -> int:
 
 def _load(options: argparse.Namespace) -> int:
     from loader.pipeline import How, load_one
-    from loader.source import expand
+    from loader.sources.source import expand
 
     specs = _SpecChoice(options)
     uris = [uri for source in options.sources for uri in expand(source, note=_say)]
@@ -215,10 +215,10 @@ def _load_each(
 
     A signal that came too late to stop anything changes nothing about that.
     """
-    from loader.deadline import Deadline
-    from loader.memory import keep_buffers
-    from loader.report import LoadReport
-    from loader.signals import exit_code, run_stoppable
+    from loader.core.deadline import Deadline
+    from loader.core.process.memory import keep_buffers
+    from loader.core.process.signals import exit_code, run_stoppable
+    from loader.core.report import LoadReport
 
     keep_buffers()
     deadline = Deadline()
@@ -252,8 +252,8 @@ def _load_each(
 
 def _replay(options: argparse.Namespace) -> int:
     from loader.pipeline import How
-    from loader.replay import replay, replay_source
-    from loader.source import expand
+    from loader.replays import replay, replay_source
+    from loader.sources.source import expand
 
     if re.fullmatch("[0-9]+", options.what):  # a file of that name is ./7
         load_id = int(options.what)
@@ -288,12 +288,12 @@ class _SpecChoice:
             raise UsageError(f"{len(uris)} sources, and no --table or --spec to say where they go")
 
     def of(self, uri: str) -> LoadSpec:
-        from loader.source import table_for
+        from loader.sources.source import table_for
 
         return self._spec if self._spec is not None else self._read(table_for(uri))
 
     def _read(self, table: str | None) -> LoadSpec:
-        from loader.spec import LoadSpec
+        from loader.core.spec.model import LoadSpec
 
         options = self._options
         key = options.key.split(",") if options.key else None
@@ -316,10 +316,10 @@ def _dialect(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _infer(options: argparse.Namespace) -> int:
-    from loader.infer import infer_spec
-    from loader.source import expand, open_source, table_for
-    from loader.spec import LoadSpec
-    from loader.standard_input import NAME
+    from loader.convert.infer import infer_spec
+    from loader.core.spec.model import LoadSpec
+    from loader.sources.source import expand, open_source, table_for
+    from loader.sources.standard_input import NAME
 
     notes: list[str] = []
     with open_source(
@@ -337,7 +337,7 @@ def _infer(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     from loader.preview import preview
-    from loader.source import expand
+    from loader.sources.source import expand
 
     specs = _SpecChoice(options)
     uris = expand(options.source, note=_say)
@@ -370,9 +370,9 @@ def _print_preview(told: Preview) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from loader.checkpoints import find
-    from loader.ledger import find_load, history
-    from loader.runs import find_summary
+    from loader.ledger.checkpoints import find
+    from loader.ledger.ledger import find_load, history
+    from loader.sharding.runs import find_summary
 
     if options.load_id is None:
         with _ledger(options) as connection:
@@ -399,8 +399,8 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _rejects(options: argparse.Namespace) -> int:
-    from loader.ledger import find_load, rejects
-    from loader.replay import find_original, write_rejects
+    from loader.ledger.ledger import find_load, rejects
+    from loader.replays import find_original, write_rejects
 
     with _ledger(options) as connection:
         if options.format == "csv":
@@ -416,7 +416,7 @@ def _rejects(options: argparse.Namespace) -> int:
 
 
 def _check_specs(options: argparse.Namespace) -> int:
-    from loader.shelf import check_specs
+    from loader.spec_store import check_specs
 
     found = check_specs(options.place)
     wrong = sum(bool(each["problems"]) for each in found)
@@ -432,7 +432,7 @@ def _check_specs(options: argparse.Namespace) -> int:
 
 
 def _local(options: argparse.Namespace) -> int:
-    from loader import local
+    from loader import embedded_postgres as local
 
     if options.action == "start":
         print(local.start())
@@ -445,11 +445,11 @@ def _local(options: argparse.Namespace) -> int:
 @contextmanager
 def _database(options: argparse.Namespace) -> Iterator[Database]:
     """Where ``--dsn`` or ``$LOADER_DSN`` says, else the embedded PostgreSQL, and how to connect to it."""
-    from loader.database import Database
+    from loader.postgres.database import Database
 
     dsn = options.dsn or os.environ.get("LOADER_DSN")
     if not dsn:
-        from loader import local
+        from loader import embedded_postgres as local
 
         dsn = local.start()
         _say(f"embedded PostgreSQL at {dsn}")
@@ -466,7 +466,7 @@ def _ledger(options: argparse.Namespace) -> Iterator[Connection]:
     """A connection to read the ledger on."""
     import psycopg2
 
-    from loader.database import translate
+    from loader.postgres.database import translate
 
     with _database(options) as database:
         try:
@@ -495,7 +495,7 @@ def _progress_bar(uri: str, *, shown: bool) -> Iterator[Callable[[Progress], Non
 
 
 def _print_report(report: LoadReport) -> None:
-    from loader.report import summarize_rejects
+    from loader.core.report import summarize_rejects
 
     names = printable(f"{report.source} → {report.table}")
     print(f"{names}: {report.state} (load {report.load_id}) in {report.seconds:.1f} s")

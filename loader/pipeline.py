@@ -4,48 +4,49 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader import checkpoints, ledger
-from loader.blocks import no_longer_than
-from loader.callbacks import passing_on
-from loader.checkpoints import Checkpoint, Found
-from loader.columns import WidenColumn
-from loader.database import Database
-from loader.errors import LoaderError, UsageError
-from loader.fields import Dialect
-from loader.late import overtaking
-from loader.ledger import Entry
-from loader.plan import Plan
-from loader.reading import Head, Records
-from loader.refusals import is_refusal
-from loader.report import LoadReport
-from loader.segments import NotStraightError
-from loader.small_load import ahead, load_small
-from loader.source import Source, expand, open_source, table_for
-from loader.spec import LoadSpec
-from loader.standard_input import SIGN
-from loader.tables import Table
-from loader.tally import Progress, RejectKeeper
-from loader.task import Task
-from loader.undertaking import (
+from loader.convert.column_mapping import WidenColumn
+from loader.convert.plan import Plan
+from loader.core.callbacks import passing_on
+from loader.core.errors import LoaderError, UsageError
+from loader.core.report import LoadReport
+from loader.core.spec.model import LoadSpec
+from loader.engine.attempts import (
     PLAINLY,
     TURN_WAIT,
     How,
     Undertaking,
     for_version,
-    note_unopened,
     plan_anew,
+    turn_of,
     with_token,
     within_cores,
 )
-from loader.ways import PlanChangedError, Renamed, Staged, Straight, TargetChangedError, begins_new
-from loader.workers import load_by_workers
+from loader.engine.counters import Progress, RejectKeeper
+from loader.engine.job import Task
+from loader.engine.late_versions import overtaking
+from loader.engine.routes import PlanChangedError, Renamed, Staged, Straight, TargetChangedError, begins_new
+from loader.engine.segments import NotStraightError
+from loader.engine.small_load import ahead, load_small
+from loader.ledger import checkpoints, ledger
+from loader.ledger.checkpoints import Checkpoint, Found
+from loader.ledger.ledger import Entry
+from loader.postgres.database import Database
+from loader.postgres.merging.constraints import is_refusal
+from loader.postgres.tables import Table
+from loader.records.dialect import Dialect
+from loader.records.reading.reader import Head, Records
+from loader.records.splitter import no_longer_than
+from loader.sharding import runs
+from loader.sharding.workers import load_by_workers
+from loader.sources.source import Missing, Source, expand, open_source, table_for
+from loader.sources.standard_input import SIGN
 
 __all__ = ["PLAINLY", "How", "Load", "as_spec", "load", "load_one", "with_token"]
 
@@ -80,7 +81,7 @@ def load(
     table is named after it.
 
     ``dsn`` or ``database`` says where to, ``s3`` is a boto3 client to use. ``workers`` processes may load parts of a
-    large object side by side, see `loader.shards`; at most one a core does. For the rest see `How`.
+    large object side by side, see `loader.sharding.shards`; at most one a core does. For the rest see `How`.
 
     Each object is a load of its own, and all at once or not at all. With several, all are tried, and the
     report adds them up. Raises LoaderError for the first that failed; its ``report`` says what became of all. Raises
@@ -191,8 +192,8 @@ class Load(Task):
     """One object's version on its way into one table. Made for one `run`.
 
     Memory: the source's prefetch (3 parts of 4 MiB from S3, and two more that are being split; 1 chunk of a file), and
-    workers + `overlap.AHEAD` + STREAMS blocks of 1 MiB, each as text and as COPY tuples, about 2.5 MiB, beside 75 MB of
-    libraries. What the kernel does not take is a record batch as well: 5 MiB a block, and 35 MB more of libraries. A
+    workers + `parallel.AHEAD` + STREAMS blocks of 1 MiB, each as text and as COPY tuples, about 2.5 MiB, beside 75 MB
+    of libraries. What the kernel does not take is a record batch as well: 5 MiB a block, and 35 MB more of libraries. A
     longer record grows its block, up to `blocks.RECORD_LIMIT`. Nothing grows with the file, the table, or the number of
     rejects.
 
@@ -244,7 +245,7 @@ class Load(Task):
             except NotStraightError as reason:
                 found = replace(found, staged=str(reason))
             except WidenColumn as error:
-                from loader.infer import widened
+                from loader.convert.infer import widened
 
                 wider = widened(self.types[error.column], error.texts)
                 found = replace(found, widened={**found.widened, error.column: wider})
@@ -327,3 +328,21 @@ def _way(plan: Plan) -> type[Renamed | Straight | Staged]:
     if plan.renamed:
         return Renamed
     return Straight if plan.straight else Staged
+
+
+def note_unopened(database: Database, spec: LoadSpec, report: LoadReport, how: How) -> None:
+    """Enter the failure of a load whose object could not even be opened, as far as the database can be reached."""
+    with suppress(psycopg2.Error, LoaderError), database.session() as connection:
+        ledger.migrate(connection)
+        missing = Missing(report.source, report.version)
+        with turn_of(connection, spec.table_name, wait=1.0, deadline=how.deadline) as (table, _):
+            target = str(table)
+            errand = how.errand(missing, target, spec)
+            if ledger.is_settled(connection, errand):
+                return
+            if runs.is_open(connection, target, missing.bucket, missing.key):
+                return  # another attempt would end the one that goes well
+            entry = ledger.enter(connection, errand, goes_on=False)
+            told = replace(report, load_id=entry.load_id, attempts=entry.attempts, handovers=entry.handovers)
+            ledger.finish(connection, told, "failed")
+            connection.commit()

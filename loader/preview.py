@@ -9,27 +9,27 @@ from typing import Any
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from loader import ledger
-from loader.csv_form import CopyForm
-from loader.database import Database, translated
-from loader.fields import Dialect
-from loader.ledger import Errand
-from loader.matching import ALL
-from loader.merge import Merge
-from loader.new_table import NewTable
-from loader.plan import Plan
-from loader.reading import Head
-from loader.sniff import sniffed
-from loader.source import Source, open_source
-from loader.spec import LoadSpec
-from loader.staging import Staging, copying
-from loader.standing import find_standing, has_order, why_not_due
-from loader.statements import execute
-from loader.tables import Table
-from loader.target import keying, target_name
-from loader.task import Task
-from loader.undertaking import PLAINLY
-from loader.ways import readying, sets_aside
+from loader.convert.plan import Plan
+from loader.core.spec.model import LoadSpec
+from loader.engine.attempts import PLAINLY
+from loader.engine.job import Task
+from loader.engine.routes import readying, sets_aside
+from loader.ledger import ledger
+from loader.ledger.ledger import Errand
+from loader.ledger.versions import find_standing, has_order, why_not_due
+from loader.postgres.copy_forms import CopyForm
+from loader.postgres.database import Database, translated
+from loader.postgres.merging.merge import Merge
+from loader.postgres.merging.merge_sql import ALL
+from loader.postgres.merging.new_table import NewTable
+from loader.postgres.merging.staging import Staging, copying
+from loader.postgres.merging.target import keying, target_name
+from loader.postgres.statements import execute
+from loader.postgres.tables import Table
+from loader.records.dialect import Dialect
+from loader.records.reading.reader import Head
+from loader.records.reading.sniffer import sniffed
+from loader.sources.source import Source, open_source
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ from support.s3 import S3, Fault, FaultProxy, answer, call, cut, ignore, moto, s
 from support.upload import DIGEST, GLANCE, REFUSED, Upload, digest, glance, make_upload, table_after
 from support.victim import Death, Job
 
-from loader.cores import available_cores
+from loader.core.process.cores import available_cores
 
 PATIENCE = 60.0
 """Seconds within which a load ends, one way or another."""

@@ -11,7 +11,7 @@ from support.postgres import database, dsn, pytest_generate_tests, server, serve
 from support.s3 import aws, fault_proxy, s3, s3_server, s3_unversioned
 from support.synthesis import synthesis, template
 
-from loader import small_load
+from loader.engine import small_load
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # what a shell runs in the background ignores Ctrl-C, and so would every process that a test starts to interrupt it

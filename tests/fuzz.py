@@ -18,7 +18,7 @@ from support.differential import KNOWN_TO_KERNEL, Arena, Example, arena, check, 
 from support.identity import HOOKS
 from support.postgres import open_server
 
-from loader import kernel
+from loader.kernel import compiled
 
 ROUND = 100
 
@@ -48,7 +48,7 @@ def _round(place: Arena, number: int) -> str | None:
             check(loaded, copied)
             for hook in HOOKS:
                 check_hooked(*place.with_hook_and_without(example, hook))
-            if kernel.COMPILED:
+            if compiled.COMPILED:
                 with_kernel, without = place.with_kernel_and_without(example)
                 assert with_kernel == without, (with_kernel, without)
         except Exception as error:

@@ -30,19 +30,19 @@ import psycopg2
 from support.copying import records_of
 from support.postgres import open_server
 
-from loader.columns import LoadColumn
-from loader.database import Database
-from loader.datetimes import Zones
-from loader.encode import encode
-from loader.fields import Dialect
-from loader.kernel import compiled_kernel
-from loader.kernel.express import Express, express_lane
-from loader.parse import Parser
-from loader.pgtypes import TypeFacts, column_type
-from loader.records import Block
-from loader.statements import HEADER, TRAILER
-from loader.transform import Transformer
-from loader.zones import server_zones
+from loader.convert.binary_copy import encode
+from loader.convert.lanes.kernel_program import Express, express_lane
+from loader.convert.parse import Parser
+from loader.convert.transform import Transformer
+from loader.core.pgtypes import TypeFacts, column_type
+from loader.core.spec.datetimes import Zones
+from loader.kernel.compiled import compiled_kernel
+from loader.postgres.database import Database
+from loader.postgres.load_column import LoadColumn
+from loader.postgres.statements import HEADER, TRAILER
+from loader.postgres.time_zones import server_zones
+from loader.records.block import Block
+from loader.records.dialect import Dialect
 
 FIELDS = 30_000
 POOL = 6_000

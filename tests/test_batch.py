@@ -17,12 +17,12 @@ from support.postgres import query
 from support.s3 import FaultProxy
 from test_redelivery import Context, held
 
-from loader import settings
-from loader.batch import BATCH_BYTES, Asked, arrange
-from loader.handler import handler
-from loader.redelivery import RECEIVES, TURN_PATIENCE, WAITS, Message, wait_of
-from loader.small_load import SMALL
-from loader.twin.runtime import FunctionError, Runtime
+from loader.aws import settings
+from loader.aws.batch import BATCH_BYTES, Asked, arrange
+from loader.aws.handler import handler
+from loader.aws.redelivery import RECEIVES, TURN_PATIENCE, WAITS, Message, wait_of
+from loader.engine.small_load import SMALL
+from twin.runtime import FunctionError, Runtime
 
 TABLES = ("trips", "rides")
 
@@ -74,7 +74,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 def test_a_batch_of_ten(dsn: str, s3: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """One is bad, three are for a table whose turn another load has: those four come again, and the turn is waited for
     once. The others are loaded, each by itself."""
-    monkeypatch.setattr("loader.handler.TURN_PATIENCE", 0.1)
+    monkeypatch.setattr("loader.aws.handler.TURN_PATIENCE", 0.1)
     messages = [put(s3, f"trip-{number}", f"trips/{number}.csv", b"a\n%d\n" % number) for number in range(6)]
     messages[2:2] = [put(s3, f"ride-{number}", f"rides/{number}.csv", b"a\n1\n") for number in range(3)]
     messages.insert(1, put(s3, "bad", "trips/bad.csv", b"a\nx\n"))
@@ -97,7 +97,7 @@ def test_a_batch_of_ten(dsn: str, s3: Any, monkeypatch: pytest.MonkeyPatch, caps
 @pytest.mark.usefixtures("function")
 def test_a_batch_is_loaded_on_the_session_of_the_one_before(dsn: str, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Message by message; to wait for a turn in vain costs no session, either."""
-    monkeypatch.setattr("loader.handler.TURN_PATIENCE", 0.1)
+    monkeypatch.setattr("loader.aws.handler.TURN_PATIENCE", 0.1)
     batches = [[put(s3, table, f"{table}/{each}.csv", b"a\n1\n") for table in TABLES] for each in range(2)]
     sessions = (
         "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'loader %' AND datname = current_database()"

@@ -33,7 +33,7 @@ from bench.plaincopy import NoWordsError, PlainCopy
 from bench.servers import Choice, as_uri, own_server, within
 from bench.shapes import EVERY, SHAPES
 from bench.targets import targets
-from loader.spec import LoadSpec
+from loader.core.spec.model import LoadSpec
 
 ROOT = Path(__file__).parent.parent
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from loader.blocks import RECORD_LIMIT, Splitter, split
-from loader.errors import ShapeError
-from loader.fields import Dialect, split_record
-from loader.records import Block, Place
-from loader.spec import CsvSpec
+from loader.core.errors import ShapeError
+from loader.core.spec.model import CsvSpec
+from loader.records.block import Block, Place
+from loader.records.dialect import Dialect, split_record
+from loader.records.splitter import RECORD_LIMIT, Splitter, split
 
 PLAIN = Dialect.of(CsvSpec())
 BACKSLASH = Dialect.of(CsvSpec(escape="\\"))

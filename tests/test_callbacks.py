@@ -13,10 +13,10 @@ import pytest
 from support.postgres import query
 
 import loader
-from loader import worker
-from loader.database import Database
+from loader.engine.counters import Progress
 from loader.pipeline import How, load, load_one
-from loader.tally import Progress
+from loader.postgres.database import Database
+from loader.sharding import worker
 
 SPEC: dict[str, Any] = {"table": "t", "columns": {"id": "bigint", "note": "text"}}
 ROWS = 20_000
@@ -40,8 +40,8 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
             begun.append(self)
 
     monkeypatch.setattr(worker.subprocess, "Popen", Popen)
-    monkeypatch.setattr("loader.workers.LEAST", 100_000)
-    monkeypatch.setattr("loader.undertaking.available_cores", lambda: 2)
+    monkeypatch.setattr("loader.sharding.workers.LEAST", 100_000)
+    monkeypatch.setattr("loader.engine.attempts.available_cores", lambda: 2)
     return begun
 
 
@@ -128,7 +128,7 @@ def test_progress_of_workers_comes_from_one_thread_at_a_time(
     dsn: str, path: Path, processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So a callback need not be safe to share."""
-    monkeypatch.setattr("loader.worker.TELLING", 0.0)
+    monkeypatch.setattr("loader.sharding.worker.TELLING", 0.0)
     busy, clashes = threading.Lock(), []
 
     def progress(_: Progress) -> None:

@@ -11,9 +11,9 @@ import pytest
 from support.postgres import query
 
 import loader
-from loader import catalog
 from loader.cli import main
-from loader.tables import Table
+from loader.postgres import catalog
+from loader.postgres.tables import Table
 
 NEW = Table("public", "t")
 

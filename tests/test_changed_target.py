@@ -18,13 +18,14 @@ from support.postgres import query
 from support.victim import STEPS
 
 import loader
-from loader import blocks, catalog
-from loader.database import Database
+from loader.core.report import LoadReport
+from loader.core.spec.model import LoadSpec
 from loader.pipeline import How, load_one
-from loader.report import LoadReport
-from loader.shards import ReplanError, ShardPlan, finish, load_shard, plan_shards
-from loader.spec import LoadSpec
-from loader.target import hold
+from loader.postgres import catalog
+from loader.postgres.database import Database
+from loader.postgres.merging.target import hold
+from loader.records import splitter
+from loader.sharding.shards import ReplanError, ShardPlan, finish, load_shard, plan_shards
 
 pytestmark = pytest.mark.usefixtures("large_way")
 
@@ -54,9 +55,9 @@ def keyed(dsn: str) -> None:
 @pytest.fixture
 def staged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loads go by way of a staging table, and look at a sample of it first."""
-    monkeypatch.setattr("loader.task.STRAIGHT", 0)
-    monkeypatch.setattr("loader.task.STRAIGHT_BYTES", 0)
-    monkeypatch.setattr("loader.merge.FEW", 0)
+    monkeypatch.setattr("loader.engine.job.STRAIGHT", 0)
+    monkeypatch.setattr("loader.engine.job.STRAIGHT_BYTES", 0)
+    monkeypatch.setattr("loader.postgres.merging.merge.FEW", 0)
 
 
 Before = Callable[..., None]
@@ -123,9 +124,9 @@ def test_a_key_that_is_lost_before_segments_are_inserted_ahead(
     dsn: str, database: Database, file: Path, before: Before, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While later ones are being staged, in the transaction that stays open from then on."""
-    monkeypatch.setitem(STEPS, "ready parts", ("loader.matching", "Matching.ready_parts"))
-    monkeypatch.setattr("loader.matching.SAMPLE", 1)
-    monkeypatch.setitem(blocks.split.__kwdefaults__, "block_size", 40)
+    monkeypatch.setitem(STEPS, "ready parts", ("loader.postgres.merging.merge_sql", "Matching.ready_parts"))
+    monkeypatch.setattr("loader.postgres.merging.merge_sql.SAMPLE", 1)
+    monkeypatch.setitem(splitter.split.__kwdefaults__, "block_size", 40)
     monkeypatch.setattr(LoadSpec, "segment_size", property(lambda _self: 80))
     tried: list[object] = []
     before("insert ahead", lambda: tried.append(1))

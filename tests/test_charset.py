@@ -13,7 +13,7 @@ import pytest
 from support.postgres import query
 
 import loader
-from loader.charset import suggest_encoding
+from loader.sources.encoding_guess import suggest_encoding
 
 WESTERN = [
     "name,city\nJosé,São Paulo\nMüller,Köln\n",

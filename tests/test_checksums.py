@@ -24,15 +24,15 @@ from support.postgres import query
 from support.s3 import S3, FaultProxy, attributes, damage
 
 import loader
-from loader.checksums import ByteCheck, Checksum, NoChecksum, ObjectPart, Seen
-from loader.database import Database
-from loader.deadline import Deadline
-from loader.errors import SourceCorruptedError
+from loader.core.deadline import Deadline
+from loader.core.errors import SourceCorruptedError
+from loader.engine.counters import Progress
 from loader.pipeline import How, load_one
-from loader.s3_checksums import find_checksum
-from loader.shards import ReplanError, ShardPlan, finish, load_shard, plan_shards, prove
-from loader.source import open_source
-from loader.tally import Progress
+from loader.postgres.database import Database
+from loader.sharding.shards import ReplanError, ShardPlan, finish, load_shard, plan_shards, prove
+from loader.sources.checksums import ByteCheck, Checksum, NoChecksum, ObjectPart, Seen
+from loader.sources.s3_checksums import find_checksum
+from loader.sources.source import open_source
 
 SUMS: dict[str, Callable[[bytes], bytes]] = {
     "crc32": lambda data: zlib.crc32(data).to_bytes(4, "big"),
@@ -52,8 +52,8 @@ SPEC: dict[str, Any] = {"table": "t", "segment_mb": 1}
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loader.undertaking.backoff", lambda _attempt: 0.0)
-    monkeypatch.setattr("loader.workers.backoff", lambda _attempt: 0.0)
+    monkeypatch.setattr("loader.engine.attempts.backoff", lambda _attempt: 0.0)
+    monkeypatch.setattr("loader.sharding.workers.backoff", lambda _attempt: 0.0)
 
 
 def flipped(data: bytes, at: int, bit: int = 0) -> bytes:
@@ -297,7 +297,7 @@ def test_what_cannot_be_compared_is_a_note(told: dict[str, Any], why: str) -> No
 
 
 def test_without_awscrt_only_its_algorithms_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loader.crc._has_awscrt", lambda: False)
+    monkeypatch.setattr("loader.sources.crc._has_awscrt", lambda: False)
     named = {"Bucket": "b", "Key": "k"}
     value = base64.b64encode(SUMS["crc64nvme"](b"abc")).decode()
     found = find_checksum(Silent(), named, {**HEAD, "ChecksumCRC64NVME": value})
@@ -583,7 +583,7 @@ def test_workers_load_no_damaged_bytes(
     what: str,
     lasting: bool,
 ) -> None:
-    monkeypatch.setattr("loader.workers.LEAST", 400_000)
+    monkeypatch.setattr("loader.sharding.workers.LEAST", 400_000)
     make_target(dsn, "staged")
     s3.client.put_object(Bucket=s3.bucket, Key="x.csv", Body=TEXT, ChecksumAlgorithm="CRC64NVME")
     fault_proxy.faults.append(damage(TEXT, DAMAGES[what](TEXT), lasting=lasting))

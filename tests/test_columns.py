@@ -11,11 +11,11 @@ from support.clock import PATIENCE
 from support.postgres import query
 
 import loader
-from loader.columns import Match, match_columns
-from loader.errors import ShapeError, TableError
-from loader.header import Fields, names_to_ask_for, usable_names
-from loader.spec import ColumnSpec, LoadSpec
-from loader.tables import Table, TableColumn
+from loader.convert.column_mapping import Match, match_columns
+from loader.core.errors import ShapeError, TableError
+from loader.core.spec.model import ColumnSpec, LoadSpec
+from loader.postgres.tables import Table, TableColumn
+from loader.records.header import Fields, names_to_ask_for, usable_names
 
 TRIPS = Table(
     "public",

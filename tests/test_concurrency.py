@@ -15,10 +15,10 @@ from support.clock import PATIENCE
 from support.postgres import query, run_alone
 
 import loader
-from loader.database import Database
+from loader.core.report import LoadReport
+from loader.engine.counters import Progress
 from loader.pipeline import How, load_one
-from loader.report import LoadReport
-from loader.tally import Progress
+from loader.postgres.database import Database
 
 RECORDS = 120_000
 MODES = ["append", "merge", "replace"]
@@ -239,7 +239,7 @@ def test_a_key_that_another_session_inserts_meanwhile(dsn: str, files: list[Path
 @pytest.mark.parametrize("mode", MODES)
 def test_a_table_that_is_locked_for_too_long(dsn: str, files: list[Path], mode: str) -> None:
     """Fails in bounded time, may be tried again, and leaves the table's turn to others."""
-    from loader.deadline import MARGIN, Deadline
+    from loader.core.deadline import MARGIN, Deadline
 
     with session(dsn, "LOCK TABLE trips IN ACCESS EXCLUSIVE MODE"):
         with pytest.raises(loader.LoaderError) as caught:

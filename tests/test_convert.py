@@ -18,10 +18,10 @@ from support.zones import MACHINE_ZONES
 from test_encode import rows_of
 
 import loader
-from loader.convert import convert, decode, fits, has_nul
-from loader.encode import encode
-from loader.pgtypes import column_type
-from loader.statements import HEADER, TRAILER
+from loader.convert.binary_copy import encode
+from loader.convert.values import convert, decode, fits, has_nul
+from loader.core.pgtypes import column_type
+from loader.postgres.statements import HEADER, TRAILER
 
 signs = st.sampled_from(["", "-", "+", " ", "--"])
 digits = st.text("0123456789", max_size=22)

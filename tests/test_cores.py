@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 import loader
-from loader.cores import available_cores, positive, positive_text
-from loader.errors import UsageError
-from loader.fleet import shards_for
+from loader.aws.fleet.steps import shards_for
+from loader.core.errors import UsageError
+from loader.core.process.cores import available_cores, positive, positive_text
+from loader.engine.attempts import within_cores
 from loader.pipeline import How
 from loader.pipeline import load as load_
-from loader.undertaking import within_cores
 
 
 def have(monkeypatch: pytest.MonkeyPatch, **functions: Callable[..., Any]) -> None:
@@ -73,7 +73,7 @@ def test_numbers() -> None:
 
 def test_more_workers_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as there are cores load it, and the report says so."""
-    monkeypatch.setattr("loader.undertaking.available_cores", lambda: 2)
+    monkeypatch.setattr("loader.engine.attempts.available_cores", lambda: 2)
     how = within_cores(How(workers=99, notes=("before",)))
     assert how.workers == 2
     assert how.notes == ("before", "99 workers were asked for and this machine has 2 cores, so it used 2")
@@ -81,7 +81,7 @@ def test_more_workers_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_core_is_for_one_process(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loader.undertaking.available_cores", lambda: 1)
+    monkeypatch.setattr("loader.engine.attempts.available_cores", lambda: 1)
     path = tmp_path / "t.csv"
     path.write_text("a\n1\n")
     report = load_(str(path), {"table": "t"}, dsn=dsn, workers=99)
@@ -115,9 +115,9 @@ no_proc = lambda event, arguments: (_ for _ in ()).throw(FileNotFoundError(argum
 sys.addaudithook(no_proc)
 
 import importlib, pkgutil, loader
-for module in pkgutil.iter_modules(loader.__path__):
-    if module.name not in ("__main__", "twin"):
-        importlib.import_module(f"loader.{module.name}")
+for module in pkgutil.walk_packages(loader.__path__, "loader."):
+    if module.name != "loader.__main__":
+        importlib.import_module(module.name)
 from loader.cli import main
 sys.exit(main(sys.argv[2:]))
 """

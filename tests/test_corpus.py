@@ -21,8 +21,8 @@ from support.effort import LONG
 from support.postgres import encoded_database, fresh_database
 
 import loader
-import loader.reading
-from loader.blocks import split
+import loader.records.reading.reader
+from loader.records.splitter import split
 
 CORPUS = Path(__file__).parent / "corpus"
 SERVERS = ("embedded-18", "system-15", *(("embedded-17", "embedded-16") if LONG else ()))
@@ -279,7 +279,7 @@ def test_how_a_file_is_cut_into_blocks_changes_nothing(
     for size in BLOCK_SIZES if LONG else [BLOCK_SIZES[CASES.index(case) % len(BLOCK_SIZES)]]:
         if len(case.data) // size > MOST_BLOCKS:
             continue
-        monkeypatch.setattr(loader.reading, "split", functools.partial(split, block_size=size))
+        monkeypatch.setattr(loader.records.reading.reader, "split", functools.partial(split, block_size=size))
         with schema(database, case) as (connection, dsn, name):
             check(case, run(connection, dsn, name, case, tmp_path))
 

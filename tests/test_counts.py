@@ -11,9 +11,9 @@ import pytest
 from support.postgres import query
 
 import loader
-from loader import ledger
-from loader.database import Database
-from loader.shards import finish, load_shard, plan_shards
+from loader.ledger import ledger
+from loader.postgres.database import Database
+from loader.sharding.shards import finish, load_shard, plan_shards
 
 ON_ALL = pytest.mark.every_postgres
 
@@ -218,8 +218,8 @@ class TestLeftOut:
     @pytest.mark.usefixtures("large_way")
     def test_segment_by_segment(self, dsn: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Inserted while later segments are copied."""
-        monkeypatch.setattr("loader.task.STRAIGHT", 0)
-        monkeypatch.setattr("loader.ways.Ahead._will_get_through", lambda *_: True)
+        monkeypatch.setattr("loader.engine.job.STRAIGHT", 0)
+        monkeypatch.setattr("loader.engine.routes.Ahead._will_get_through", lambda *_: True)
         query(dsn, f"CREATE TABLE t (k int, v text); {SWALLOW}")
         query(dsn, "CREATE TRIGGER f BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()")
         lines = "".join(f"{k},{'gone' if k % 1000 == 0 else 'some longer text'}\n" for k in range(100_000))
@@ -362,8 +362,8 @@ class TestRules:
     def test_on_insert(
         self, dsn: str, file: Path, rule: str, staged: bool, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("loader.task.STRAIGHT", 0 if staged else 24)
-        monkeypatch.setattr("loader.moving.CHUNK", 16)
+        monkeypatch.setattr("loader.engine.job.STRAIGHT", 0 if staged else 24)
+        monkeypatch.setattr("loader.postgres.merging.copy_rows.CHUNK", 16)
         query(dsn, f"CREATE TABLE t (k int PRIMARY KEY, v text); {rule}")
         report = load(dsn, file, 'k,v\n1,a\n2,"b\\\tc\n"\n3,\n4,""\n', **spec)
         assert counts(report) == {"read": 4, "inserted": 4}

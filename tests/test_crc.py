@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader import crc
+from loader.sources import crc
 
 CHECK = {"crc32": 0xCBF43926, "crc32c": 0xE3069283, "crc64nvme": 0xAE8B14860A799888}
 """Of b"123456789", by which CRCs are known: the catalogue of parametrised CRC algorithms, reveng.sourceforge.io."""

@@ -13,20 +13,21 @@ import pytest
 from support.postgres import query
 
 import loader
-from loader import kernel
-from loader.columns import LoadColumn
-from loader.csv_form import JUDGED, CsvForm, copy_form
-from loader.database import Database
-from loader.deadline import Deadline
-from loader.fields import Dialect, split_record
-from loader.kernel.express import text_lane
-from loader.lane import TextLane
-from loader.pgtypes import column_type
+from loader.convert.lanes.copy_form import copy_form
+from loader.convert.lanes.kernel_program import text_lane
+from loader.convert.lanes.server_lane import TextLane
+from loader.core.deadline import Deadline
+from loader.core.pgtypes import column_type
+from loader.core.report import LoadReport
+from loader.engine.counters import Progress
+from loader.engine.job import Task
+from loader.kernel import compiled as kernel
 from loader.pipeline import How, load_one
-from loader.records import Block
-from loader.report import LoadReport
-from loader.tally import Progress
-from loader.task import Task
+from loader.postgres.copy_forms import JUDGED, CsvForm
+from loader.postgres.database import Database
+from loader.postgres.load_column import LoadColumn
+from loader.records.block import Block
+from loader.records.dialect import Dialect, split_record
 
 TYPES = {
     "n": "bigint",
@@ -139,7 +140,7 @@ def test_into_a_new_table_over_several_streams(
 ) -> None:
     """Groups of blocks are committed one by one."""
     monkeypatch.setattr(TextLane, "tuples", None)
-    monkeypatch.setattr("loader.segments.GROUP", 1)
+    monkeypatch.setattr("loader.engine.segments.GROUP", 1)
     file.write_text(text_of(30_000), "utf-8")
     create(dsn, "copied")
     report = load(database, file, columns=TYPES, segment_mb=1)
@@ -231,8 +232,8 @@ def test_rejects_are_those_of_the_text_lane(
     dsn: str, database: Database, file: Path, compiled: bool, mode: str, segment: int, monkeypatch: Any
 ) -> None:
     """Each with its place, and the rows beside them arrive."""
-    monkeypatch.setattr("loader.segments.GROUP", 2)
-    monkeypatch.setattr("loader.task.STRAIGHT", 1)
+    monkeypatch.setattr("loader.engine.segments.GROUP", 2)
+    monkeypatch.setattr("loader.engine.job.STRAIGHT", 1)
     file.write_text(spoiled(20_000), "utf-8")
     key = ", PRIMARY KEY (n)" if mode == "merge" else ""
     spec = {"mode": mode, "segment_mb": segment, "rejects": {"max_ratio": 1}}
@@ -251,7 +252,7 @@ def test_a_new_table_without_what_is_refused(
     dsn: str, database: Database, file: Path, compiled: bool, monkeypatch: Any
 ) -> None:
     """It goes on over its streams, and comes to the same after a stop."""
-    monkeypatch.setattr("loader.segments.GROUP", 1)
+    monkeypatch.setattr("loader.engine.segments.GROUP", 1)
     file.write_text(spoiled(60_000), "utf-8")
     spec: dict[str, Any] = {"columns": TYPES, "segment_mb": 1, "rejects": {"max_ratio": 1}}
     deadline = Deadline()

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from support.cutting import DIALECTS, PIECES, Case, Loaded, Loader, at_random, check, load, shrunk, spell, whole
 from support.effort import effort
 
-from loader.cuts import SHARD_BITS
-from loader.errors import LoaderError, SourceError
-from loader.proof import ShardReport, cut, prove
+from loader.core.errors import LoaderError, SourceError
+from loader.sharding.boundaries import SHARD_BITS
+from loader.sharding.proof import ShardReport, cut, prove
 
 pieces = st.lists(st.sampled_from(list(PIECES)), max_size=40)
 

@@ -20,10 +20,10 @@ from support.clock import Clock
 from support.own_server import OwnServer, Way, own_server
 from support.postgres import query, run_alone
 
-from loader import database as module
-from loader.database import CLIENT_CHECK, Database, SecretCredentials, bound, end_overdue, redact, translate
-from loader.deadline import Deadline
-from loader.errors import DatabaseError, DatabaseUnavailableError, TableError, UsageError
+from loader.core.deadline import Deadline
+from loader.core.errors import DatabaseError, DatabaseUnavailableError, TableError, UsageError
+from loader.postgres import database as module
+from loader.postgres.database import CLIENT_CHECK, Database, SecretCredentials, bound, end_overdue, redact, translate
 
 
 def pid(connection: psycopg2.extensions.connection) -> int:

@@ -23,7 +23,7 @@ from support.effort import effort
 from support.postgres import fresh_database
 
 import loader
-from loader.database import Database
+from loader.postgres.database import Database
 
 BATCHES = 8
 """The files are shared out to so many tests, so that the cores have some each."""

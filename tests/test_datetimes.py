@@ -13,7 +13,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from support.zones import MACHINE_ZONES
 
-from loader.datetimes import FIXED_ZONES, compile_format
+from loader.core.spec.datetimes import FIXED_ZONES, compile_format
 
 FORMATS = [
     "%d/%m/%Y %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f", "%m/%d/%y", "%d %b %Y", "%B %d, %Y %I:%M %p",
@@ -165,7 +165,8 @@ def test_a_format_that_makes_no_sense(format: str, message: str) -> None:
 def test_a_format_is_checked_without_pyarrow() -> None:
     """A spec is validated before anything heavy is imported."""
     code = (
-        "import sys; from loader.datetimes import compile_format; compile_format('%F'); print('pyarrow' in sys.modules)"
+        "import sys; from loader.core.spec.datetimes import compile_format; "
+        "compile_format('%F'); print('pyarrow' in sys.modules)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 from support.clock import PATIENCE, Clock
 
-from loader.deadline import NEVER, Deadline
+from loader.core.deadline import NEVER, Deadline
 
 
 def test_time_runs_out_a_margin_before_the_end() -> None:

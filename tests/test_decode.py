@@ -13,8 +13,8 @@ import zstandard
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from loader.decode import PIECE, SLICE, decompress, find_encoding, gather, transcode
-from loader.errors import DecodeError, SourceChangedError
+from loader.core.errors import DecodeError, SourceChangedError
+from loader.sources.decode import PIECE, SLICE, decompress, find_encoding, gather, transcode
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "none": bytes,

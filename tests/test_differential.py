@@ -17,7 +17,7 @@ from support.differential import KNOWN_TO_KERNEL, Arena, Dialect, Example, arena
 from support.effort import LONG, effort
 from support.identity import HOOKS
 
-from loader import kernel
+from loader.kernel import compiled
 
 EXAMPLES = effort(60, 500)
 
@@ -75,7 +75,7 @@ def test_a_hook_that_changes_nothing_changes_nothing(place: Arena, data: st.Data
     check_hooked(*place.with_hook_and_without(example, data.draw(st.sampled_from(HOOKS), "hook")))
 
 
-@pytest.mark.skipif(not kernel.COMPILED, reason="the kernel is not compiled here")
+@pytest.mark.skipif(not compiled.COMPILED, reason="the kernel is not compiled here")
 @pytest.mark.parametrize("place", ["embedded-18"], indirect=True)
 @given(data=st.data())
 @settings(EFFORT, max_examples=EXAMPLES // 2)
@@ -86,7 +86,7 @@ def test_the_kernel_changes_nothing(place: Arena, data: st.DataObject) -> None:
     assert with_kernel == without
 
 
-@pytest.mark.skipif(not kernel.COMPILED, reason="the kernel is not compiled here")
+@pytest.mark.skipif(not compiled.COMPILED, reason="the kernel is not compiled here")
 @pytest.mark.parametrize("place", ["embedded-18"], indirect=True)
 def test_the_kernel_has_its_part_in_that(place: Arena) -> None:
     """A table of the types that it knows, and a record that it leaves to the others."""

@@ -14,12 +14,12 @@ from support.postgres import query
 from support.s3 import FaultProxy
 from test_handler import SPEC, notification, queued
 
-from loader import settings
-from loader.deadline import Deadline
-from loader.dispatch import RATE, Dispatch, name_of, opened
-from loader.errors import UsageError
-from loader.handler import handler
-from loader.source import open_source
+from loader.aws import settings
+from loader.aws.dispatch import RATE, Dispatch, name_of, opened
+from loader.aws.handler import handler
+from loader.core.deadline import Deadline
+from loader.core.errors import UsageError
+from loader.sources.source import open_source
 
 KEY = "incoming/large.csv"
 BODY = b"a\n" + b"1\n" * 5000

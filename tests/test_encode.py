@@ -9,13 +9,13 @@ import psycopg2
 import pyarrow as pa
 import pytest
 
-from loader.encode import encode
-from loader.fields import Dialect
-from loader.pgtypes import ColumnType
-from loader.records import Block
-from loader.rows import Rows
-from loader.spec import CsvSpec
-from loader.statements import HEADER, TRAILER
+from loader.convert.binary_copy import encode
+from loader.convert.rows import Rows
+from loader.core.pgtypes import ColumnType
+from loader.core.spec.model import CsvSpec
+from loader.postgres.statements import HEADER, TRAILER
+from loader.records.block import Block
+from loader.records.dialect import Dialect
 
 
 def types_of(batch: pa.RecordBatch) -> list[ColumnType]:

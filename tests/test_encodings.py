@@ -12,9 +12,9 @@ from support.effort import LONG
 from support.postgres import encoded_database, query
 
 import loader
-from loader.database import Database
 from loader.pipeline import How, load_one
-from loader.shards import finish, load_shard, plan_shards
+from loader.postgres.database import Database
+from loader.sharding.shards import finish, load_shard, plan_shards
 
 ENCODINGS = ("LATIN1", *(("EUC_JP", "WIN1252", "KOI8R", "EUC_JIS_2004", "EUC_TW") if LONG else ("EUC_JP", "WIN1252")))
 

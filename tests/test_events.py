@@ -15,10 +15,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from support.postgres import query
 
-from loader import settings
-from loader.errors import LoaderError, UsageError
-from loader.events import Ignored, ObjectCreated, direct_of, event_of, objects_of, shown, told_by
-from loader.handler import handler
+from loader.aws import settings
+from loader.aws.events import Ignored, ObjectCreated, direct_of, event_of, objects_of, shown, told_by
+from loader.aws.handler import handler
+from loader.core.errors import LoaderError, UsageError
 
 KEY = "incoming/2024/Köln + more (1).csv"
 SPEC = 'source = "incoming/**"\ntable = "trips"\n[columns]\na = "int"\n'

@@ -1,4 +1,4 @@
-"""`loader.expression`: what the language takes, what it means, and that it means what PostgreSQL means."""
+"""`loader.core.spec.filter`: what the language takes, what it means, and that it means what PostgreSQL means."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from psycopg2 import sql
 from support.zones import MACHINE_ZONES
 
-from loader.expression import (
+from loader.core.pgtypes import column_type
+from loader.core.spec.filter import (
     DEPTH_LIMIT,
     LENGTH_LIMIT,
     NeedsServerError,
@@ -31,8 +32,7 @@ from loader.expression import (
     _like_regex,
     parse,
 )
-from loader.pgtypes import column_type
-from loader.where import Operand, where
+from loader.postgres.filter_sql import Operand, where
 
 
 def kept(condition: str, **columns: pa.Array) -> list[bool]:
@@ -116,7 +116,9 @@ def test_depth_up_to_the_limit_can_be_run() -> None:
 
 def test_parsing_is_light() -> None:
     """A condition is parsed without pyarrow: a spec is checked before anything heavy is imported."""
-    program = "import sys; from loader.expression import parse; parse('a > 1'); assert 'pyarrow' not in sys.modules"
+    program = (
+        "import sys; from loader.core.spec.filter import parse; parse('a > 1'); assert 'pyarrow' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

@@ -18,9 +18,8 @@ from support.clients import wait_for
 from support.own_server import OwnServer, own_server
 from support.postgres import query, run_alone
 
-from loader.database import Database, translate
-from loader.errors import DatabaseError, DatabaseUnavailableError, TableError
-from loader.faults import (
+from loader.core.errors import DatabaseError, DatabaseUnavailableError, TableError
+from loader.core.faults import (
     AWS,
     FAULTS,
     HTTP,
@@ -37,8 +36,9 @@ from loader.faults import (
     of_silence,
     of_sqlstate,
 )
-from loader.refusals import REFUSALS
-from loader.report import _REASON_OF_STATE
+from loader.core.report import _REASON_OF_STATE
+from loader.postgres.database import Database, translate
+from loader.postgres.merging.constraints import REFUSALS
 
 SQLSTATES = {value for value in vars(errorcodes).values() if isinstance(value, str) and re.fullmatch(r"\w{5}", value)}
 CLASSES = {each[:2] for each in SQLSTATES}

@@ -13,17 +13,17 @@ from support.postgres import query
 from support.s3 import S3
 
 import loader
-from loader import checkpoints, ledger
-from loader.checkpoints import Checkpoint, Counts, Found
-from loader.database import Database
-from loader.ledger import Entry
+from loader.core.report import Reject
+from loader.core.spec.model import LoadSpec, RejectSpec
+from loader.engine.counters import RejectKeeper
+from loader.ledger import checkpoints, ledger
+from loader.ledger.checkpoints import Checkpoint, Counts, Found
+from loader.ledger.ledger import Entry
 from loader.pipeline import How, load_one
-from loader.records import Place
-from loader.rejects import Rejects
-from loader.report import Reject
-from loader.shards import finish, load_shard, plan_shards
-from loader.spec import LoadSpec, RejectSpec
-from loader.tally import RejectKeeper
+from loader.postgres.database import Database
+from loader.records.block import Place
+from loader.records.rejects import Rejects
+from loader.sharding.shards import finish, load_shard, plan_shards
 
 REJECT = Reject(1, 2, 4, "a", "invalid_value", "no number", b"x", 1)
 
@@ -77,7 +77,7 @@ def test_the_isolation_of_a_session_is_its_own(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isolation: str, mode: str
 ) -> None:
     """A merge has to see what other sessions have staged since its transaction began."""
-    monkeypatch.setattr("loader.task.STRAIGHT", 0)
+    monkeypatch.setattr("loader.engine.job.STRAIGHT", 0)
     path = tmp_path / "t.csv"
     path.write_text("id,text\n" + "".join(f"{number},{'x' * 50}\n" for number in range(60_000)))
     query(dsn, "CREATE TABLE t (id int PRIMARY KEY, text text)")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from loader.fields import Dialect, UnterminatedQuoteError, join_record, split_record
-from loader.spec import CsvSpec
+from loader.core.spec.model import CsvSpec
+from loader.records.dialect import Dialect, UnterminatedQuoteError, join_record, split_record
 
 PLAIN = Dialect.of(CsvSpec())
 BACKSLASH = Dialect.of(CsvSpec(escape="\\"))

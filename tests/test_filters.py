@@ -16,7 +16,7 @@ from support.identity import HOOKS
 from support.postgres import of_database, query, run_alone
 
 import loader
-from loader.errors import SpecError
+from loader.core.errors import SpecError
 
 EXAMPLES = int(os.environ.get("FILTER_EXAMPLES", "15"))
 """Tables and conditions that are tried; a long run has thousands."""
@@ -188,7 +188,7 @@ def test_today_is_the_day_of_the_load(dsn: str, tmp_path: Path) -> None:
 
 def test_a_default_is_one_value_for_all_workers_and_attempts(dsn: str, tmp_path: Path, monkeypatch: Any) -> None:
     """ "now" is when the load was planned."""
-    monkeypatch.setattr("loader.workers.LEAST", 100_000)
+    monkeypatch.setattr("loader.sharding.workers.LEAST", 100_000)
     (tmp_path / "t.csv").write_text("a,b\n" + "1,\n" * 100_000)
     columns = {"a": "int", "b": {"type": "timestamptz", "default": "now"}}
     report = loader.load(str(tmp_path / "t.csv"), {"table": "t", "columns": columns}, dsn=dsn, workers=2)

@@ -14,12 +14,15 @@ from support.machine import Execution, StatesError
 from support.postgres import query
 
 import loader
-from loader import checkpoints, fleet, ledger, runs, settings, shards
-from loader.deadline import NEVER
-from loader.errors import DatabaseUnavailableError, UsageError
-from loader.plans import StoredJson
-from loader.proof import ShardPlan
-from loader.staging import drop_tables
+from loader.aws import settings
+from loader.aws.fleet import steps
+from loader.aws.fleet.plan_store import StoredJson
+from loader.core.deadline import NEVER
+from loader.core.errors import DatabaseUnavailableError, UsageError
+from loader.ledger import checkpoints, ledger
+from loader.postgres.merging.staging import drop_tables
+from loader.sharding import runs, shards
+from loader.sharding.proof import ShardPlan
 
 KEY = "incoming/lines.csv"
 SPEC = """
@@ -189,7 +192,7 @@ def test_what_the_table_refuses_is_rejected(
 ) -> None:
     """As by one load, whoever merges, function or task."""
     if merging == "FinishAsTask":
-        monkeypatch.setattr(fleet, "MERGE_SECONDS", 0)
+        monkeypatch.setattr(steps, "MERGE_SECONDS", 0)
     for table in ("lines", "one"):
         query(dsn, f"CREATE TABLE public.{table} (id bigint CHECK (id <> 600), note text)")
     made = execution(s3, body())
@@ -201,7 +204,7 @@ def test_what_the_table_refuses_is_rejected(
 
 def test_a_table_that_changed_meanwhile_begins_another_plan(dsn: str, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen by whoever merges: in a function, or as a task, whose exit code says nothing of it."""
-    monkeypatch.setattr(fleet, "MERGE_SECONDS", 0)
+    monkeypatch.setattr(steps, "MERGE_SECONDS", 0)
     query(dsn, "CREATE TABLE public.lines (id bigint, note text)")
     made = execution(s3, body())
     finish, changed = shards.finish, []
@@ -219,7 +222,7 @@ def test_a_table_that_changed_meanwhile_begins_another_plan(dsn: str, s3: Any, m
 
 def test_a_long_merge_is_the_tasks(dsn: str, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Finish asks what became of it."""
-    monkeypatch.setattr(fleet, "SURE_APPEND_RATE", 1)
+    monkeypatch.setattr(steps, "SURE_APPEND_RATE", 1)
     made = execution(s3, body())
     assert made.run() == {"verdict": "done", "state": "loaded", "load_id": 1, "rows_read": 800}
     assert made.states[5:] == ["FinishAsTask", "Finish", "Finished", "Done"]
@@ -295,7 +298,7 @@ def test_a_redrive_that_fails_too_ends_there(broken: tuple[Execution, list[int]]
 
 
 def test_a_redrive_after_the_staging_was_cleared_loads_all_again(dsn: str, broken: tuple[Execution, list[int]]) -> None:
-    """A week later, say: `loader.leftovers` drops what nobody goes on with, and what vouched for it with it."""
+    """A week later, say: `loader.engine.cleanup` drops what nobody goes on with, and what vouched for it with it."""
     made, numbers = broken
     connection = psycopg2.connect(dsn)
     checkpoints.forget(connection, 1)
@@ -323,7 +326,7 @@ def test_a_redrive_after_a_crash_of_the_server_loads_all_again(dsn: str, broken:
 def plan(dsn: str, s3: Any) -> ShardPlan:
     """Of a load that goes on by shards, of which none is loaded."""
     made = execution(s3, body())
-    told = fleet.handler({"step": "plan", "execution": made.name, "load": made.load, "workers": 4})
+    told = steps.handler({"step": "plan", "execution": made.name, "load": made.load, "workers": 4})
     read = StoredJson.of(told["plan"]).read()
     return ShardPlan.from_dict(read)
 
@@ -333,39 +336,39 @@ def test_a_shard_whose_time_is_up_is_called_again(s3: Any, tmp_path: Path, monke
     tell(tmp_path, "segment_mb = 1" + SPEC + COLUMNS)
     monkeypatch.setenv("LOADER_SHARD_BYTES", "2000000")
     made = execution(s3, body(200_000))
-    plan = fleet.handler({"step": "plan", "execution": made.name, "load": made.load, "workers": 1})
+    plan = steps.handler({"step": "plan", "execution": made.name, "load": made.load, "workers": 1})
 
-    with pytest.raises(fleet.TimeUp, match="its time is up; the same call begins it anew"):
-        fleet.handler({"step": "shard", "plan": plan["plan"], "shard": {"number": 1, "known": None}}, Context(4))
+    with pytest.raises(steps.TimeUp, match="its time is up; the same call begins it anew"):
+        steps.handler({"step": "shard", "plan": plan["plan"], "shard": {"number": 1, "known": None}}, Context(4))
 
 
 def test_a_table_whose_turn_another_load_has_is_busy(
     dsn: str, s3: Any, plan: ShardPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For hours perhaps, so the machine waits, and not the function, which is paid for it."""
-    monkeypatch.setattr(fleet, "BUSY_WAIT", 0.2)
+    monkeypatch.setattr(steps, "BUSY_WAIT", 0.2)
     other = execution(s3, body(900), key="incoming/other.csv")
-    with holding_turn(dsn), pytest.raises(fleet.Busy, match="another load has had its turn"):
-        fleet.handler({"step": "plan", "execution": "load-2", "load": other.load, "workers": 4}, Context(60))
+    with holding_turn(dsn), pytest.raises(steps.Busy, match="another load has had its turn"):
+        steps.handler({"step": "plan", "execution": "load-2", "load": other.load, "workers": 4}, Context(60))
     assert (
-        fleet.handler({"step": "plan", "execution": "load-2", "load": other.load, "workers": 4})["verdict"] == "split"
+        steps.handler({"step": "plan", "execution": "load-2", "load": other.load, "workers": 4})["verdict"] == "split"
     )
 
 
 def test_shards_are_whole_rounds_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """None larger than asked: a last round with one shard would have the others wait for it."""
     monkeypatch.setenv("LOADER_SHARD_BYTES", "100")
-    assert [fleet.shards_for(size, 4) for size in (1, 400, 401, 800, 801)] == [4, 4, 8, 8, 12]
+    assert [steps.shards_for(size, 4) for size in (1, 400, 401, 800, 801)] == [4, 4, 8, 8, 12]
     monkeypatch.delenv("LOADER_SHARD_BYTES")
-    assert fleet.shards_for(10**12, 16) == 240
-    assert fleet.shards_for(10**12, 4) == 236
+    assert steps.shards_for(10**12, 16) == 240
+    assert steps.shards_for(10**12, 4) == 236
 
 
 def test_what_is_no_step_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """And a function without a place for plans."""
     for event in ({}, {"step": "dance"}, [], None):
         with pytest.raises(UsageError, match="no step"):
-            fleet.handler(event)
+            steps.handler(event)
     monkeypatch.setenv("LOADER_PLANS", "somewhere")
     with pytest.raises(UsageError, match="LOADER_PLANS"):
         StoredJson.of_plan("load-1")
@@ -374,13 +377,13 @@ def test_what_is_no_step_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_tasks_command_line(s3: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """0 when it is merged, once more too; 1 where it cannot be; 2 for what makes no sense."""
     made = execution(s3, body())
-    plan = fleet.handler({"step": "plan", "execution": made.name, "load": made.load, "workers": 4})["plan"]
-    assert fleet.main(["finish", plan["bucket"], plan["key"]]) == 1
+    plan = steps.handler({"step": "plan", "execution": made.name, "load": made.load, "workers": 4})["plan"]
+    assert steps.main(["finish", plan["bucket"], plan["key"]]) == 1
     assert "not every shard is loaded" in capsys.readouterr().err
     assert made.run()["state"] == "loaded"
-    assert fleet.main(["finish", plan["bucket"], plan["key"]]) == 0
-    assert fleet.main(["finish", plan["bucket"], "fleet/no/plan.json"]) == 1
-    assert fleet.main(["dance"]) == 2
+    assert steps.main(["finish", plan["bucket"], plan["key"]]) == 0
+    assert steps.main(["finish", plan["bucket"], "fleet/no/plan.json"]) == 1
+    assert steps.main(["dance"]) == 2
 
 
 # --- giving up, in the ledger

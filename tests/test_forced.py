@@ -12,16 +12,17 @@ from support.lost_commit import Loses, losing_commit
 from support.postgres import query
 
 import loader
-from loader import blocks, settings, workers
-from loader.database import Database
-from loader.deadline import Deadline
-from loader.errors import UsageError
-from loader.handler import handler
-from loader.pipeline import How, load_one
-from loader.replay import replay
-from loader.report import LoadReport
-from loader.spec import LoadSpec
-from loader.undertaking import note_unopened
+from loader.aws import settings
+from loader.aws.handler import handler
+from loader.core.deadline import Deadline
+from loader.core.errors import UsageError
+from loader.core.report import LoadReport
+from loader.core.spec.model import LoadSpec
+from loader.pipeline import How, load_one, note_unopened
+from loader.postgres.database import Database
+from loader.records import splitter
+from loader.replays import replay
+from loader.sharding import workers
 
 SPEC = loader.LoadSpec.from_dict({"table": "t", "columns": {"id": "int", "text": "text"}})
 ROWS = 20_000
@@ -113,8 +114,8 @@ def pause(dsn: str, source: str, **how: Any) -> None:
 @pytest.fixture
 def staged(monkeypatch: pytest.MonkeyPatch) -> None:
     """A load is staged, in blocks and segments of which the file has several."""
-    monkeypatch.setattr("loader.task.STRAIGHT", 0)
-    monkeypatch.setitem(blocks.split.__kwdefaults__, "block_size", 32 << 10)
+    monkeypatch.setattr("loader.engine.job.STRAIGHT", 0)
+    monkeypatch.setitem(splitter.split.__kwdefaults__, "block_size", 32 << 10)
     monkeypatch.setattr(LoadSpec, "segment_size", property(lambda _: 64 << 10))
 
 

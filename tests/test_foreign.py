@@ -25,8 +25,8 @@ from support.postgres import query
 
 import loader
 from loader.cli import main
-from loader.errors import ForeignFormatError
-from loader.foreign import SAMPLE, check_format
+from loader.core.errors import ForeignFormatError
+from loader.sources.foreign_formats import SAMPLE, check_format
 
 TABLE = pa.table({"id": pa.array(range(3)), "name": pa.array(["a", "b", "c"])})
 TWICE = "is gzip-compressed inside its gzip compression, not CSV; compress it only once"

@@ -21,12 +21,12 @@ from support.clients import wait_for
 from support.clock import Invocation, by_blocks
 from support.postgres import query
 
-from loader import settings
-from loader.blocks import split
-from loader.deadline import MARGIN
-from loader.errors import LoaderError, PausedError, ShapeError, UsageError
-from loader.events import ObjectCreated, objects_of
-from loader.handler import handler
+from loader.aws import settings
+from loader.aws.events import ObjectCreated, objects_of
+from loader.aws.handler import handler
+from loader.core.deadline import MARGIN
+from loader.core.errors import LoaderError, PausedError, ShapeError, UsageError
+from loader.records.splitter import split
 
 SPEC = """
 source = "incoming/**/*.csv"
@@ -353,7 +353,7 @@ def test_workers_share_an_object_and_its_handovers(
         return {run for (run,) in query(dsn, "SELECT run FROM loader.shards WHERE report IS NOT NULL")}
 
     monkeypatch.setenv("LOADER_WORKERS", "2")
-    monkeypatch.setattr("loader.workers.LEAST", 1 << 18)
+    monkeypatch.setattr("loader.sharding.workers.LEAST", 1 << 18)
     staged(dsn, tmp_path)
     event = queued(notification((s3.bucket, KEY, s3.put(KEY, BIG))))
     before: set[int] = set()

@@ -16,13 +16,13 @@ from support.postgres import query
 from support.s3 import FaultProxy, stall
 
 import loader
-from loader.database import Database
-from loader.deadline import Deadline
+from loader.core.deadline import Deadline
+from loader.engine.counters import Progress
 from loader.pipeline import How, load_one
-from loader.tally import Progress
-from loader.twin.cloud import Cloud
-from loader.twin.mapping import Delivery, Mapping
-from loader.twin.runtime import Runtime
+from loader.postgres.database import Database
+from twin.cloud import Cloud
+from twin.mapping import Delivery, Mapping
+from twin.runtime import Runtime
 
 RECORDS = 300_000
 BODY = "a,b\n" + "".join(f"{number},text of number {number}\n" for number in range(RECORDS))

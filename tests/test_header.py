@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.errors import ShapeError
-from loader.header import NAME_LIMIT, Fields, usable_names
+from loader.core.errors import ShapeError
+from loader.core.pgtypes import NAME_LIMIT
+from loader.records.header import Fields, usable_names
 
 
 def find(header: list[str], name: str, *others: str) -> int | None:

@@ -15,10 +15,10 @@ import psycopg2.extensions
 import pytest
 from support.postgres import query
 
-from loader import settings
-from loader.errors import UsageError
-from loader.handler import handler
-from loader.kernel import kernel_state
+from loader.aws import settings
+from loader.aws.handler import handler
+from loader.core.errors import UsageError
+from loader.kernel.compiled import kernel_state
 
 PASSWORD = "s3cret-and-never-shown"
 NAMES = {"imports", "specs", "secret", "database", "bucket"}
@@ -69,7 +69,7 @@ def test_a_function_that_lacks_nothing(dsn: str, s3: Any) -> None:
 
 def test_a_kernel_that_is_asked_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is named before a file comes."""
-    monkeypatch.setattr("loader.kernel._compiled", None)
+    monkeypatch.setattr("loader.kernel.compiled._compiled", None)
     monkeypatch.setenv("LOADER_KERNEL", "on")
     found = failing(ping())
     assert set(found) == {"imports"}

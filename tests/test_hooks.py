@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from loader.errors import SpecError, TransformError
-from loader.hooks import find_hook
+from loader.convert.hooks import find_hook
+from loader.core.errors import SpecError, TransformError
 
 TRIPS = """
 import os

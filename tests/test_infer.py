@@ -16,10 +16,11 @@ from support.postgres import query
 from support.s3 import S3, FaultProxy
 
 import loader
-from loader import arrays, infer
-from loader.infer import PATTERNS, infer_spec, widened
-from loader.source import open_source
-from loader.spec import LoadSpec
+from loader.convert import infer
+from loader.convert.infer import PATTERNS, infer_spec, widened
+from loader.core import arrays
+from loader.core.spec.model import LoadSpec
+from loader.sources.source import open_source
 
 AUTO = {"delimiter": "auto", "header": "auto"}
 
@@ -266,7 +267,8 @@ HEADERS = st.lists(
 
 @given(header=HEADERS)
 def test_every_column_of_any_header_is_asked_for_by_a_name_that_finds_it(header: list[str]) -> None:
-    from loader.header import NAME_LIMIT, Fields, names_to_ask_for, usable_names
+    from loader.core.pgtypes import NAME_LIMIT
+    from loader.records.header import Fields, names_to_ask_for, usable_names
 
     usable, asked = usable_names(header), names_to_ask_for(header)
     assert len(set(usable)) == len(header)

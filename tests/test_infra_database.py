@@ -133,7 +133,7 @@ def test_the_user_is_made_when_the_way_to_the_database_is_open(template: Templat
 
 def test_the_user_is_made_by_the_loaders_own_image(template: Template) -> None:
     function = template.one("Lambda::Function", "AdministrationFunction")
-    assert function["ImageConfig"] == {"Command": ["loader.provision.handler"]}
+    assert function["ImageConfig"] == {"Command": ["loader.aws.database_user.handler"]}
     assert function["Code"] == template.one("Lambda::Function", "LoadFunction")["Code"]
     variables = function["Environment"]["Variables"]
     assert variables["LOADER_MASTER_SECRET_ID"].endswith(f"secret:master-{template.id('RDS::DBInstance')}")

@@ -84,7 +84,7 @@ def test_shards_are_standard_children_within_the_databases_budget(synthesis: Syn
 
 def test_what_passes_is_tried_again_and_what_does_not_is_not(template: Template) -> None:
     """By names of errors that the functions have; a rejected file fails at once."""
-    from loader.fleet import Busy, TimeUp, TryAgain
+    from loader.aws.fleet.steps import Busy, TimeUp, TryAgain
 
     for name, state in states(template):
         if state.get("Resource") != "arn:aws:states:::lambda:invoke":
@@ -122,7 +122,7 @@ def test_a_merge_that_a_function_has_not_the_time_for_is_a_tasks(template: Templ
     (container,) = template.one("ECS::TaskDefinition")["ContainerDefinitions"]
     (override,) = state["Parameters"]["Overrides"]["ContainerOverrides"]
     assert override["Name"] == container["Name"]
-    assert container["EntryPoint"] == ["/opt/loader/bin/python", "-m", "loader.fleet"]
+    assert container["EntryPoint"] == ["/opt/loader/bin/python", "-m", "loader.aws.fleet.steps"]
     assert container["ReadonlyRootFilesystem"] is True
     told = {each["Name"] for each in container["Environment"]}
     function = template.one("Lambda::Function", "FleetFunction")["Environment"]["Variables"]

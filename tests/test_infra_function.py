@@ -10,8 +10,8 @@ from support.iam import is_allowed, is_denied
 from support.synthesis import ACCOUNT, ROOT, Synthesis, Template
 
 from infra.sizes import batch_size_of
+from loader.aws.redelivery import RECEIVES, WAITS
 from loader.pipeline import How
-from loader.redelivery import RECEIVES, WAITS
 
 
 def test_the_function_is_the_repositorys_image(template: Template) -> None:
@@ -56,7 +56,7 @@ def test_the_environment_is_what_the_handler_asks_for(template: Template) -> Non
     sends_on = {"LOADER_STATE_MACHINE"} if template.has_fleet else set()
     assert environment.keys() == {"LOADER_SECRET_ID", "LOADER_SPECS", "PGSSLMODE", "LOADER_DEAD_LETTERS"} | sends_on
     assert environment["LOADER_DEAD_LETTERS"] == template.id("SQS::Queue", "IntakeDeadLetters")
-    code = "".join(path.read_text("utf-8") for path in (ROOT / "loader").glob("*.py"))
+    code = "".join(path.read_text("utf-8") for path in (ROOT / "loader").rglob("*.py"))
     assert all(f'"{name}"' in code for name in environment if name.startswith("LOADER_"))
 
 

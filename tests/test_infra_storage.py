@@ -8,7 +8,7 @@ import pytest
 from support.iam import is_allowed, is_denied
 from support.synthesis import ACCOUNT, Synthesis, Template
 
-from loader.s3 import split_uri
+from loader.sources.s3 import split_uri
 
 SECURE = {"aws:SecureTransport": "true", "s3:TlsVersion": "1.3"}
 

@@ -21,19 +21,19 @@ from support.postgres import query
 from support.powers_of_five import header
 from support.zones import MACHINE_ZONES
 
-from loader import kernel
-from loader.blocks import Splitter
-from loader.columns import LoadColumn
-from loader.encode import encode
-from loader.errors import UsageError
-from loader.fields import Dialect
-from loader.kernel.express import Express, express_lane
-from loader.parse import Parser
-from loader.pgtypes import TypeFacts, column_type
-from loader.records import Block, Place
-from loader.rows import run_of
-from loader.statements import HEADER, TRAILER
-from loader.transform import Transformer
+from loader.convert.binary_copy import encode
+from loader.convert.lanes.kernel_program import Express, express_lane
+from loader.convert.parse import Parser
+from loader.convert.rows import run_of
+from loader.convert.transform import Transformer
+from loader.core.errors import UsageError
+from loader.core.pgtypes import TypeFacts, column_type
+from loader.kernel import compiled as kernel
+from loader.postgres.load_column import LoadColumn
+from loader.postgres.statements import HEADER, TRAILER
+from loader.records.block import Block, Place
+from loader.records.dialect import Dialect
+from loader.records.splitter import Splitter
 
 pytestmark = pytest.mark.skipif(not kernel.COMPILED, reason="the kernel is not compiled here")
 

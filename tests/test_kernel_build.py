@@ -16,8 +16,8 @@ from support.effort import LONG, effort
 from support.postgres import query
 
 import loader
-from loader import kernel
-from loader.kernel import kernel_state
+from loader.kernel import compiled
+from loader.kernel.compiled import kernel_state
 
 
 def test_it_is_compiled_where_a_compiler_is() -> None:
@@ -25,7 +25,7 @@ def test_it_is_compiled_where_a_compiler_is() -> None:
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
     if not any(map(shutil.which, (compiler, "gcc", "clang"))):
         pytest.skip("this machine has no C compiler")
-    assert kernel.COMPILED, (
+    assert compiled.COMPILED, (
         "a C compiler is here, but the kernel is not built: pip install --verbose --editable . says why"
     )
 
@@ -53,7 +53,7 @@ def lane(dsn: str, file: Path, **spec: Any) -> str:
 
 
 def test_a_plan_says_that_the_kernel_converts(dsn: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not kernel.COMPILED:
+    if not compiled.COMPILED:
         pytest.skip("the kernel is not compiled here")
     monkeypatch.setenv("LOADER_KERNEL", "auto")
     assert lane(dsn, file) == "converted by the kernel"
@@ -75,7 +75,7 @@ def test_a_plan_says_that_the_kernel_converts(dsn: str, file: Path, monkeypatch:
 def test_a_plan_says_why_not(
     dsn: str, file: Path, monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any], why: str
 ) -> None:
-    if not kernel.COMPILED:
+    if not compiled.COMPILED:
         pytest.skip("the kernel is not compiled here")
     monkeypatch.setenv("LOADER_KERNEL", "auto")
     assert lane(dsn, file, **spec) == f"converted without the kernel ({why})"
@@ -92,21 +92,21 @@ def test_a_plan_says_why_not(
 def test_a_plan_says_what_else_is_done(
     dsn: str, file: Path, monkeypatch: pytest.MonkeyPatch, columns: dict[str, str], transform: dict[str, str], told: str
 ) -> None:
-    if not kernel.COMPILED:
+    if not compiled.COMPILED:
         pytest.skip("the kernel is not compiled here")
     monkeypatch.setenv("LOADER_KERNEL", "auto")
     assert lane(dsn, file, columns=columns, transform=transform) == told
 
 
 def test_a_plan_says_that_it_is_switched_off(dsn: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "COMPILED", True)
+    monkeypatch.setattr(compiled, "COMPILED", True)
     monkeypatch.setenv("LOADER_KERNEL", "off")
     assert lane(dsn, file) == "converted without the kernel (compiled, switched off by LOADER_KERNEL)"
 
 
 def test_a_plan_says_that_it_is_not_compiled(dsn: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "COMPILED", False)
-    monkeypatch.setattr(kernel, "_compiled", None)
+    monkeypatch.setattr(compiled, "COMPILED", False)
+    monkeypatch.setattr(compiled, "_compiled", None)
     monkeypatch.setenv("LOADER_KERNEL", "auto")
     assert lane(dsn, file) == "converted without the kernel (not compiled)"
 

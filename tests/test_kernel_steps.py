@@ -18,25 +18,25 @@ from support.postgres import query
 from support.zones import MACHINE_ZONES
 
 import loader
-from loader import kernel
-from loader.blocks import Splitter
-from loader.columns import LoadColumn
-from loader.datetimes import compile_format
-from loader.encode import encode
-from loader.expression import parse
-from loader.fast_lane import fast_lane
-from loader.fields import Dialect
-from loader.hybrid import Hybrid
-from loader.kernel.express import Express, Sure, express_lane
-from loader.kernel.filter import compile_filter
-from loader.parse import Parser
-from loader.pgtypes import column_type
-from loader.records import Block, Place
-from loader.rising import Run
-from loader.rows import Rows
-from loader.spec import Step
-from loader.steps import apply_chain
-from loader.transform import Transformer, schema_of
+from loader.convert.binary_copy import encode
+from loader.convert.lanes.express_lane import fast_lane
+from loader.convert.lanes.hybrid_lane import Hybrid
+from loader.convert.lanes.kernel_filter import compile_filter
+from loader.convert.lanes.kernel_program import Express, Sure, express_lane
+from loader.convert.parse import Parser
+from loader.convert.rows import Rows
+from loader.convert.steps import apply_chain
+from loader.convert.transform import Transformer, schema_of
+from loader.core.pgtypes import column_type
+from loader.core.spec.datetimes import compile_format
+from loader.core.spec.filter import parse
+from loader.core.spec.model import Step
+from loader.kernel import compiled as kernel
+from loader.postgres.load_column import LoadColumn
+from loader.records.block import Block, Place
+from loader.records.dialect import Dialect
+from loader.records.key_order import Run
+from loader.records.splitter import Splitter
 
 pytestmark = pytest.mark.skipif(not kernel.COMPILED, reason="the kernel is not compiled here")
 

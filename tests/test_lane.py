@@ -13,14 +13,14 @@ from psycopg2 import sql
 from support.postgres import query
 
 import loader
-import loader.lane as lane_module
-from loader.columns import LoadColumn
-from loader.database import Database
-from loader.errors import DatabaseError
-from loader.lane import FEW, TextLane
-from loader.pgtypes import column_type
-from loader.rows import Doubtful
-from loader.statements import HEADER, TRAILER, execute
+import loader.convert.lanes.server_lane as lane_module
+from loader.convert.lanes.server_lane import FEW, TextLane
+from loader.convert.rows import Doubtful
+from loader.core.errors import DatabaseError
+from loader.core.pgtypes import column_type
+from loader.postgres.database import Database
+from loader.postgres.load_column import LoadColumn
+from loader.postgres.statements import HEADER, TRAILER, execute
 
 pytestmark = [pytest.mark.every_postgres, pytest.mark.without_kernel]
 

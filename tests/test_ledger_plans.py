@@ -9,7 +9,7 @@ from support.postgres import query
 
 from bench.ledger import MOST, TABLES, Watch, fill, read, shape, worst
 from bench.objects import serving
-from loader.database import Database
+from loader.postgres.database import Database
 
 LOADS = 20_000
 

@@ -9,12 +9,13 @@ import pytest
 from support.postgres import query
 
 import loader
-from loader import ledger, runs
-from loader.database import Database
-from loader.deadline import Deadline
-from loader.leftovers import clear_leftovers
+from loader.core.deadline import Deadline
+from loader.engine.cleanup import clear_leftovers
+from loader.ledger import ledger
 from loader.pipeline import How, load_one
-from loader.shards import ShardPlan, UnprovedError, finish, load_shard, plan_shards
+from loader.postgres.database import Database
+from loader.sharding import runs
+from loader.sharding.shards import ShardPlan, UnprovedError, finish, load_shard, plan_shards
 
 pytestmark = pytest.mark.usefixtures("large_way")
 

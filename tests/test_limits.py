@@ -10,12 +10,12 @@ import pytest
 from support.postgres import query
 
 import loader
-from loader.database import Database
-from loader.infer import infer_spec
+from loader.convert.infer import infer_spec
+from loader.core.spec.bounds import read_size
+from loader.core.spec.model import LimitSpec, LoadSpec
+from loader.postgres.database import Database
 from loader.preview import preview
-from loader.source import open_source
-from loader.spec import LimitSpec, LoadSpec
-from loader.spec_bounds import read_size
+from loader.sources.source import open_source
 
 ROWS = 400_000
 TEXT = b"a,b\n" + b"1,2\n" * ROWS

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from support.postgres import query
 
-from loader import local
-from loader.errors import DatabaseUnavailableError, UsageError
+from loader import embedded_postgres
+from loader.core.errors import DatabaseUnavailableError, UsageError
 
 
 @pytest.fixture
@@ -71,11 +71,11 @@ def test_a_stopped_server_is_started_again(home: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("LOADER_DATA_DIR", str(home / "closed"))
     try:
         for _ in range(2):
-            assert query(local.start(), "SELECT 1") == [(1,)]
-            assert local.stop()
-            assert not local.stop()
+            assert query(embedded_postgres.start(), "SELECT 1") == [(1,)]
+            assert embedded_postgres.stop()
+            assert not embedded_postgres.stop()
     finally:
-        local.stop()
+        embedded_postgres.stop()
     assert (home / "closed").stat().st_mode & 0o777 == (0o711 if os.geteuid() == 0 else 0o700)
 
 
@@ -84,28 +84,28 @@ def test_a_path_that_the_server_cannot_use_is_refused(home: Path, monkeypatch: p
     """Before anything is made there; the way out is told."""
     monkeypatch.setenv("LOADER_DATA_DIR", str(home / name))
     with pytest.raises(UsageError, match=r"set LOADER_DATA_DIR to (another|a shorter)"):
-        local.start()
+        embedded_postgres.start()
     assert not (home / name).exists()
 
 
 def test_a_server_that_does_not_start_says_why(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one sentence, with the last words of its log."""
     monkeypatch.setenv("LOADER_DATA_DIR", str(home))
-    local.start()
-    local.stop()
-    settings = home / f"postgres{local.VERSION}" / "postgresql.conf"
+    embedded_postgres.start()
+    embedded_postgres.stop()
+    settings = home / f"postgres{embedded_postgres.VERSION}" / "postgresql.conf"
     settings.write_text(f"{settings.read_text()}\nnosuch = 1\n")
     with pytest.raises(DatabaseUnavailableError, match=r"did not start: configuration file .* contains errors$"):
-        local.start()
+        embedded_postgres.start()
 
 
 def test_the_number_of_another_process_is_no_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a crash of the machine the file may name any process; it is neither taken for a server nor stopped."""
     monkeypatch.setenv("LOADER_DATA_DIR", str(home))
-    data = home / f"postgres{local.VERSION}"
+    data = home / f"postgres{embedded_postgres.VERSION}"
     data.mkdir()
-    (data / "PG_VERSION").write_text(f"{local.VERSION}\n")
+    (data / "PG_VERSION").write_text(f"{embedded_postgres.VERSION}\n")
     (data / "postmaster.pid").write_text(f"{os.getpid()}\n{data}\n1\n5432\n{data}\n\n1 1\nready\n")
-    for action in (local.start, local.stop):
+    for action in (embedded_postgres.start, embedded_postgres.stop):
         with pytest.raises(DatabaseUnavailableError, match=r"postmaster\.pid: is left over from a server that is gone"):
             action()

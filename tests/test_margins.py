@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.errors import ShapeError
-from loader.fields import Dialect
-from loader.infer import infer_columns
-from loader.margins import Preamble, read_preamble, without_footer
-from loader.reading import open_records
-from loader.records import RECORD_LIMIT
-from loader.spec import CsvSpec
+from loader.convert.infer import infer_columns
+from loader.core.errors import ShapeError
+from loader.core.spec.model import CsvSpec
+from loader.records.block import RECORD_LIMIT
+from loader.records.dialect import Dialect
+from loader.records.reading.preamble import Preamble, read_preamble, without_footer
+from loader.records.reading.reader import open_records
 
 PLAIN = Dialect.of(CsvSpec())
 

@@ -9,11 +9,11 @@ import pytest
 from support.postgres import query
 
 import loader
+from loader.aws.events import Ignored, ObjectCreated, told_by
 from loader.cli import main
-from loader.errors import SourceNotFoundError
-from loader.events import Ignored, ObjectCreated, told_by
-from loader.markers import is_left_out, is_marker
-from loader.source import expand
+from loader.core.errors import SourceNotFoundError
+from loader.sources.folder_markers import is_left_out, is_marker
+from loader.sources.source import expand
 
 MARKERS = {
     "in/": b"",

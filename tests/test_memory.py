@@ -13,9 +13,9 @@ from support.effort import effort
 from support.postgres import query
 
 import loader
-from loader.kernel import compiled_kernel
-from loader.memory import memory_limit
-from loader.source import PART_SIZE, SMALL_PART, fitting_part_size
+from loader.core.process.memory import memory_limit
+from loader.kernel.compiled import compiled_kernel
+from loader.sources.source import PART_SIZE, SMALL_PART, fitting_part_size
 
 MEASURED = """
 import re, sys
@@ -80,7 +80,7 @@ def test_what_limits_the_memory(
         monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", function)
     if text is not None:
         (tmp_path / "memory.max").write_text(text)
-    monkeypatch.setattr("loader.memory.LIMITS", (tmp_path / "none", tmp_path / "memory.max"))
+    monkeypatch.setattr("loader.core.process.memory.LIMITS", (tmp_path / "none", tmp_path / "memory.max"))
     assert memory_limit() == limit
     assert fitting_part_size() == (SMALL_PART if limit == 128 << 20 else PART_SIZE)
 

@@ -14,13 +14,14 @@ from psycopg2.extras import execute_values
 from support.postgres import query
 
 import loader
-from loader import catalog, ledger
-from loader.columns import LoadColumn
-from loader.database import Database
-from loader.merge import Course, Merge
-from loader.pgtypes import column_type
+from loader.core.pgtypes import column_type
+from loader.ledger import ledger
 from loader.pipeline import How, load_one
-from loader.staging import RANGES, Staging, pages_per_range
+from loader.postgres import catalog
+from loader.postgres.database import Database
+from loader.postgres.load_column import LoadColumn
+from loader.postgres.merging.merge import Course, Merge
+from loader.postgres.merging.staging import RANGES, Staging, pages_per_range
 
 COLUMNS = tuple(
     LoadColumn(name, column_type(kind), number)
@@ -208,7 +209,7 @@ class TestAhead:
 
     def test_a_new_table_gets_its_key_in_the_end(self, dsn: str, tmp_path: Path, monkeypatch: Any) -> None:
         """Staged because it is large; in whatever order the keys come."""
-        monkeypatch.setattr("loader.task.STRAIGHT", 1)
+        monkeypatch.setattr("loader.engine.job.STRAIGHT", 1)
         query(dsn, "DROP TABLE t")
         report = self.load(dsn, tmp_path / "f.csv", self.lines()[::-1])
         assert (report.plan or "").startswith(self.AHEAD)
@@ -218,7 +219,7 @@ class TestAhead:
         ]
 
     def test_a_new_table_whose_key_comes_again(self, dsn: str, tmp_path: Path, monkeypatch: Any) -> None:
-        monkeypatch.setattr("loader.task.STRAIGHT", 1)
+        monkeypatch.setattr("loader.engine.job.STRAIGHT", 1)
         query(dsn, "DROP TABLE t")
         report = self.load(dsn, tmp_path / "f.csv", [*self.lines(), "5,the last"])
         assert (report.rows_inserted, report.rows_duplicate) == (self.ROWS, 1)
@@ -231,7 +232,7 @@ def test_a_guess_that_was_wrong_costs_time_only(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repeated: bool
 ) -> None:
     """A sample did not show the one key that is there, or the one that comes twice."""
-    monkeypatch.setattr("loader.matching.SAMPLE", 1)
+    monkeypatch.setattr("loader.postgres.merging.merge_sql.SAMPLE", 1)
     query(dsn, "CREATE TABLE t (k int PRIMARY KEY, v text)")
     query(dsn, "INSERT INTO t VALUES (-1, 'x'), (17, 'y')" if not repeated else "INSERT INTO t VALUES (-1, 'x')")
     path = Path(write(tmp_path / "f.csv", range(ROWS)))

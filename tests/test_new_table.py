@@ -16,15 +16,15 @@ from support.postgres import query
 from support.victim import Death, Job
 
 import loader
-from loader import segments
-from loader.database import Database, without_internals
-from loader.deadline import Deadline
-from loader.leftovers import clear_leftovers
-from loader.new_table import NewTable
+from loader.core.deadline import Deadline
+from loader.core.report import LoadReport
+from loader.engine import segments
+from loader.engine.cleanup import clear_leftovers
+from loader.engine.counters import Progress
 from loader.pipeline import How, load_one
+from loader.postgres.database import Database, without_internals
+from loader.postgres.merging.new_table import NewTable
 from loader.preview import preview
-from loader.report import LoadReport
-from loader.tally import Progress
 
 RECORDS = 40_000
 SPEC: dict[str, Any] = {"table": "trips", "segment_mb": 1, "columns": {"a": "bigint", "b": "text"}}
@@ -182,7 +182,7 @@ def test_a_key_that_comes_twice_goes_by_staging(dsn: str, database: Database, fi
 
 def test_a_large_load_with_a_key_goes_by_staging(dsn: str, database: Database, file: Path, monkeypatch: Any) -> None:
     """To find at its end that a key comes twice would cost all of it."""
-    monkeypatch.setattr("loader.task.STRAIGHT", 1)
+    monkeypatch.setattr("loader.engine.job.STRAIGHT", 1)
     report = load(database, file, KEYED)
     assert "renamed" not in (report.plan or "")
     assert differences(dsn, file) == 0
@@ -407,7 +407,7 @@ def test_messages_do_not_name_it(name: str) -> None:
 
 def test_its_plan_is_real(dsn: str, database: Database, file: Path, monkeypatch: Any) -> None:
     """`loader plan` tells the way, and PostgreSQL runs its statements."""
-    monkeypatch.setattr("loader.task.available_cores", lambda: 2)
+    monkeypatch.setattr("loader.engine.job.available_cores", lambda: 2)
     told = preview(str(file), loader.LoadSpec.from_dict(KEYED), database)
     assert told.way == (
         "over several streams into a new table, in segments with checkpoints, then renamed in one transaction"

@@ -20,11 +20,11 @@ from support.commands import run
 from support.postgres import fresh_database, query
 
 import loader
-from loader.infer import infer_spec
-from loader.sniff import sniff
-from loader.source import open_source
-from loader.spec import LoadSpec
-from loader.standard_input import spool
+from loader.convert.infer import infer_spec
+from loader.core.spec.model import LoadSpec
+from loader.records.reading.sniffer import sniff
+from loader.sources.source import open_source
+from loader.sources.standard_input import spool
 
 Rows = list[tuple[Any, ...]]
 

@@ -10,9 +10,9 @@ from support.own_server import own_server
 from support.postgres import query
 
 import loader
-from loader.database import Database
+from loader.core.spec.model import LoadSpec
 from loader.pipeline import How, load_one
-from loader.spec import LoadSpec
+from loader.postgres.database import Database
 
 ONE = b"id\n1\n"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from support.clock import PATIENCE
 
-from loader.overlap import AHEAD, overlapped
+from loader.core.process.parallel import AHEAD, overlapped
 
 
 def threads() -> set[str]:

@@ -10,7 +10,7 @@ import pytest
 from bench import paper
 from bench.paper import MERGES, TABLES, Staging, largest_in_a_function, merging
 from infra.sizes import SIZES
-from loader import fleet
+from loader.aws.fleet import steps
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = (ROOT / "docs" / "fleet.md").read_text("utf-8")
@@ -33,7 +33,7 @@ def test_rates_are_those_of_the_benchmarks() -> None:
 def test_the_functions_are_prods() -> None:
     assert SIZES["prod"].memory_mb / 1024 == paper.FUNCTION_GB
     assert SIZES["prod"].memory_mb // 1769 == paper.FUNCTION_CORES
-    assert paper.SHARD == fleet.SHARD_BYTES
+    assert paper.SHARD == steps.SHARD_BYTES
 
 
 def test_the_slowest_part_binds() -> None:
@@ -58,5 +58,5 @@ def test_a_merge_is_one_backends() -> None:
 
 
 def test_what_is_expected_of_a_merge_is_less_than_was_measured() -> None:
-    assert MERGES["no key"] > fleet.SURE_APPEND_RATE
-    assert min(rate for target, rate in MERGES.items() if target != "no key") >= fleet.SURE_MERGE_RATE
+    assert MERGES["no key"] > steps.SURE_APPEND_RATE
+    assert min(rate for target, rate in MERGES.items() if target != "no key") >= steps.SURE_MERGE_RATE

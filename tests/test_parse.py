@@ -11,15 +11,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from loader.blocks import split
-from loader.columns import LoadColumn
-from loader.fields import Dialect, split_record
-from loader.parse import Parser
-from loader.pgtypes import column_type
-from loader.records import Place
-from loader.rows import Rows
-from loader.spec import CsvSpec
-from loader.transform import Transformer
+from loader.convert.parse import Parser
+from loader.convert.rows import Rows
+from loader.convert.transform import Transformer
+from loader.core.pgtypes import column_type
+from loader.core.spec.model import CsvSpec
+from loader.postgres.load_column import LoadColumn
+from loader.records.block import Place
+from loader.records.dialect import Dialect, split_record
+from loader.records.splitter import split
 
 
 def rows_of(

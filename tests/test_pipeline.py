@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from support.postgres import query
 
 import loader
-from loader.blocks import split
-from loader.database import Database
+from loader.engine.counters import Progress
 from loader.pipeline import load_one
-from loader.tally import Progress
+from loader.postgres.database import Database
+from loader.records.splitter import split
 
 TRIPS = """CREATE TABLE trips (trip_id bigint PRIMARY KEY, city text, fare numeric(10,2), pickup timestamptz)"""
 
@@ -551,7 +551,7 @@ def test_what_copy_would_store_is_stored(
     query(dsn, "CREATE TABLE theirs (a bigint, b text, c text)")
     assume(copies(dsn, path))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("loader.reading.split", partial(split, block_size=size))
+        patch.setattr("loader.records.reading.reader.split", partial(split, block_size=size))
         loader.load(str(path), {"table": "ours", "csv": {"header": False}}, dsn=dsn, force=True)
     everything = "SELECT t::text FROM {} t ORDER BY 1"
     assert query(dsn, everything.format("ours")) == query(dsn, everything.format("theirs"))
@@ -575,7 +575,7 @@ ODD_FILE = (
 @pytest.mark.parametrize("block_size", [1, 7, 1 << 20])
 def test_an_odd_dialect_from_end_to_end(dsn: str, file: Path, monkeypatch: pytest.MonkeyPatch, block_size: int) -> None:
     """A long delimiter, comments, a header of two rows, a footer, stray quotes and a byte that is none, at once."""
-    monkeypatch.setattr(loader.reading, "split", partial(split, block_size=block_size))
+    monkeypatch.setattr(loader.records.reading.reader, "split", partial(split, block_size=block_size))
     file.write_bytes(ODD_FILE.encode("latin-1"))
     dialect = {"delimiter": "§|§", "encoding": "cp1252", "comment": "//", "header_rows": 2, "skip_footer": 2}
     report = load(file, dsn, csv=dialect, rejects={"max_ratio": 1})

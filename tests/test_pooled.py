@@ -21,16 +21,18 @@ from support.postgres import query
 from support.victim import Death, Job
 
 import loader
-from loader import ledger, pooler, settings
+from loader.aws import settings
+from loader.aws.handler import handler
 from loader.cli import main
-from loader.database import Database
-from loader.deadline import NEVER, Deadline
-from loader.errors import DatabaseError, LoaderError, SetupError
-from loader.handler import handler
-from loader.ledger import Errand
-from loader.report import LoadReport
-from loader.source import Missing
-from loader.statements import execute, rows
+from loader.core.deadline import NEVER, Deadline
+from loader.core.errors import DatabaseError, LoaderError, SetupError
+from loader.core.report import LoadReport
+from loader.ledger import ledger
+from loader.ledger.ledger import Errand
+from loader.postgres import pooler
+from loader.postgres.database import Database
+from loader.postgres.statements import execute, rows
+from loader.sources.source import Missing
 
 KEYS = 20_000
 SPEC = {"table": "trips", "mode": "merge", "key": ["a"], "columns": {"a": "int", "b": "int"}}
@@ -198,8 +200,8 @@ def test_merges_at_once_in_session_mode_take_turns(dsn: str, pool: Pooled, tmp_p
 
 def test_workers_load_in_session_mode(dsn: str, pool: Pooled, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each process with sessions of its own."""
-    monkeypatch.setattr("loader.workers.LEAST", 50_000)
-    monkeypatch.setattr("loader.undertaking.available_cores", lambda: 3)
+    monkeypatch.setattr("loader.sharding.workers.LEAST", 50_000)
+    monkeypatch.setattr("loader.engine.attempts.available_cores", lambda: 3)
     report = loader.load(str(file), {**SPEC, "segment_mb": 1}, dsn=pool.dsn, workers=2)
     assert report.rows_inserted == KEYS
     assert "by one worker" not in " ".join(report.notes)

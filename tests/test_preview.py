@@ -12,7 +12,7 @@ from support.postgres import query
 
 import loader
 from loader.cli import main
-from loader.kernel import compiled_kernel
+from loader.kernel.compiled import compiled_kernel
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader import telemetry
+from loader.aws import telemetry
 from loader.cli import main
-from loader.errors import LoaderError, SpecError, UsageError
-from loader.spec import LoadSpec
-from loader.values import printable, to_json
+from loader.core.display import printable, to_json
+from loader.core.errors import LoaderError, SpecError, UsageError
+from loader.core.spec.model import LoadSpec
 
 ANY = st.text(st.characters(exclude_categories=()), max_size=50)  # halves of surrogate pairs, too
 UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}

@@ -16,10 +16,10 @@ from support.postgres import query, run_alone
 from support.s3 import S3
 
 import loader
-from loader import provision as module
-from loader.database import Database, SecretCredentials
-from loader.errors import DatabaseError, LoaderError, UsageError
-from loader.provision import handler, provision
+from loader.aws import database_user as module
+from loader.aws.database_user import handler, provision
+from loader.core.errors import DatabaseError, LoaderError, UsageError
+from loader.postgres.database import Database, SecretCredentials
 
 pytestmark = pytest.mark.without_ledger
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from loader.fields import Dialect
-from loader.records import as_in_file, first_invalid_byte
-from loader.spec import CsvSpec
+from loader.core.spec.model import CsvSpec
+from loader.records.block import as_in_file, first_invalid_byte
+from loader.records.dialect import Dialect
 
 
 @pytest.mark.parametrize(

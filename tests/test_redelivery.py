@@ -16,11 +16,9 @@ import pytest
 from psycopg2.extensions import parse_dsn
 from support.postgres import query
 
-from loader import settings
-from loader.deadline import Deadline
-from loader.errors import BusyError, PausedError, ShapeError, UsageError
-from loader.handler import handler, how_of
-from loader.redelivery import (
+from loader.aws import settings
+from loader.aws.handler import handler, how_of
+from loader.aws.redelivery import (
     DEAD_LETTERS,
     FIRST_WAIT,
     LONGEST_HIDDEN,
@@ -30,8 +28,10 @@ from loader.redelivery import (
     Message,
     hidden_for,
 )
-from loader.spec import LoadSpec
-from loader.twin.cloud import sqs_event
+from loader.core.deadline import Deadline
+from loader.core.errors import BusyError, PausedError, ShapeError, UsageError
+from loader.core.spec.model import LoadSpec
+from twin.cloud import sqs_event
 
 SPEC = 'source = "incoming/**"\ntable = "trips"\n[columns]\na = "int"\n'
 KEY = "incoming/a.csv"
@@ -318,7 +318,7 @@ def test_a_load_that_waits_for_its_turn_is_handed_back(
     dsn: str, s3: Any, aside: Queue, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """That is no failure: not in the ledger, not in the metrics; and its pauses grow."""
-    monkeypatch.setattr("loader.handler.TURN_PATIENCE", 0.1)
+    monkeypatch.setattr("loader.aws.handler.TURN_PATIENCE", 0.1)
     query(dsn, "CREATE TABLE trips (a int)")
     aside.send(notification(s3, b"a\n1\n"))
     with held(dsn):

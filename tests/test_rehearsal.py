@@ -21,7 +21,7 @@ from support.secured import HOST, PASSWORD, Secured, secured
 
 from bench.objects import BUCKET, Objects, serving
 from bench.rig import DDL, lineitem
-from loader.twin.cloud import Cloud
+from twin.cloud import Cloud
 
 pytestmark = pytest.mark.rehearsal
 

@@ -16,12 +16,12 @@ from support.commands import run
 from support.postgres import query
 
 import loader
-from loader import replay
-from loader.fields import Dialect, split_record
-from loader.records import RAW_LIMIT
-from loader.report import REASONS, Kind, LoadReport, summarize_rejects
-from loader.spec import CsvSpec, LoadSpec
-from loader.tally import RejectKeeper
+from loader import replays
+from loader.core.report import REASONS, Kind, LoadReport, summarize_rejects
+from loader.core.spec.model import CsvSpec, LoadSpec
+from loader.engine.counters import RejectKeeper
+from loader.records.block import RAW_LIMIT
+from loader.records.dialect import Dialect, split_record
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference" / "rejects.md"
 
@@ -37,7 +37,7 @@ def exported(dsn: str, load_id: int = 1) -> tuple[bytes, list[str]]:
     out = io.BytesIO()
     connection = psycopg2.connect(dsn)
     try:
-        left_out = list(replay.write_rejects(connection, replay.find_original(connection, load_id), out))
+        left_out = list(replays.write_rejects(connection, replays.find_original(connection, load_id), out))
     finally:
         connection.close()
     return out.getvalue(), left_out
@@ -225,7 +225,7 @@ def test_a_header_is_written_as_it_will_be_read(
     """Whatever its names hold: delimiters, quotes, escapes, line ends, the mark of a comment."""
     dialect = CsvSpec(delimiter=delimiter, quote=quote, escape=escape or quote, comment=comment)
     out = io.BytesIO()
-    replay._write_header(replay.Original(1, "loaded", "s", "t", tuple(names), dialect, LoadSpec("t"), {}), out)
+    replays._write_header(replays.Original(1, "loaded", "s", "t", tuple(names), dialect, LoadSpec("t"), {}), out)
     line = out.getvalue()
     assert not (comment and line.startswith(comment.encode()))
     fields = split_record(line.removesuffix(b"\n"), Dialect.of(dialect))

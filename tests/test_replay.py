@@ -16,9 +16,9 @@ from support.clock import PATIENCE
 from support.postgres import query
 
 import loader
-from loader.database import Database
 from loader.pipeline import How
-from loader.replay import find_original, replay, replay_source, write_rejects
+from loader.postgres.database import Database
+from loader.replays import find_original, replay, replay_source, write_rejects
 
 EVERY = {"max_rows": 1000, "max_ratio": 1}
 PRICES = "CREATE TABLE prices (id int PRIMARY KEY, price numeric(8,2), city text)"

@@ -9,10 +9,10 @@ import pytest
 from support.postgres import query
 
 import loader
-from loader import catalog
 from loader.cli import main
-from loader.errors import SpecError, TableError
-from loader.spec import LoadSpec
+from loader.core.errors import SpecError, TableError
+from loader.core.spec.model import LoadSpec
+from loader.postgres import catalog
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from loader.blocks import split
-from loader.fields import Dialect, split_record
-from loader.records import Block, Place
-from loader.respell import respell
-from loader.spec import CsvSpec
+from loader.core.spec.model import CsvSpec
+from loader.records.block import Block, Place
+from loader.records.dialect import Dialect, split_record
+from loader.records.normalize import respell
+from loader.records.splitter import split
 
 BARS = Dialect.of(CsvSpec(delimiter="||"))
 EVERY_BYTE = bytes(byte for byte in range(1, 128) if byte not in b'\n\r"|')

@@ -22,13 +22,13 @@ from support.effort import effort
 from support.postgres import fresh_database, query, run_alone
 
 import loader
-from loader.database import Database
-from loader.deadline import Deadline
+from loader.core.deadline import Deadline
+from loader.core.report import LoadReport
+from loader.engine.counters import Progress
+from loader.engine.job import is_large
 from loader.pipeline import How, Load, load_one
-from loader.report import LoadReport
-from loader.source import PART_SIZE, open_source
-from loader.tally import Progress
-from loader.task import is_large
+from loader.postgres.database import Database
+from loader.sources.source import PART_SIZE, open_source
 
 pytestmark = pytest.mark.usefixtures("large_way")
 
@@ -321,9 +321,9 @@ def test_a_large_append_that_is_interrupted_late_is_not_read_again(
 
 AT_NINE_TENTHS = """
 import os, signal, sys, threading
-from loader import tally, task, ways
+from loader.engine import counters as tally, job as task, routes as ways
 from loader.cli import main
-from loader.deadline import Deadline
+from loader.core.deadline import Deadline
 task.STRAIGHT = {straight}
 stop = Deadline.stop
 add = tally.Tally.add

@@ -22,14 +22,16 @@ from support.s3 import S3
 from test_corpus import CASES, Case, Outcome
 
 import loader
-import loader.shard
-from loader.cuts import Cutter, Shard
-from loader.database import Database
-from loader.deadline import Deadline
-from loader.errors import RejectLimitError, ShapeError, SourceChangedError, SourceError
-from loader.proof import Proof
-from loader.report import LoadReport
-from loader.shards import (
+import loader.sharding.shard
+from loader.core.deadline import Deadline
+from loader.core.errors import RejectLimitError, ShapeError, SourceChangedError, SourceError
+from loader.core.report import LoadReport
+from loader.core.spec.model import LoadSpec
+from loader.engine.attempts import How
+from loader.postgres.database import Database
+from loader.sharding.boundaries import Cutter, Shard
+from loader.sharding.proof import Proof
+from loader.sharding.shards import (
     ReplanError,
     ShardPlan,
     ShardReport,
@@ -39,8 +41,6 @@ from loader.shards import (
     plan_shards,
     prove,
 )
-from loader.spec import LoadSpec
-from loader.undertaking import How
 
 RECORDS = 3000
 SPEC: dict[str, Any] = {"table": "trips", "mode": "merge", "key": ["a"], "rejects": {"max_rows": 5000, "max_ratio": 1}}
@@ -452,7 +452,9 @@ def test_a_shard_that_was_stopped_begins_anew(
     dsn: str, database: Database, trips: None, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the stopped run has staged is of no effect, and gone in the end."""
-    monkeypatch.setattr(loader.shard, "Shard", functools.partial(Shard, block_size=4096))  # so there is a half-way
+    monkeypatch.setattr(
+        loader.sharding.shard, "Shard", functools.partial(Shard, block_size=4096)
+    )  # so there is a half-way
     expected = one_load(dsn, file, SPEC, KEEP)
     plan = plan_for(file, SPEC, database, 3)
     deadline = Deadline()

@@ -13,11 +13,12 @@ from support.clients import wait_for
 from support.postgres import query
 
 import loader
-from loader import catalog, ledger
-from loader.database import Database
-from loader.deadline import NEVER
-from loader.errors import BusyError, TableError
-from loader.undertaking import turn_of
+from loader.core.deadline import NEVER
+from loader.core.errors import BusyError, TableError
+from loader.engine.attempts import turn_of
+from loader.ledger import ledger
+from loader.postgres import catalog
+from loader.postgres.database import Database
 
 TABLES = """
     CREATE TABLE plain (a int PRIMARY KEY, b int);

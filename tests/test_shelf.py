@@ -13,8 +13,8 @@ from support.s3 import FaultProxy
 
 import loader
 from loader.cli import main
-from loader.errors import SourceUnavailableError, SpecError, UsageError
-from loader.shelf import FRESH, Held, SpecShelf, check_specs
+from loader.core.errors import SourceUnavailableError, SpecError, UsageError
+from loader.spec_store import FRESH, Held, SpecShelf, check_specs
 
 GOOD = 'source = "{}"\ntable = "t"\n'
 MISSPELT = GOOD + 'mod = "append"\n'

@@ -19,8 +19,8 @@ from support.clock import PATIENCE
 from support.postgres import query
 from support.s3 import FaultProxy, stall
 
-from loader.deadline import Deadline
-from loader.signals import exit_code, run_stoppable, stopping
+from loader.core.deadline import Deadline
+from loader.core.process.signals import exit_code, run_stoppable, stopping
 
 pytestmark = pytest.mark.usefixtures("large_way")
 
@@ -121,7 +121,8 @@ def test_what_is_raised_in_the_main_thread_waits_for_the_work(monkeypatch: pytes
 def test_the_second_signal_ends_the_process(number: signal.Signals) -> None:
     """At once, whatever its threads wait for."""
     code = (
-        "import time\nfrom loader.deadline import Deadline\nfrom loader.signals import run_stoppable\n"
+        "import time\nfrom loader.core.deadline import Deadline\n"
+        "from loader.core.process.signals import run_stoppable\n"
         "def work():\n    with deadline.calling(lambda: print('stopped', flush=True)):\n"
         "        print('ready', flush=True)\n        time.sleep(3600)\n"
         "deadline = Deadline()\nrun_stoppable(work, deadline)\n"

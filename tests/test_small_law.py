@@ -18,7 +18,7 @@ from support.effort import effort
 from support.identity import HOOKS
 from support.postgres import query
 
-from loader.database import Database
+from loader.postgres.database import Database
 
 Fields = dict[str, list[str]]
 

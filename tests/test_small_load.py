@@ -24,12 +24,16 @@ from support.victim import Death, Job
 
 import loader
 from bench.small.proxy import proxied
-from loader import cli, kept_staging, ledger, small_load, statements
-from loader.database import Database
-from loader.deadline import NEVER, Deadline
-from loader.merge import AT_ONCE, FEW, Merge
+from loader import cli
+from loader.core.deadline import NEVER, Deadline
+from loader.core.report import LoadReport
+from loader.engine import small_load
+from loader.ledger import ledger
 from loader.pipeline import How, load_one
-from loader.report import LoadReport
+from loader.postgres import statements
+from loader.postgres.database import Database
+from loader.postgres.merging import session_staging
+from loader.postgres.merging.merge import AT_ONCE, FEW, Merge
 
 _numbers = itertools.count()
 
@@ -275,14 +279,14 @@ def test_nothing_grows_and_nothing_is_held(warm: Warm) -> None:
 
 
 def test_more_forms_than_a_session_keeps(warm: Warm) -> None:
-    many = kept_staging.KEPT + 3
+    many = session_staging.KEPT + 3
     for n in range(many):
         warm.query(f"CREATE TABLE t{n} (a int PRIMARY KEY, b{n} text)")
     for round_ in range(2):
         for n in range(many):
             warm.load(f"a,b{n}\n{round_},x\n", table=f"t{n}")
     assert [warm.table(f"t{n}") for n in range(many)] == [["(0,x)", "(1,x)"]] * many
-    assert len(warm.kept["staging"]) == kept_staging.KEPT
+    assert len(warm.kept["staging"]) == session_staging.KEPT
 
 
 def test_a_role_that_may_not_have_temporary_tables(warm: Warm) -> None:

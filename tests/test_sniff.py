@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.clock import PATIENCE
 
-from loader.sniff import SAMPLE, sniff, sniffed
-from loader.spec import CsvSpec
+from loader.core.spec.model import CsvSpec
+from loader.records.reading.sniffer import SAMPLE, sniff, sniffed
 
 AUTO = CsvSpec(delimiter="auto", header="auto")
 

@@ -25,15 +25,9 @@ from support.clock import PATIENCE
 from support.effort import effort
 from support.s3 import S3, Fault, FaultProxy, answer, call, cut, ignore, stall, truncate
 
-from loader import files, s3
-from loader.errors import (
-    SourceChangedError,
-    SourceError,
-    SourceNotFoundError,
-    SourceUnavailableError,
-    UsageError,
-)
-from loader.source import Source, expand, open_source, s3_client
+from loader.core.errors import SourceChangedError, SourceError, SourceNotFoundError, SourceUnavailableError, UsageError
+from loader.sources import files, s3
+from loader.sources.source import Source, expand, open_source, s3_client
 
 PART = 4096
 DATA = random.Random(1).randbytes(5 * PART + 123)

@@ -1,4 +1,4 @@
-"""`loader.spec`: a spec is checked whole, every mistake is named, and what is right goes round unchanged."""
+"""`loader.core.spec.model`: a spec is checked whole, every mistake is named, and what is right goes round unchanged."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loader.errors import SpecError
-from loader.spec import (
+from loader.core.errors import SpecError
+from loader.core.spec.model import (
     PLACEHOLDERS,
     ColumnSpec,
     CsvSpec,
@@ -409,7 +409,8 @@ def test_the_import_is_light() -> None:
     """Importing the spec, and reading one without a filter, imports none of the heavy libraries."""
     heavy = "{'pyarrow', 'numpy', 'lark', 'pandas', 'boto3', 'psycopg2'}"
     program = (
-        "import sys; from loader.spec import LoadSpec; LoadSpec.from_dict({'table': 't', 'columns': {'a': 'int'}})\n"
+        "import sys; from loader.core.spec.model import LoadSpec; "
+        "LoadSpec.from_dict({'table': 't', 'columns': {'a': 'int'}})\n"
         f"assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from loader.errors import SpecError
-from loader.spec import LISTED, LoadSpec, _glob_matches
-from loader.spec_bounds import SPEC_LIMIT, toml_fault
+from loader.core.errors import SpecError
+from loader.core.spec.bounds import SPEC_LIMIT, toml_fault
+from loader.core.spec.model import LISTED, LoadSpec, _glob_matches
 
 HEAD = 'table = "t"\n'
 

@@ -13,13 +13,13 @@ from support.postgres import query
 from support.s3 import FaultProxy, answer
 
 import loader
-from loader.database import Database
-from loader.errors import DatabaseUnavailableError, SourceUnavailableError
+from loader.core.errors import DatabaseUnavailableError, SourceUnavailableError
+from loader.core.report import LoadReport
+from loader.engine.job import Task
 from loader.pipeline import How, load_one
-from loader.replay import replay
-from loader.report import LoadReport
-from loader.s3 import s3_client
-from loader.task import Task
+from loader.postgres.database import Database
+from loader.replays import replay
+from loader.sources.s3 import s3_client
 
 SPEC = loader.LoadSpec.from_dict({"table": "prices", "mode": "replace"})
 ONE, TWO, THREE = (f"id,price\n1,{number}\n".encode() for number in (1, 2, 3))

@@ -18,11 +18,11 @@ from psycopg2 import sql
 from support.postgres import query
 
 import loader
-import loader.reading
-from loader.blocks import split
+import loader.records.reading.reader
 from loader.cli import main
-from loader.spec import LoadSpec
-from loader.statements import execute, insert, rows, stream
+from loader.core.spec.model import LoadSpec
+from loader.postgres.statements import execute, insert, rows, stream
+from loader.records.splitter import split
 
 PIECES = (
     *(
@@ -164,8 +164,17 @@ def table_of(dsn: str, made: Names) -> list[tuple[Any, ...]]:
 
 THRESHOLDS = (
     # by way of staging, compared or updated, segment by segment, indexes set aside
-    {"loader.merge.FEW": 0, "loader.task.STRAIGHT": -1, "loader.ways.ASIDE_FROM": 0, "loader.pipeline.TRIAL_FROM": 0},
-    {"loader.merge.FEW": 10_000, "loader.task.STRAIGHT": 24, "loader.ways.ASIDE_FROM": 1 << 40},
+    {
+        "loader.postgres.merging.merge.FEW": 0,
+        "loader.engine.job.STRAIGHT": -1,
+        "loader.engine.routes.ASIDE_FROM": 0,
+        "loader.pipeline.TRIAL_FROM": 0,
+    },
+    {
+        "loader.postgres.merging.merge.FEW": 10_000,
+        "loader.engine.job.STRAIGHT": 24,
+        "loader.engine.routes.ASIDE_FROM": 1 << 40,
+    },
 )
 
 
@@ -175,7 +184,7 @@ def thresholds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     for name, value in THRESHOLDS[request.param].items():
         monkeypatch.setattr(name, value)
     monkeypatch.setattr(LoadSpec, "segment_size", 500)
-    monkeypatch.setattr(loader.reading, "split", functools.partial(split, block_size=400))
+    monkeypatch.setattr(loader.records.reading.reader, "split", functools.partial(split, block_size=400))
 
 
 ran = settings(max_examples=2, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -234,7 +243,7 @@ def test_indexes_set_aside_come_back(dsn: str, tmp_path: Path, made: Names) -> N
     indexes = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = %s ORDER BY 1"
     before = query(dsn, indexes, made.schema)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("loader.ways.ASIDE_FROM", 0)
+        patch.setattr("loader.engine.routes.ASIDE_FROM", 0)
         path = write(tmp_path / "f.csv", made.columns, [(n, n, f"{n}%", "%s") for n in range(9)])
         report = loader.load(path, {"table": made.target}, dsn=dsn, force=True)
     assert "its indexes built afterwards" in (report.plan or "")
@@ -270,7 +279,7 @@ def test_every_command(dsn: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize("made", [PERCENT, OWN])
 def test_shards(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Names) -> None:
     """Two processes stage, one merges; a record that the table refuses is found by halves."""
-    monkeypatch.setattr("loader.workers.LEAST", 20_000)
+    monkeypatch.setattr("loader.sharding.workers.LEAST", 20_000)
     make_table(dsn, made)
     path = write(tmp_path / "f.csv", made.columns, records(range(14, 2000)))
     spec = {"table": made.target, "mode": "merge", "rejects": {"max_ratio": 1}}

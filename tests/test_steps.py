@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from loader.spec import Step
-from loader.steps import apply, apply_chain
+from loader.convert.steps import apply, apply_chain
+from loader.core.spec.model import Step
 
 CHARACTERS = [chr(code) for code in range(1, sys.maxunicode + 1) if not 0xD800 <= code <= 0xDFFF]
 

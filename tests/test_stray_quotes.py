@@ -10,15 +10,15 @@ import pytest
 from support.postgres import query
 
 import loader
-from loader.blocks import split
-from loader.database import Database
-from loader.deadline import Deadline
-from loader.fields import Dialect
+from loader.core.deadline import Deadline
+from loader.engine.counters import Progress
 from loader.pipeline import How, load_one
-from loader.shards import ShardReport, finish, load_shard, plan_shards, prove
-from loader.stray_quotes import find_swallowed
-from loader.swallowed import NONE_SWALLOWED, Swallowed
-from loader.tally import Progress
+from loader.postgres.database import Database
+from loader.records.dialect import Dialect
+from loader.records.splitter import split
+from loader.records.stray_quotes import find_swallowed
+from loader.records.swallowed_lines import NONE_SWALLOWED, Swallowed
+from loader.sharding.shards import ShardReport, finish, load_shard, plan_shards, prove
 
 NOTE = "that look like records of their own"
 
@@ -152,7 +152,7 @@ def test_a_load_that_is_continued_says_the_same(
     dsn: str, file: Path, where: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint knows what was found before it."""
-    monkeypatch.setattr("loader.task.STRAIGHT", 0)
+    monkeypatch.setattr("loader.engine.job.STRAIGHT", 0)
     file.write_text("id,name,price\n" + strayed(rows(200_000), [where, where + 9, 195_000, 195_009], "within"))
     database, spec = Database(dsn), loader.LoadSpec.from_dict({**SPEC, "segment_mb": 1})
     deadline = Deadline()

@@ -11,7 +11,7 @@ import pytest
 from support.postgres import query
 
 import loader
-from loader.tally import Progress
+from loader.engine.counters import Progress
 
 pytestmark = pytest.mark.usefixtures("large_way")
 
@@ -29,7 +29,7 @@ CONSTRAINTS = (
 @pytest.fixture(autouse=True)
 def always_aside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small files will do."""
-    monkeypatch.setattr("loader.ways.ASIDE_FROM", 0)
+    monkeypatch.setattr("loader.engine.routes.ASIDE_FROM", 0)
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_another_unique_index_is_the_tables_own(dsn: str, file: Path) -> None:
 
 def test_whoever_wants_the_table_gets_it(dsn: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A load that keeps others out lets go, and goes on by way of a staging table."""
-    monkeypatch.setattr("loader.ways.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("loader.engine.routes.LOOK_EVERY", 0.01)
     query(dsn, "CREATE TABLE t (k int PRIMARY KEY, v text)")
     with file.open("a") as stream:
         stream.writelines(f"{number},more\n" for number in range(20_000, 400_000))

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from support.postgres import query
 
-from loader import settings, telemetry
-from loader.handler import handler
+from loader.aws import settings, telemetry
+from loader.aws.handler import handler
 
 ALWAYS = {"timestamp", "level", "message", "service", "request_id", "load_id", "source", "version"}
 

@@ -13,9 +13,9 @@ import pytest
 from support.clock import PATIENCE
 from support.postgres import query
 
-from loader.twin.cloud import Cloud
-from loader.twin.mapping import Mapping, is_through
-from loader.twin.runtime import FunctionError, Runtime
+from twin.cloud import Cloud
+from twin.mapping import Mapping, is_through
+from twin.runtime import FunctionError, Runtime
 
 FUNCTION = """
 import os, time

@@ -13,7 +13,7 @@ from support.postgres import query
 
 import loader
 from loader.cli import main
-from loader.values import LONGEST, SHOWN, brief, printable, shown, to_json
+from loader.core.display import LONGEST, SHOWN, brief, printable, shown, to_json
 
 UNSAFE = "\x00\x1b\x7f\x85\u202e\u2066\u2028\ufeff\ud800"
 

@@ -13,14 +13,14 @@ from support.postgres import query
 from support.s3 import FaultProxy, answer
 
 import loader
-from loader import workers
-from loader.database import Database
-from loader.errors import LoaderError, SpecError
-from loader.late import LateVersion
+from loader.core.errors import LoaderError, SpecError
+from loader.core.report import LoadReport
+from loader.core.spec.model import LoadSpec
+from loader.engine.late_versions import LateVersion
 from loader.pipeline import How, load_one
-from loader.replay import replay
-from loader.report import LoadReport
-from loader.spec import LoadSpec
+from loader.postgres.database import Database
+from loader.replays import replay
+from loader.sharding import workers
 
 DELTA = {"table": "t", "mode": "merge", "versions": "delta"}
 HEADER = b"id,text\n"
@@ -154,13 +154,13 @@ def test_the_target_is_held_while_newer_versions_are_read(
     old, new = put(s3, FIRST, SECOND)
     load(database, s3.uri("t.csv"), new)
     held: list[tuple[Any, ...]] = []
-    plain = loader.late._fill
+    plain = loader.engine.late_versions._fill
 
     def fill(*arguments: Any) -> None:
         held.extend(query(dsn, "SELECT mode FROM pg_locks WHERE relation = 't'::regclass"))
         plain(*arguments)
 
-    monkeypatch.setattr("loader.late._fill", fill)
+    monkeypatch.setattr("loader.engine.late_versions._fill", fill)
     load(database, s3.uri("t.csv"), old)
     assert held == [("RowExclusiveLock",)]
 

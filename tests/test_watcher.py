@@ -8,7 +8,7 @@ import threading
 import pytest
 from support.clock import PATIENCE
 
-from loader.watcher import Watcher
+from loader.core.process.watcher import Watcher
 
 
 def test_it_looks_until_there_is_nothing_to_look_for() -> None:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loader import wire
-from loader.encode import encode
-from loader.pgtypes import ColumnType, TypeFacts, column_type
-from loader.records import Block
-from loader.rows import Rows
-from loader.statements import HEADER, TRAILER
+from loader.convert import binary_values
+from loader.convert.binary_copy import encode
+from loader.convert.rows import Rows
+from loader.core.pgtypes import ColumnType, TypeFacts, column_type
+from loader.postgres.statements import HEADER, TRAILER
+from loader.records.block import Block
 
 DIGITS = st.text("0019", max_size=20)
 NUMBERS = st.builds(
@@ -50,7 +50,7 @@ def test_what_is_encoded_is_what_postgresql_reads(dsn: str, name: str, data: st.
     type_, texts = TYPES[name]
     given_texts = data.draw(st.lists(texts | st.none(), min_size=1, max_size=40))
     array = pa.array(given_texts, pa.string())
-    known = array.filter(pa.array(wire.has_form(array, type_)))
+    known = array.filter(pa.array(binary_values.has_form(array, type_)))
     batch = pa.RecordBatch.from_arrays([known, known], ["value", "source"])
     block = Block(b"", 0, 1, 1, len(known), 0, True, True, None)  # type: ignore[arg-type]
     rows = Rows(block, batch, np.arange(len(known)))
@@ -68,9 +68,9 @@ def test_what_is_encoded_is_what_postgresql_reads(dsn: str, name: str, data: st.
 
 def test_usual_spellings_have_a_form() -> None:
     """They are not sent the long way."""
-    assert wire.has_form(pa.array(["1", "-1.50", "+.5", "5.", None, "0"]), column_type("numeric")).all()
-    assert wire.has_form(pa.array(["00000000-0000-0000-0000-00000000000A", None]), column_type("uuid")).all()
-    assert wire.has_form(pa.array(["sad", None, "Sad"]), MOOD).tolist() == [True, True, False]
+    assert binary_values.has_form(pa.array(["1", "-1.50", "+.5", "5.", None, "0"]), column_type("numeric")).all()
+    assert binary_values.has_form(pa.array(["00000000-0000-0000-0000-00000000000A", None]), column_type("uuid")).all()
+    assert binary_values.has_form(pa.array(["sad", None, "Sad"]), MOOD).tolist() == [True, True, False]
 
 
 def test_a_domain_travels_as_the_type_under_it() -> None:

@@ -127,9 +127,9 @@ ROWS = 60_000
 @pytest.fixture(autouse=True)
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Shards of some hundred kilobytes, a package of hooks, and a folder for their marks."""
-    monkeypatch.setattr("loader.workers.LEAST", 100_000)
-    monkeypatch.setattr("loader.undertaking.available_cores", lambda: 3)
-    monkeypatch.setattr("loader.workers.backoff", lambda _attempt: 0.05)
+    monkeypatch.setattr("loader.sharding.workers.LEAST", 100_000)
+    monkeypatch.setattr("loader.engine.attempts.available_cores", lambda: 3)
+    monkeypatch.setattr("loader.sharding.workers.backoff", lambda _attempt: 0.05)
     for folder in ("worker_hooks", "marks"):
         (tmp_path / folder).mkdir()
     (tmp_path / "worker_hooks" / "of.py").write_text(HOOKS)
@@ -200,7 +200,7 @@ def test_from_s3_and_told_how_far_they_are(dsn: str, s3: Any, path: Path, monkey
     """By the environment's S3, for a client cannot be handed to another process."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3.endpoint)
     s3.put("lines.csv", path.read_bytes())
-    seen: list[loader.tally.Progress] = []
+    seen: list[loader.engine.counters.Progress] = []
     report = load(s3.uri("lines.csv"), SPEC, dsn=dsn, workers=3, progress=seen.append)
     assert_as_one_load(dsn, path, report)
     assert seen
@@ -235,7 +235,7 @@ def test_a_worker_of_a_later_version_is_understood(dsn: str, path: Path) -> None
 
 def test_a_worker_that_cannot_be_begun(dsn: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For want of memory or processes: a sentence, and the same call may succeed later."""
-    monkeypatch.setattr("loader.worker.sys.executable", str(path.with_name("nosuch")))
+    monkeypatch.setattr("loader.sharding.worker.sys.executable", str(path.with_name("nosuch")))
     with pytest.raises(loader.LoaderError, match="a worker process could not be started") as caught:
         load(str(path), SPEC, dsn=dsn, workers=2)
     assert caught.value.retryable
@@ -302,10 +302,10 @@ def test_a_table_that_refuses(dsn: str, path: Path) -> None:
 
 SCRIPT = """
 import sys
-import loader.undertaking
-import loader.workers
-loader.undertaking.available_cores = lambda: 2
-loader.workers.LEAST = 100_000
+import loader.engine.attempts
+import loader.sharding.workers
+loader.engine.attempts.available_cores = lambda: 2
+loader.sharding.workers.LEAST = 100_000
 from loader.cli import main
 sys.exit(main(sys.argv[1:]))
 """

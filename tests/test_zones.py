@@ -13,9 +13,9 @@ from support.postgres import query
 from support.zones import ZoneLaw
 
 import loader
-from loader.datetimes import year_start
-from loader.errors import SpecError
-from loader.zones import zone_faults
+from loader.core.errors import SpecError
+from loader.core.spec.datetimes import year_start
+from loader.postgres.time_zones import zone_faults
 
 ROUNDS = int(os.environ.get("ZONE_ROUNDS", "1"))
 """Times that each zone is tried; a long run has hundreds."""

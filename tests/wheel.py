@@ -25,7 +25,7 @@ PROGRAM = """
 import sys
 import loader
 from loader.kernel import kernel_state
-from loader.local import start
+from loader.embedded_postgres import start
 assert "/site-packages/" in loader.__file__, loader.__file__
 spec = {"table": sys.argv[2], "columns": {"id": "int", "name": "text"}}
 report = loader.load(sys.argv[1], spec, dsn=start())
@@ -71,7 +71,7 @@ def check_contents(sdist: Path, wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert any(name.startswith("loader/kernel/_express.") for name in names), f"{wheel.name} has no compiled kernel"
     assert not [name for name in names if name.endswith((".c", ".h"))], names
-    for needed in ("loader/py.typed", "loader/schema/1.sql", "loader/expression.lark"):
+    for needed in ("loader/py.typed", "loader/ledger/schema/1.sql", "loader/core/spec/filter.lark"):
         assert needed in names, needed
 
 

@@ -26,10 +26,10 @@ Load = Callable[[Path], None]
 @contextmanager
 def loading(mode: str, table: str, dsn: str, bucket: Path) -> Iterator[Load]:
     """The loader, as a warm function has it: one `Database`, one client of S3, one spec."""
-    from loader.database import Database
+    from loader.core.spec.model import LoadSpec
     from loader.pipeline import How, load_one
-    from loader.source import s3_client
-    from loader.spec import LoadSpec
+    from loader.postgres.database import Database
+    from loader.sources.source import s3_client
 
     database, client = Database(dsn), s3_client()
     spec = LoadSpec.from_dict({"table": table, "mode": mode, **({"key": ["id"]} if mode == "merge" else {})})

@@ -30,7 +30,7 @@ from bench.rig import Server
 from bench.small.client import Load, copying
 from bench.small.data import make_files, make_table
 from bench.small.files import TABLE_ROWS
-from loader.twin.runtime import FunctionError, Runtime
+from twin.runtime import FunctionError, Runtime
 
 HIDDEN = 30.0
 """Seconds until a message comes again of which the function did not say when."""

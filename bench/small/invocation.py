@@ -14,7 +14,7 @@ from bench.rig import Server
 from bench.small.contention import Message, record_of
 from bench.small.data import make_files, make_table
 from bench.small.files import TABLE, TABLE_ROWS, WARM, Cost, run_client
-from loader.twin.runtime import Runtime
+from twin.runtime import Runtime
 
 
 def measure(

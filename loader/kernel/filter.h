@@ -1,7 +1,7 @@
 /* A spec's filter, where it is comparisons of columns with constants, over the tuple that a record has become.
 
    The clauses are in postfix order. What they compare is read back from the tuple, so each value is what PostgreSQL gets.
-   Logic is three-valued: see loader/expression.py. */
+   Logic is three-valued: see loader/core/spec/filter.py. */
 #ifndef LOADER_FILTER_H
 #define LOADER_FILTER_H
 

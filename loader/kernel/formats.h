@@ -1,4 +1,4 @@
-/* A text of a declared format → a day and a time of day: what `Format._by_reading` of loader/datetimes.py does to all
+/* A text of a declared format → a day and a time of day: what `Format._by_reading` of loader/core/spec/datetimes.py does to all
    values at once. Each number takes all the digits it can, and names and offsets have one reading. A text that cannot be
    read so goes to another lane, where a pattern tries what else there is. */
 #ifndef LOADER_FORMATS_H

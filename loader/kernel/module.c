@@ -1,4 +1,4 @@
-/* The express lane as a Python module: compile(program) and run(program, data, ...). See loader/kernel/__init__.py.
+/* The express lane as a Python module: compile(program) and run(program, data, ...). See loader/kernel/compiled.py.
 
    Not for the stable ABI: that cannot shrink a bytes object, and copying it instead takes 3 % of the time. */
 #define PY_SSIZE_T_CLEAN
@@ -99,7 +99,7 @@ static int is_as_long_as_text(const Column *column) {
     return column->kind == NUMERIC || column->kind >= BYTEA;
 }
 
-/* A zone as loader.kernel.zones packs it: its fixed offset, or the years that are known, in order, with their shifts. 0 and
+/* A zone as loader.convert.lanes.kernel_zones packs it: its fixed offset, or the years that are known, in order, with their shifts. 0 and
    -1 as for `read_program`. */
 static int read_offsets(Reader *reader, Zone *zone) {
     zone->is_fixed = read_u8(reader);

@@ -1,4 +1,4 @@
-/* Where records end, for the splitter: the rules of loader/records.py (`layout`, `irregular_quotes`) by masks. */
+/* Where records end, for the splitter: the rules of loader/records/block.py (`layout`, `irregular_quotes`) by masks. */
 #include "express.h"
 
 static void end_records(const uint8_t *data, size_t base, uint64_t all_ends, uint64_t record_ends, size_t size, int final,

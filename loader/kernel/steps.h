@@ -1,4 +1,4 @@
-/* The steps of a column's `transform` chain, on one text: what loader/steps.py does to all values at once.
+/* The steps of a column's `transform` chain, on one text: what loader/convert/steps.py does to all values at once.
 
    A step that is not surely the same here (letters that change their number of bytes, rare currencies) is in doubt, and
    the record goes to another lane. No step makes a text longer, except `map`, whose texts are the program's own. */
@@ -111,7 +111,7 @@ static inline int change_case(Worked *worked, uint8_t first, const Text *table, 
     return all < 0x80 || change_wide_letters(out, size, table);
 }
 
-/* --- amounts of money: the pattern _MONEY of loader/steps.py, of which each text has one reading at most */
+/* --- amounts of money: the pattern _MONEY of loader/convert/steps.py, of which each text has one reading at most */
 
 /* A currency's sign: $, and the common ones beyond ASCII. Its bytes, or 0. */
 static inline size_t currency_sign(const uint8_t *at, const uint8_t *end) {

@@ -14,10 +14,11 @@ from typing import Any
 from unittest import mock
 
 import loader
-from loader import pipeline, small_load
-from loader.database import Database
+from loader import pipeline
+from loader.core.report import LoadReport
+from loader.engine import small_load
 from loader.pipeline import load_one
-from loader.report import LoadReport
+from loader.postgres.database import Database
 from support.postgres import query
 
 WAYS = ("small", "large")

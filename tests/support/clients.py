@@ -26,8 +26,8 @@ def client(dsn: str, body: str, *, left: float | None = None) -> Iterator[subpro
     deadline = "Deadline()" if left is None else f"Deadline({left}, margin=0)"
     code = f"""
 import signal, time
-from loader import database
-from loader.deadline import Deadline
+from loader.postgres import database
+from loader.core.deadline import Deadline
 signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGUSR1}})  # of all its threads: it is for the body to wait for
 database.LEAST = 0.5
 database.LIMITS.update(idle_in_transaction_session_timeout=0.5, idle_session_timeout=0.5)

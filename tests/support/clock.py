@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-from loader import database
-from loader.deadline import MARGIN
-from loader.tally import Books
+from loader.core.deadline import MARGIN
+from loader.engine.counters import Books
+from loader.postgres import database
 
 PATIENCE = 120.0
 """Seconds after which a test gives up on what never happens. So many that no machine is too slow."""

@@ -15,13 +15,13 @@ from itertools import pairwise
 from typing import Any
 from unittest import mock
 
-from loader import cuts
-from loader.blocks import EndlessRecordError, Splitter
-from loader.cuts import SHARD_BITS, Cutter, Shard, counts_quotes
-from loader.fields import Dialect
-from loader.proof import Known, Proof, ShardPlan, ShardReport, prove
-from loader.records import Block, Place
-from loader.spec import CsvSpec
+from loader.core.spec.model import CsvSpec
+from loader.records.block import Block, Place
+from loader.records.dialect import Dialect
+from loader.records.splitter import EndlessRecordError, Splitter
+from loader.sharding import boundaries
+from loader.sharding.boundaries import SHARD_BITS, Cutter, Shard, counts_quotes
+from loader.sharding.proof import Known, Proof, ShardPlan, ShardReport, prove
 
 DIALECTS = {
     "plain": Dialect.of(CsvSpec()),
@@ -40,7 +40,7 @@ Found = list[tuple[int, int, int, bytes, bool]]
 @dataclass(frozen=True)
 class Case:
     """An object, how it is read, and where it is cut. ``borders``: of the shards within the object, rising; two that
-    are equal make an empty shard. ``window`` and ``tail`` stand for the constants of `loader.cuts`."""
+    are equal make an empty shard. ``window`` and ``tail`` stand for the constants of `loader.sharding.boundaries`."""
 
     data: bytes
     dialect: str = "plain"
@@ -291,7 +291,7 @@ class Loader:
 
 def load(case: Case, *, wrongly: bool = False, seed: int = 0) -> Loaded:
     """As workers do it. ``wrongly``: each shard's guess is forced to be wrong, wherever it can be."""
-    with mock.patch.multiple(cuts, WINDOW=case.window, TAIL=case.tail):
+    with mock.patch.multiple(boundaries, WINDOW=case.window, TAIL=case.tail):
         return Loader(case).run(wrongly=wrongly, choose=random.Random(seed))
 
 

@@ -18,7 +18,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 import loader
-from loader.database import Database
+from loader.postgres.database import Database
 from support.copying import copy_one_by_one, output_of, rows
 from support.postgres import encoded_database
 

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import pytest
 
-from loader.twin.runtime import Runtime
+from twin.runtime import Runtime
 
 IMAGE = os.environ.get("IMAGE", "loader")
 POSTGRES = "postgres:18"

@@ -11,8 +11,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from loader import runs
-from loader.fleet import handler
+from loader.aws.fleet.steps import handler
+from loader.sharding import runs
 
 __all__ = ["handler"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 from unittest import mock
 
-from loader.handler import handler as _handler
+from loader.aws.handler import handler as _handler
 
 
 def handler(event: Any, context: Any) -> Any:
     """`loader.handler.handler`; what is changed for it is changed for its own time, whatever process it runs in."""
-    with mock.patch("loader.redelivery.LONGEST_LASTING", 1.5):
+    with mock.patch("loader.aws.redelivery.LONGEST_LASTING", 1.5):
         return _handler(event, context)

@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 
 from infra.machine import definition
-from loader import fleet
+from loader.aws.fleet import steps
 
 WORKERS = 4
 
@@ -85,14 +85,14 @@ class Execution:
     def _call(self, state: Mapping[str, Any], value: Any, item: Any) -> Any:
         if state["Resource"].endswith("ecs:runTask.sync"):
             plan = value["plan"]
-            if code := fleet.main(["finish", plan["bucket"], plan["key"]]):
+            if code := steps.main(["finish", plan["bucket"], plan["key"]]):
                 raise StatesError("States.TaskFailed", json.dumps({"StoppedReason": f"it ended with {code}"}))
             return {"Containers": []}
         payload = json.loads(json.dumps(self._filled(state["Parameters"]["Payload"], value, item)))
         if self._killed and self._killed[0] == payload["step"]:
             del self._killed[0]
             raise StatesError("Sandbox.Timedout", "it was killed")
-        return _named(lambda: json.loads(json.dumps(fleet.handler(payload))))
+        return _named(lambda: json.loads(json.dumps(steps.handler(payload))))
 
     def _map(self, state: Mapping[str, Any], value: Any) -> list[Any]:
         source = self._filled(state["ItemReader"]["Parameters"], value, None)

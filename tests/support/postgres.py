@@ -15,7 +15,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from loader.database import Database
+from loader.postgres.database import Database
 from support.cluster import MissingServerError, running
 
 SERVERS = ("embedded-18", "embedded-17", "embedded-16", "container-18", "system-15")
@@ -166,7 +166,7 @@ def encoded_database(server: str, encoding: str) -> Iterator[str]:
 def with_ledger(server: str) -> str:
     """A database of that server in which there is nothing but the ledger, to copy: that takes half as long as a first
     load's migration."""
-    from loader import ledger
+    from loader.ledger import ledger
 
     name = "with_ledger"
     run_alone(server, f"CREATE DATABASE {name}")

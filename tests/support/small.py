@@ -6,15 +6,15 @@
 import os
 from typing import Any
 
-from loader import reading
-from loader.handler import handler as _handler
+from loader.aws.handler import handler as _handler
+from loader.records.reading import reader
 from support.clock import Invocation, by_blocks
 from support.victim import make_small
 
 __all__ = ["handler"]
 
 make_small()
-reading.HEAD = reading.SAMPLE = 64 << 10
+reader.HEAD = reader.SAMPLE = 64 << 10
 
 
 def handler(event: Any, context: Any) -> Any:

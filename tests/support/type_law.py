@@ -24,7 +24,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection
 
 import loader
-from loader.database import Database
+from loader.postgres.database import Database
 from support.copying import rows
 from support.every_type import Types, create_types, texts_of
 from support.identity import HOOKS

@@ -18,58 +18,58 @@ from importlib import import_module
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
-from loader import small_load
+from loader.engine import small_load
 from support.clock import PATIENCE
 
 SMALL_STEPS = {
-    "take the turn at once": ("loader.ledger", "turn_at_once"),
-    "find a small object's standing": ("loader.small_load", "find_standing"),
-    "take an id": ("loader.ledger", "first_id"),
-    "copy a small object": ("loader.small_load", "copy"),
-    "merge at once": ("loader.merge", "Merge.run_at_once"),
-    "enter as loaded": ("loader.ledger", "enter_loaded"),
-    "commit a small object": ("loader.small_load", "_SmallLoad._commit"),
+    "take the turn at once": ("loader.ledger.ledger", "turn_at_once"),
+    "find a small object's standing": ("loader.engine.small_load", "find_standing"),
+    "take an id": ("loader.ledger.ledger", "first_id"),
+    "copy a small object": ("loader.engine.small_load", "copy"),
+    "merge at once": ("loader.postgres.merging.merge", "Merge.run_at_once"),
+    "enter as loaded": ("loader.ledger.ledger", "enter_loaded"),
+    "commit a small object": ("loader.engine.small_load", "_SmallLoad._commit"),
 }
 """Steps of the way of small objects alone, as `STEPS`."""
 
 STEPS = SMALL_STEPS | {
-    "migrate": ("loader.ledger", "migrate"),
-    "take the turn": ("loader.ledger", "_take_turn"),
-    "close the dead": ("loader.ledger", "close_dead"),
-    "find the standing": ("loader.undertaking", "find_standing"),
-    "enter": ("loader.ledger", "enter"),
+    "migrate": ("loader.ledger.ledger", "migrate"),
+    "take the turn": ("loader.ledger.ledger", "_take_turn"),
+    "close the dead": ("loader.ledger.ledger", "close_dead"),
+    "find the standing": ("loader.engine.attempts", "find_standing"),
+    "enter": ("loader.ledger.ledger", "enter"),
     "find the checkpoint": ("loader.checkpoints", "find"),
-    "start over": ("loader.task", "Task.start_over"),
-    "note the file": ("loader.ledger", "note_file"),
-    "create staging": ("loader.staging", "Staging.create"),
-    "take over staging": ("loader.staging", "Staging.take_over"),
-    "create the new table": ("loader.new_table", "NewTable.create"),
-    "take over the new table": ("loader.new_table", "NewTable.take_over"),
-    "give it its name": ("loader.new_table", "NewTable.give_name"),
-    "note the resume": ("loader.ledger", "note_resume"),
-    "copy a segment": ("loader.segments", "copy"),
-    "copy straight": ("loader.ways", "copy"),
-    "keep rejects": ("loader.ledger", "keep_rejects"),
+    "start over": ("loader.engine.job", "Task.start_over"),
+    "note the file": ("loader.ledger.ledger", "note_file"),
+    "create staging": ("loader.postgres.merging.staging", "Staging.create"),
+    "take over staging": ("loader.postgres.merging.staging", "Staging.take_over"),
+    "create the new table": ("loader.postgres.merging.new_table", "NewTable.create"),
+    "take over the new table": ("loader.postgres.merging.new_table", "NewTable.take_over"),
+    "give it its name": ("loader.postgres.merging.new_table", "NewTable.give_name"),
+    "note the resume": ("loader.ledger.ledger", "note_resume"),
+    "copy a segment": ("loader.engine.segments", "copy"),
+    "copy straight": ("loader.engine.routes", "copy"),
+    "keep rejects": ("loader.ledger.ledger", "keep_rejects"),
     "save a checkpoint": ("loader.checkpoints", "save"),
-    "make ready": ("loader.ways", "Way.make_ready"),
-    "insert ahead": ("loader.merge", "Merge.insert_part"),
-    "merge": ("loader.merge", "Merge.run"),
-    "sift": ("loader.ways", "sift"),
-    "merge with care": ("loader.merge", "Merge.run_carefully"),
-    "drop staging": ("loader.staging", "Staging.drop"),
+    "make ready": ("loader.engine.routes", "Way.make_ready"),
+    "insert ahead": ("loader.postgres.merging.merge", "Merge.insert_part"),
+    "merge": ("loader.postgres.merging.merge", "Merge.run"),
+    "sift": ("loader.engine.routes", "sift"),
+    "merge with care": ("loader.postgres.merging.merge", "Merge.run_carefully"),
+    "drop staging": ("loader.postgres.merging.staging", "Staging.drop"),
     "forget the checkpoint": ("loader.checkpoints", "forget"),
-    "finish": ("loader.ledger", "finish"),
-    "commit": ("loader.database", "_Session.commit"),
-    "clear leftovers": ("loader.undertaking", "clear_leftovers"),
-    "open the shard plan": ("loader.runs", "open_plan"),
-    "begin a shard": ("loader.runs", "begin"),
-    "copy a shard": ("loader.shard", "ShardLoad._copy"),
-    "give a sign of life": ("loader.runs", "give_sign"),
-    "end a shard": ("loader.runs", "end"),
-    "take up the shards": ("loader.runs", "take_up"),
-    "place rejects": ("loader.runs", "place_rejects"),
-    "join the shards": ("loader.staging", "Parts.create"),
-    "note the shards": ("loader.runs", "note_shards"),
+    "finish": ("loader.ledger.ledger", "finish"),
+    "commit": ("loader.postgres.database", "_Session.commit"),
+    "clear leftovers": ("loader.engine.attempts", "clear_leftovers"),
+    "open the shard plan": ("loader.sharding.runs", "open_plan"),
+    "begin a shard": ("loader.sharding.runs", "begin"),
+    "copy a shard": ("loader.sharding.shard", "ShardLoad._copy"),
+    "give a sign of life": ("loader.sharding.runs", "give_sign"),
+    "end a shard": ("loader.sharding.runs", "end"),
+    "take up the shards": ("loader.sharding.runs", "take_up"),
+    "place rejects": ("loader.sharding.runs", "place_rejects"),
+    "join the shards": ("loader.postgres.merging.staging", "Parts.create"),
+    "note the shards": ("loader.sharding.runs", "note_shards"),
 }
 """By name, where each is found: a module, and a function or method in it."""
 
@@ -115,7 +115,7 @@ class Job:
 
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["loader.pipeline", "loader.s3", "support.victim"])
+_context.set_forkserver_preload(["loader.pipeline", "loader.sources.s3", "support.victim"])
 
 
 def start(job: Job) -> BaseProcess:
@@ -141,10 +141,13 @@ def _run(job: Job) -> None:
 
 def _load(job: Job) -> int:
     import loader
-    from loader import faults, pipeline, replay, task, workers
-    from loader.database import Database
-    from loader.deadline import MARGIN, NEVER, Deadline
-    from loader.s3 import s3_client
+    from loader import pipeline, replays
+    from loader.core import faults
+    from loader.core.deadline import MARGIN, NEVER, Deadline
+    from loader.engine import job as task
+    from loader.postgres.database import Database
+    from loader.sharding import workers
+    from loader.sources.s3 import s3_client
 
     faults.backoff.__kwdefaults__["first"] = 0.05  # waiting is not what is tested
     task.STRAIGHT = job.straight
@@ -163,7 +166,7 @@ def _load(job: Job) -> int:
     try:
         spec, database = loader.LoadSpec.from_dict(dict(job.spec)), Database(job.dsn)
         if job.replay_of is not None:
-            replay.replay(job.replay_of, database, source=job.uri, how=how, s3=client)
+            replays.replay(job.replay_of, database, source=job.uri, how=how, s3=client)
         elif job.workers > 1:
             workers.LEAST = 100 << 10
             pipeline.load_one(job.uri, spec, database, replace(how, workers=job.workers), version_id=job.version_id)
@@ -184,8 +187,8 @@ def _load_shards(job: Job, spec: Any, how: Any, client: Any) -> bool:
 
     A shard is begun where its neighbour does not end more often than by chance: every third is told a wrong beginning.
     """
-    from loader import runs, shards
-    from loader.database import Database, translated
+    from loader.postgres.database import Database, translated
+    from loader.sharding import runs, shards
 
     database, again = Database(job.dsn), None
     while True:
@@ -217,9 +220,11 @@ def _load_shards(job: Job, spec: Any, how: Any, client: Any) -> bool:
 
 def make_small() -> None:
     """Blocks, segments and parts of some kilobytes, so that small files have many of each."""
-    from loader import blocks, source, spec
+    from loader.core.spec import model as spec
+    from loader.records import splitter
+    from loader.sources import source
 
-    blocks.split.__kwdefaults__["block_size"] = 32 << 10
+    splitter.split.__kwdefaults__["block_size"] = 32 << 10
     source.open_source.__kwdefaults__["part_size"] = 200 << 10
     spec.LoadSpec.segment_size = property(lambda self: self.segment_mb << 17)  # type: ignore[assignment, method-assign]
 

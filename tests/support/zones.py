@@ -15,9 +15,9 @@ import psycopg2
 import pyarrow as pa
 from psycopg2.extensions import connection as Connection
 
-from loader.database import Database
-from loader.datetimes import YearOffsets, Zones, offsets_of_year, year_start
-from loader.zones import server_zones
+from loader.core.spec.datetimes import YearOffsets, Zones, offsets_of_year, year_start
+from loader.postgres.database import Database
+from loader.postgres.time_zones import server_zones
 from support.laws import database
 
 _HOUR = 3_600_000_000

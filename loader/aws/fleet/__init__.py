@@ -1,0 +1,1 @@
+"""The steps of the state machine that has many functions load one object."""

@@ -1,0 +1,1 @@
+"""This process: its cores, memory, signals, streams and threads."""

@@ -1,0 +1,1 @@
+"""What a load is told: the spec, its filter, its formats and its limits."""

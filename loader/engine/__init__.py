@@ -1,0 +1,1 @@
+"""One load: planned, attempted, and accounted for."""

@@ -1,0 +1,1 @@
+"""What was loaded, what is running, and what was rejected."""

@@ -1,0 +1,1 @@
+"""Rows into a table: staging, constraints, and the statements of the merge."""

@@ -1,0 +1,1 @@
+"""Bytes to whole records, each at its place."""

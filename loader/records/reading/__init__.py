@@ -1,0 +1,1 @@
+"""An object's beginning: its preamble, dialect and header, and then its records."""

@@ -1,0 +1,1 @@
+"""One object by many workers, proved before it is merged."""

@@ -1,0 +1,1 @@
+"""One version of an object, as bytes: opened, pinned, checksummed and decompressed."""

@@ -1,4 +1,0 @@
-"""The AWS side on this machine: S3, SQS and Secrets Manager emulated, and the function under its real runtime client.
-
-``python -m loader.twin`` (``make demo``) sends a real file all the way.
-"""
