@@ -84,3 +84,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'loader' has no attribute {name!r}")
     return getattr(import_module(_HOME.get(name, "loader.core.errors")), name)
+
+
+def __dir__() -> list[str]:
+    """What there is for callers: `help` and completion show it, though it is imported on first use."""
+    return [*__all__, "__version__"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pydoc
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -175,3 +176,11 @@ def test_every_public_name_is_there() -> None:
         assert getattr(loader, name).__name__ == name
     with pytest.raises(AttributeError, match="nosuch"):
         loader.nosuch  # noqa: B018
+
+
+def test_help_shows_the_api() -> None:
+    """And its folders, in place of a hundred modules."""
+    told = pydoc.render_doc(loader, renderer=pydoc.plaintext)
+    assert all(f"class {name}" in told or f"{name}(" in told for name in loader.__all__)
+    contents = told.partition("PACKAGE CONTENTS\n")[2].partition("\n\n")[0].split("\n")
+    assert len(contents) <= 20
