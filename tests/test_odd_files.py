@@ -365,4 +365,6 @@ def test_days_that_a_table_leaves_open_are_told(dsn: str, tmp_path: Path) -> Non
         assert "DateStyle" not in str(loader.load(str(path), table="t", dsn=dsn, force=force).notes)
     path.write_text("a,d\n2,01/02/2024\n")
     (note,) = [each for each in loader.load(str(path), table="t", dsn=dsn).notes if "DateStyle" in each]
-    assert note.startswith('column "d": 01/02/2024 is a day by %d/%m/%Y or %m/%d/%Y, and the file does not tell which')
+    assert note.startswith(
+        'column "d": "01/02/2024" is a day by %d/%m/%Y or %m/%d/%Y, and the file does not tell which'
+    )

@@ -16,7 +16,7 @@ from loader.core.process.cores import available_cores
 from loader.core.report import ROW_COUNTS, LoadReport
 from loader.core.spec.model import LoadSpec
 from loader.engine.attempts import How
-from loader.engine.planning import check_delimiter, make_plan
+from loader.engine.planning import check_delimiter, make_plan, notes_on_days
 from loader.engine.report_builder import Account
 from loader.engine.spec_check import SpecServer
 from loader.ledger import checkpoints, ledger
@@ -166,7 +166,10 @@ class Task:
             several=self.threads > 1 and text > self.spec.segment_size,
             encoding=server_encoding(connection),
         )
-        return replace(plan, notes=named + plan.notes)
+        notes = named + plan.notes
+        if self.spec.csv.sniff and table.oid is not None and not self.spec.columns:
+            notes += notes_on_days(plan.columns, records.first, records.header, plan.spec, self.source.uri)
+        return replace(plan, notes=notes)
 
     def constants(self, load_id: int) -> dict[str, str]:
         """What stands for the placeholders of ``value`` columns."""

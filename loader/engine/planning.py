@@ -67,14 +67,12 @@ def make_plan(
     match = match_columns(spec, header, table, types, inferred=guessed, name=name, session_zone=server.session_zone)
     if not spec.columns:
         match = replace(match, columns=_as_the_file_has_dates(match.columns, guessed))
-    if spec.csv.sniff and table.oid is not None and not spec.columns:
-        notes += _notes_on_days(match.columns, first, header, spec, name)
     added = {column.name for column in match.added}
     new = added or ({column.name for column in match.columns} if table.oid is None and not spec.columns else set())
     inferred = {each.name: each.type or "text" for each in guessed if each.name in new}
     if inferred:
         told = (*_widening_notes(found.widened), *(undecided if new_table else ()))
-        notes += ("types of columns were inferred from the first records", *told)
+        notes = ("types of columns were inferred from the first records", *told)
     counted = encoding in BY_OTHER_LENGTHS
     match = replace(match, columns=_travelling(match.columns, column_types, careful=found.careful, counted=counted))
     match = replace(match, columns=_to_be_proved(match.columns, inferred))
@@ -143,7 +141,7 @@ def _as_the_file_has_dates(columns: tuple[LoadColumn, ...], guessed: Sequence[Co
     return tuple(map(with_format, columns))
 
 
-def _notes_on_days(
+def notes_on_days(
     columns: tuple[LoadColumn, ...], first: Block | None, header: Sequence[str] | None, spec: LoadSpec, name: str
 ) -> tuple[str, ...]:
     """That PostgreSQL decides about days of which the file does not tell which number is the month."""
