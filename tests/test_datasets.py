@@ -110,8 +110,10 @@ RESPELT = ("boolean", "timestamp without time zone", "timestamp with time zone")
 
 
 def _kept(types: Mapping[str, str]) -> list[sql.Composable]:
-    """What must stand in the table as in the file: the texts, or, of numbers with an exponent, all of their digits."""
+    """What must stand in the table as in the file: the texts, or, of numbers with an exponent, all of their digits,
+    and of dates their year, month and day."""
     spelt = {
+        "date": "replace({0}::text, '/', '-')",
         "double precision": "trim_scale({0}::text::numeric)",
         "numeric": "CASE WHEN {0}::text ~* 'e' THEN {0}::text::numeric::text ELSE {0}::text END",
     }

@@ -155,9 +155,9 @@ def test_a_constant_that_the_database_lacks_rejects_every_record(latin1: str, tm
     query(latin1, "DROP TABLE IF EXISTS t; CREATE TABLE t (a text, b text)")
     path = tmp_path / "t.csv"
     path.write_text("a,b\n1,\n2,x\n", "utf-8")
-    load(latin1, path, columns={"a": {}, "b": {"default": "€"}})
-    assert [each[:4] for each in rejects(latin1)] == [(1, 2, "b", "unrepresentable")]
-    assert query(latin1, "SELECT a, b FROM t") == [("2", "x")]
+    load(latin1, path, columns={"a": {}, "b": {"value": "€"}})
+    assert [each[:4] for each in rejects(latin1)] == [(1, 2, "b", "unrepresentable"), (2, 3, "b", "unrepresentable")]
+    assert query(latin1, "SELECT a, b FROM t") == []
 
 
 def test_a_database_that_stores_bytes_counts_them(server: str, tmp_path: Path) -> None:

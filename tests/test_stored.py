@@ -84,7 +84,7 @@ def test_a_stored_spec() -> None:
     assert loader.LoadSpec.from_stored(quiet, origin="load 1's spec") == spec
     for told in (
         {**stored, "later": {"max_bytes": 5}},
-        {**stored, "csv": {**stored["csv"], "decimal": ","}},
+        {**stored, "csv": {**stored["csv"], "digits": ","}},
         {**stored, "columns": {"a": {"type": "int", "unit": "m"}}},
     ):
         with pytest.raises(StoredFormError, match=r"^load 1's spec: has the setting \"[a-z.]+\", which this version"):

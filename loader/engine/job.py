@@ -148,7 +148,7 @@ class Task:
             schema, exact = self.spec.table_name[0], self.spec.names_exactly
             named = catalog.check_new(connection, table, schema=schema, exact=exact)
         if self.spec.csv.delimiter != "auto":
-            check_delimiter(self.spec, records.header, records.first, self.source.uri)
+            check_delimiter(self.spec, table, records.header, records.first, self.source.uri)
         text = text_of(self.source.size, records.form.compression)
         large = is_large(self.source.size, self.spec.segment_size, compression=records.form.compression)
         plan = make_plan(

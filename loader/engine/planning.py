@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -108,9 +109,17 @@ def make_plan(
     )
 
 
-def check_delimiter(spec: LoadSpec, header: tuple[str, ...] | None, first: Block | None, name: str) -> None:
-    """Raise ShapeError where the file has one column, which nobody names, and another delimiter would make several."""
+def check_delimiter(
+    spec: LoadSpec, table: Table, header: tuple[str, ...] | None, first: Block | None, name: str
+) -> None:
+    """Raise ShapeError where the file has one column, which nobody names, and another delimiter would make several.
+
+    ``table``: the one that it goes into, which may have that column.
+    """
     if spec.columns or (header is not None and len(header) > 1) or (header is None and first is None):
+        return
+    names = [column.name for column in table.columns]
+    if (header is None and len(names) == 1) or (header is not None and header[0] in names):
         return
     from loader.records.reading.sniffer import misread
 
@@ -141,12 +150,15 @@ def _as_the_file_has_dates(columns: tuple[LoadColumn, ...], guessed: Sequence[Co
     return tuple(map(with_format, columns))
 
 
+_LIKE_DAYS = re.compile(rb"[0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{4}")
+
+
 def notes_on_days(
     columns: tuple[LoadColumn, ...], first: Block | None, header: Sequence[str] | None, spec: LoadSpec, name: str
 ) -> tuple[str, ...]:
     """That PostgreSQL decides about days of which the file does not tell which number is the month."""
     dated = [each for each in columns if each.type.form in ("date", "timestamp", "timestamptz") and each.format is None]
-    if not dated:
+    if not dated or first is None or _LIKE_DAYS.search(first.data) is None:
         return ()
     from loader.convert.infer import open_days
 

@@ -165,11 +165,11 @@ class _SmallLoad:
         task, account = self._task, self._account
         table, waited = self._take_turn(connection)
         errand = task.how.errand(task.source, account.table, task.spec)
-        load_id, follows = self._due(connection, errand, table)
         table = self._held(connection, table)
         records = task.open_records(iter(chunks), table)
         account.tally.form = records.form
         plan = self._plan(connection, records, table)
+        load_id, follows = self._due(connection, errand, table)
         account.entry = Entry(load_id, waited=waited)
         keeper = _Unentered(task.database, load_id, task.spec.rejects, task.source.uri, encoding=records.form.encoding)
         with keeper:

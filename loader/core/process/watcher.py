@@ -37,7 +37,7 @@ class Watcher:
         with self._changed:
             self._due[look] = due = time.monotonic() + after
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="loader-watch", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
                 self._thread.start()
             elif due < self._wakes:
                 self._changed.notify()

@@ -82,7 +82,7 @@ def open_records(
     compression, chunks = find_compression(chunks, csv.compression)
     if csv.compression not in ("auto", "none"):
         chunks = _checked_unpacked(chunks, csv, name)
-    csv, unpacked = _with_encoding(decompress(chunks, compression, name=name), csv, name)
+    csv, unpacked = _with_encoding(decompress(chunks, compression, name=name), csv, name, compression)
     encoding, mark, encoded = find_encoding(unpacked, csv.encoding)
     sample, encoded = peek(encoded, SAMPLE_OF_FORMAT)
     has_header = bool(csv.header) and not csv.skip_lines and not csv.comment
@@ -109,10 +109,12 @@ def open_records(
     return Records(form, csv, preamble.names, start, joined(whole) if whole else None, chain(begin, blocks), limits)
 
 
-def _with_encoding(chunks: Iterator[bytes], csv: CsvSpec, name: str) -> tuple[CsvSpec, Iterator[bytes]]:
+def _with_encoding(
+    chunks: Iterator[bytes], csv: CsvSpec, name: str, compression: str
+) -> tuple[CsvSpec, Iterator[bytes]]:
     """``csv`` with an encoding, found where that is asked for, and the chunks with nothing taken off.
 
-    Raises DecodeError where none is likely.
+    Raises DecodeError where none is likely, ForeignFormatError where it is no CSV at all.
     """
     if csv.encoding != "auto":
         return csv, chunks
@@ -120,6 +122,8 @@ def _with_encoding(chunks: Iterator[bytes], csv: CsvSpec, name: str) -> tuple[Cs
     by_mark, mark, _ = find_encoding(iter([head]), "utf-8")
     found = by_mark if mark else find_charset(head)
     if found is None:
+        sample = head[:SAMPLE_OF_FORMAT]
+        check_format(sample, name=name, encoding="latin-1", has_header=bool(csv.header), compression=compression)
         raise DecodeError(
             f"{name}: is not UTF-8, and does not look like Windows-1252; set encoding in [csv], or --encoding"
         )
