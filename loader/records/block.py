@@ -179,7 +179,9 @@ def layout(data: bytes, dialect: Dialect, *, final: bool = True) -> Layout:
     if len(quotes):
         ends = ends[np.searchsorted(quotes, line_ends) & 1 == 0]
     if len(comments):
-        ends = ends[~np.isin(ends, comments[:, 1])]
+        past_comment = np.zeros(len(data) + 1, bool)
+        past_comment[comments[:, 1]] = True
+        ends = ends[~past_comment[ends]]
     return Layout(ends, quotes, line_ends, comments)
 
 
@@ -253,7 +255,7 @@ def _comment_like(view: npt.NDArray[np.uint8], line_ends: Positions, dialect: Di
         return commented
     lines = lines[lines < len(view)]
     blank = lines[(view[lines] == _LF) | (view[lines] == _CR)]
-    return np.union1d(commented, blank).astype(np.intp)
+    return np.union1d(commented, blank).astype(np.intp) if len(commented) else blank
 
 
 def _beginning_with(view: npt.NDArray[np.uint8], begins: Positions, comment: bytes) -> Positions:
@@ -266,6 +268,8 @@ def _beginning_with(view: npt.NDArray[np.uint8], begins: Positions, comment: byt
 def _quotes_outside(quotes: Positions, comments: Positions) -> tuple[Positions, npt.NDArray[np.bool_]]:
     """The quotes that stand in no comment, and which of the lines ``comments`` are not inside quotes themselves."""
     first, past = np.searchsorted(quotes, comments[:, 0]), np.searchsorted(quotes, comments[:, 1])
+    if np.array_equal(first, past):  # no comment holds a quote
+        return quotes, first % 2 == 0
     real = np.zeros(len(comments), bool)
     dropped = 0
     for number, (before, until) in enumerate(zip(first.tolist(), past.tolist(), strict=True)):

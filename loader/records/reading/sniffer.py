@@ -292,6 +292,8 @@ def misread(header: Sequence[str] | None, first: bytes, csv: CsvSpec) -> str:
     """
     lines = first[:_LONGEST].decode("utf-8", "replace")
     head = header[0] if header else lines_of(lines)[0] if lines else ""
+    if csv.delimiter and csv.delimiter in head:
+        return ""
     rest = [line for line in lines_of(lines)[:50] if line] if lines else []
     for each in (*SEVERAL[:4], *LIKELY):
         if each in head and each not in csv.delimiter:
