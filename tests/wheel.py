@@ -24,7 +24,7 @@ QUIETLY = ("--quiet", "--disable-pip-version-check")
 PROGRAM = """
 import sys
 import loader
-from loader.kernel import kernel_state
+from loader.kernel.compiled import kernel_state
 from loader.embedded_postgres import start
 assert "/site-packages/" in loader.__file__, loader.__file__
 spec = {"table": sys.argv[2], "columns": {"id": "int", "name": "text"}}
