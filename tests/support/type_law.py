@@ -180,7 +180,8 @@ def defaulted(column: Column, dice: random.Random) -> Column:
         return column
     default = dice.choice(texts)
     taken = {**column.taken, None: column.taken[default]}
-    return replace(column, taken=taken, spec={**column.spec, "default": default})
+    refused = {text: why for text, why in column.refused.items() if text is not None}
+    return replace(column, taken=taken, refused=refused, spec={**column.spec, "default": default})
 
 
 def judged(place: Place, name: str, type_name: str, texts: Sequence[str], zone: str | None = None) -> Column | None:
