@@ -246,4 +246,4 @@ def test_both_ways_leave_the_same(
     law()
     for each in (plain, secured):
         each.close()
-    assert 3 * sum(every) > len(every)  # else there would be little to compare
+    assert 6 * sum(every) > len(every)  # about a third, by chance less; without any there would be nothing to compare
