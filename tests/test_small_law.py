@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg2.extensions import make_dsn
 from support.both_ways import load_each, make, records, watching
-from support.effort import effort
+from support.effort import LONG, effort
 from support.identity import HOOKS
 from support.postgres import query
 
@@ -229,7 +229,11 @@ def test_both_ways_leave_the_same(
     plain, secured = (Database(each) for each in (dsn, make_dsn(dsn, options=f"-c role={clerk}")))
     every = []
 
-    @settings(max_examples=effort(40, 500) if newest else effort(20, 200), suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=effort(40, 500) if newest else effort(20, 200),
+        derandomize=not LONG,  # so that the share of small loads below is no matter of chance
+        suppress_health_check=list(HealthCheck),
+    )
     @given(cases(SHAPES if newest else [*SHAPES, ICU]))
     def law(case: Case) -> None:
         make(dsn, *(each.replace("clerk", clerk) for each in case.shape.ddl))
@@ -246,4 +250,4 @@ def test_both_ways_leave_the_same(
     law()
     for each in (plain, secured):
         each.close()
-    assert 6 * sum(every) > len(every)  # about a third, by chance less; without any there would be nothing to compare
+    assert 3 * sum(every) > len(every)  # else there would be little to compare
