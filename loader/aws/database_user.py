@@ -33,7 +33,7 @@ _LOCK = 0x6C6F616465720002
 """As for the ledger's migration (`loader.ledger.ledger`): provisioning and rotation take turns."""
 
 TABLE_RIGHTS = "SELECT, INSERT, UPDATE, DELETE"
-"""What the modes need (README, "What the database needs")."""
+"""What the modes need (docs/guides/database.md)."""
 
 PASSWORD_BYTES = 30  # of randomness: 240 bits, 40 characters
 

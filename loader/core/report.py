@@ -56,7 +56,7 @@ REASONS: dict[str, Reason] = {
     "no_partition": Reason("target", "no partition of the table takes it"),
     "refused": Reason("target", "PostgreSQL refused it for another reason, such as a trigger's: see the message"),
 }
-"""The codes of rejects. They are stable: scripts may rely on them. README has the same table."""
+"""The codes of rejects. They are stable: scripts may rely on them. docs/reference/rejects.md has the same table."""
 
 
 _REASON_OF_STATE = {

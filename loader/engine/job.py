@@ -128,8 +128,7 @@ class Task:
 
     def lane(self, plan: Plan, records: Records) -> str:
         """By what the records are converted, in words for people."""
-        dialect = Dialect.of(records.csv) if records.first is None else records.first.dialect
-        return how_converted(plan, dialect, self.constants(0), self.form(plan, dialect))
+        return how_converted(plan, records.dialect, self.constants(0), self.form(plan, records.dialect))
 
     def target(self, connection: Connection) -> Table:
         """The table that it goes into, as it is now."""

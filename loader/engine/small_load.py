@@ -263,7 +263,7 @@ class _SmallLoad:
         form = task.form(plan, Dialect.of(records.csv))
         books = Books(account.tally, keeper)
         with task.lanes(plan, account.entry.load_id, lambda: keeper.left, form) as lanes:
-            self._lane = lanes.told(Dialect.of(records.csv) if records.first is None else records.first.dialect)
+            self._lane = lanes.told(records.dialect)
             blocks = no_longer_than(records.blocks, plan.block_records)
             sent = _sent((lanes.convert(block) for block in blocks), books)
             if plan.straight:

@@ -22,8 +22,8 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 from psycopg2.extensions import encodings
 
-from loader.core.deadline import Deadline
-from loader.core.errors import BusyError, DatabaseUnavailableError, PausedError
+from loader.core.deadline import Deadline, paused_by
+from loader.core.errors import BusyError, DatabaseUnavailableError
 from loader.core.report import REASONS, ROW_COUNTS, LoadReport, Reject
 from loader.core.spec.model import CsvSpec, LoadSpec, plain_csv
 from loader.postgres.catalog import BEHIND_VIEWS, LOCATED
@@ -189,7 +189,7 @@ def _take_turn(
             connection.rollback()
             _give_back(connection, keys)
             if deadline.stopped:
-                raise PausedError(f"{target}: {deadline.reached} while waiting for its turn", handover=False) from error
+                raise paused_by(deadline, f"{target}: {deadline.reached} while waiting for its turn") from error
             if isinstance(error, psycopg2.errors.QueryCanceled):
                 ((limit,),) = rows(connection, "SHOW statement_timeout")
                 why = f"waited for its turn as long as the role's statement_timeout lets it, {limit}; raise that"
@@ -353,17 +353,14 @@ def _insert(connection: Connection, values: Mapping[str, Any]) -> int:
     return int(rows(connection, statement, values)[0][0])
 
 
-_FIRST_ID = f"""
+_ID = """
     SELECT CASE WHEN EXISTS (SELECT FROM loader.loads WHERE state = 'running' AND target = %(target)s)
-                  OR EXISTS (SELECT FROM loader.loads WHERE {SAME}
-                                AND state <> 'loaded')
+                  OR EXISTS (SELECT FROM loader.loads WHERE <known>)
            THEN NULL ELSE nextval(pg_get_serial_sequence('loader.loads', 'load_id')) END"""
+"""A load's id, unless one is running at the target, or one is ``known`` that stands in its way."""
 
-
-_NEW_ID = f"""
-    SELECT CASE WHEN EXISTS (SELECT FROM loader.loads WHERE state = 'running' AND target = %(target)s)
-                  OR EXISTS (SELECT FROM loader.loads WHERE target = %(target)s AND {KEY})
-           THEN NULL ELSE nextval(pg_get_serial_sequence('loader.loads', 'load_id')) END"""
+_FIRST_ID = _ID.replace("<known>", f"{SAME} AND state <> 'loaded'")
+_NEW_ID = _ID.replace("<known>", f"target = %(target)s AND {KEY}")
 
 
 def new_id(connection: Connection, errand: Errand) -> int | None:
@@ -371,14 +368,17 @@ def new_id(connection: Connection, errand: Errand) -> int | None:
     `first_id` gives it. None where it knows the key, and for a local file, which goes by its content."""
     if errand.source.bucket is None or errand.replay_of is not None:
         return None
-    ((load_id,),) = planned_rows(connection, _NEW_ID, identity(errand))
-    return None if load_id is None else int(load_id)
+    return _id(connection, _NEW_ID, errand)
 
 
 def first_id(connection: Connection, errand: Errand) -> int | None:
     """The id for a load that is entered when it is through (`enter_loaded`); None where the ledger has an attempt at
     this errand already, or one at the target that did not live to say how it ended. Needs the target's turn."""
-    ((load_id,),) = planned_rows(connection, _FIRST_ID, identity(errand))
+    return _id(connection, _FIRST_ID, errand)
+
+
+def _id(connection: Connection, statement: str, errand: Errand) -> int | None:
+    ((load_id,),) = planned_rows(connection, statement, identity(errand))
     return None if load_id is None else int(load_id)
 
 

@@ -78,7 +78,7 @@ def planned_row(
     """The row of a statement without parameters that a session runs for each load of one kind. A `database` session
     plans it once, under those ``settings``, up to so many of them."""
     text = statement.as_string(connection)
-    name = f"loader_{sha256(text.encode()).hexdigest()[:16]}"
+    name = _name_of(text)
     known: set[str] | None = getattr(connection, "planned", None)
     if known is None or name not in known:
         execute(connection, settings)
@@ -93,10 +93,15 @@ def planned_row(
 def _planned(statement: str) -> tuple[str, str, str]:
     """A name for it, and what prepares and what runs it."""
     names = list(dict.fromkeys(_NAMED.findall(statement)))
-    name = f"loader_{sha256(statement.encode()).hexdigest()[:16]}"
+    name = _name_of(statement)
     numbered = statement % {each: f"${number}" for number, each in enumerate(names, 1)}
     given = f"({', '.join(f'%({each})s' for each in names)})" if names else ""
     return name, f"PREPARE {name} AS {numbered}", f"EXECUTE {name}{given}"
+
+
+def _name_of(statement: str) -> str:
+    """By which a session knows a statement that it has planned."""
+    return f"loader_{sha256(statement.encode()).hexdigest()[:16]}"
 
 
 _NAMED = re.compile(r"(?<!%)(?:%%)*%\((\w+)\)s")

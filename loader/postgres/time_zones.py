@@ -44,12 +44,17 @@ for each other one."""
 def server_zones(database: Database, session_zone: str) -> Zones:
     """The zones of a server. ``session_zone`` is the zone of its sessions."""
 
-    def find(zone: str, years: Sequence[int]) -> Mapping[int, YearOffsets]:
+    @contextmanager
+    def session_in(zone: str) -> Iterator[Connection]:
         with database.session() as connection, in_zone(connection, None if zone == session_zone else zone):
+            yield connection
+
+    def find(zone: str, years: Sequence[int]) -> Mapping[int, YearOffsets]:
+        with session_in(zone) as connection:
             return _offsets(connection, years)
 
     def ask(zone: str, local: Numbers) -> Numbers:
-        with database.session() as connection, in_zone(connection, None if zone == session_zone else zone):
+        with session_in(zone) as connection:
             return np.concatenate([_asked(connection, part) for part in _parts(local)])
 
     return Zones(find, ask)

@@ -24,6 +24,7 @@ from support.clock import PATIENCE
 SMALL_STEPS = {
     "take the turn at once": ("loader.ledger.ledger", "turn_at_once"),
     "find a small object's standing": ("loader.engine.small_load", "find_standing"),
+    "take the id of a new key": ("loader.ledger.ledger", "new_id"),
     "take an id": ("loader.ledger.ledger", "first_id"),
     "copy a small object": ("loader.engine.small_load", "copy"),
     "merge at once": ("loader.postgres.merging.merge", "Merge.run_at_once"),

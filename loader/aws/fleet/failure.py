@@ -30,7 +30,7 @@ def give_up(execution: Mapping[str, Any], failure: Mapping[str, Any]) -> dict[st
 
     ``execution``: the context object's. ``failure``: Error and Cause. A redrive begins with the state that failed,
     which is this one, so it comes with the same failure again; that it is one, the execution's count of redrives says.
-    What is staged stays for that, as long as `loader.engine.cleanup` keeps what nobody goes on with. Raises NotLoaded.
+    What is staged stays for that, as long as `loader.engine.cleanup` keeps unfinished loads. Raises NotLoaded.
     """
     place = StoredJson.of_plan(execution["Name"])
     noted, redrives = place.beside(FAILED), execution.get("RedriveCount", 0)

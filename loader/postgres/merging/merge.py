@@ -23,7 +23,7 @@ from loader.core.report import reason_of
 from loader.core.spec.model import LoadSpec
 from loader.postgres.load_column import LoadColumn
 from loader.postgres.merging.constraints import Refused, is_refusal
-from loader.postgres.merging.merge_sql import ALL, Matching, Sample, Written, names_of
+from loader.postgres.merging.merge_sql import ALL, BY_ANY, Matching, Sample, Written, names_of
 from loader.postgres.tables import Table
 
 WORK_MEM = "64MB"
@@ -85,7 +85,6 @@ class Chosen:
 
 
 _BY_INDEX = sql.SQL("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
-_BY_ANY = sql.SQL("SET LOCAL enable_hashjoin TO DEFAULT; SET LOCAL enable_mergejoin TO DEFAULT")
 """So are staged rows matched with those of the target. Not keys that are staged twice, which no index finds: to look
 for 30,000 of them among 60,000 rows took 270 s so, and a whole load takes 1 s otherwise."""
 
@@ -167,8 +166,8 @@ class Merge(Matching):
             return Merged.of(self.put(ALL), str(chosen), deleted=deleted)
         settings = sql.SQL("SET LOCAL work_mem = {}; SET LOCAL jit = off; ").format(sql.Literal(WORK_MEM)) + _BY_INDEX
         duplicate = 0
-        if (written := self.match_at_once(settings)) is None:
-            self._run(_BY_ANY)  # no index finds them
+        if (written := self.match_at_once(settings, distinct=distinct)) is None:
+            self._run(BY_ANY)  # no index finds them
             duplicate = self.drop_repeated()
             written = self.match_at_once(settings, distinct=True)
         assert written is not None

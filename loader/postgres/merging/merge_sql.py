@@ -23,6 +23,9 @@ from loader.postgres.tables import Table
 ALL = sql.SQL("true")
 """Every staged row."""
 
+BY_ANY = sql.SQL("SET LOCAL enable_hashjoin TO DEFAULT; SET LOCAL enable_mergejoin TO DEFAULT")
+"""From here on the planner joins as it likes."""
+
 SAMPLE = 5000
 """Staged rows that are looked up in the target, to find out which course is the shortest: some hundredths of a
 second. Of a file of which one record in a thousand is in the table, so many are sure to show one."""
@@ -177,7 +180,7 @@ class Matching:
         if noted:
             self._run(sql.SQL("ANALYZE {}").format(touched))
             # what is left is known by its place, and whether that is few or many, the planner knows now
-            self._run(sql.SQL("SET LOCAL enable_hashjoin TO DEFAULT; SET LOCAL enable_mergejoin TO DEFAULT"))
+            self._run(BY_ANY)
             updated = self._run(self.updating(self._among(touched, sql.SQL("NOT is_new")))) if self._others else 0
             written += Written(self.insert(self._among(touched, sql.SQL("is_new"))), updated)
         self._run(sql.SQL("DROP TABLE {}").format(touched))

@@ -69,6 +69,11 @@ class Records:
     blocks: Iterator[Block]
     limits: Limits | None = None
 
+    @property
+    def dialect(self) -> Dialect:
+        """By which the records are read."""
+        return Dialect.of(self.csv) if self.first is None else self.first.dialect
+
 
 def open_records(
     chunks: Iterator[bytes], csv: CsvSpec, *, name: str, fields: int | None = None, limits: Limits | None = None

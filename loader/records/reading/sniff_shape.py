@@ -114,13 +114,13 @@ _ENDS = re.compile(
 _TOTAL = re.compile(r"\W*(?:(?:grand |sub-?)?totals?|sum|summe|gesamt|insgesamt)\W*", re.IGNORECASE)
 
 
-def footer_lines(lines: Sequence[str], choice: Reading, start: int) -> int:
+def footer_lines(lines: Sequence[str], reading: Reading, start: int) -> int:
     """Physical lines at the end of a whole file that are no records: blank ones, notes, totals.
 
     ``start``: the line on which the table begins.
     """
-    width = choice.width
-    rows = _tail(lines, choice, start)
+    width = reading.width
+    rows = _tail(lines, reading, start)
     table = [row for row in rows if len(row.cells) == width and row.filled]
     last = _before_notes(rows, table)
     while last > 1 and _is_footer(rows, last - 1, table, width):
@@ -142,13 +142,13 @@ def _before_notes(rows: Sequence[Row], table: Sequence[Row]) -> int:
     return len(rows)
 
 
-def _tail(lines: Sequence[str], choice: Reading, start: int) -> list[Row]:
+def _tail(lines: Sequence[str], reading: Reading, start: int) -> list[Row]:
     """The last rows, from ``start`` on where they might begin amid a record; none where that would cost too much."""
     begin = max(start, len(lines) - TAIL)
-    quote, escape = choice.quoting.quote, choice.quoting.escape
+    quote, escape = reading.quoting.quote, reading.quoting.escape
     if begin > start and quote and (escape != quote or "\n".join(lines[start:begin]).count(quote) % 2):
         begin = start if len(lines) < MANY else len(lines)
-    rows = read_rows(lines[begin:], choice.delimiter, choice.quoting)
+    rows = read_rows(lines[begin:], reading.delimiter, reading.quoting)
     return [Row(row.line + begin, row.lines, row.cells, row.broken) for row in rows]
 
 

@@ -157,7 +157,7 @@ class _Sniffer:
         return choice.reading
 
     def _undecided(self, choice: Choice) -> ShapeError:
-        one, other = (json.dumps(each, ensure_ascii=False) for each in (choice.reading.delimiter, choice.rival))
+        one, other = map(_plain, (choice.reading.delimiter, choice.rival))
         return ShapeError(
             f"{self._name}: the delimiter may be {one} or {other}, by which the file is as good a table; "
             f"set delimiter = {one} in [csv], or --delimiter"
@@ -258,7 +258,7 @@ def sniffed(asked: CsvSpec, found: CsvSpec) -> tuple[str, ...]:
     """What a reader of the report should know of the dialect ``found``, in one sentence; none where all was given."""
     parts = []
     if asked.delimiter == "auto":
-        parts.append(f"the delimiter {json.dumps(found.delimiter, ensure_ascii=False)}")
+        parts.append(f"the delimiter {_plain(found.delimiter)}")
     if asked.header == "auto":
         parts.append("a header" if found.header else "that there is no header")
     parts += _settings(asked, found)
