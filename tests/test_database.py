@@ -615,6 +615,7 @@ def test_a_server_that_falls_silent_is_given_up_when_the_time_is_up(way: Way, do
     with pytest.raises(psycopg2.Error) as caught, database.session() as connection:
         do(connection)
     assert isinstance(translate(caught.value, "x"), DatabaseUnavailableError)
+    assert not module._WATCHER._due  # nothing of it is looked at any more
 
 
 def test_a_session_that_is_used_after_the_deadline_is_left_alone(way: Way) -> None:
